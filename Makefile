@@ -1,0 +1,35 @@
+# Needs Python >= 3.10 with its venv, and make. All else goes to .venv.
+
+PYTHON ?= python3
+
+.NOTPARALLEL:
+.PHONY: demo test run lint docs dist
+
+# An image pulled through the mirror, from a stand-in of the Hub; no network needed.
+demo: .venv/test.stamp
+	.venv/bin/python -m hubmirror demo
+
+test: .venv/test.stamp
+	.venv/bin/trial tests
+
+# The mirror of the real Hub, on 127.0.0.1:5000.
+run: .venv/test.stamp
+	.venv/bin/twistd --nodaemon --pidfile= hubmirror
+
+lint: .venv/lint.stamp
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+docs: .venv/docs.stamp
+	.venv/bin/sphinx-build -W --keep-going --quiet docs docs/_build
+
+dist: .venv/release.stamp
+	rm -rf dist
+	.venv/bin/python -m build
+
+# The project in .venv, editable, with the packages of one of its extras.
+.venv/%.stamp: pyproject.toml setup.cfg
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@

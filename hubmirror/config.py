@@ -1,0 +1,239 @@
+"""
+What an operator can set: frozen values, their defaults and their validation, nothing else.
+
+Each attribute of L{MirrorConfig} is one option, and its one definition: the command line is made
+from it (C{registry_url} is C{--registry-url}), as a file can be.  The attributes therefore bear the
+options' own words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
+from typing import Any, TypeVar
+
+import attrs
+
+from hubmirror.protocol.forwarded import Network
+from hubmirror.protocol.url import Origin, splitURL
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """
+    An option's value can't work.  The text is one line that says what to do.
+    """
+
+
+def _one(coerce: Callable[[Any], T], default: Any, help: str, value: str = "") -> Any:
+    return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "value": value})
+
+
+def _many(coerce: Callable[[Any], T], default: Any, help: str, value: str = "") -> Any:
+    return attrs.field(
+        default=default,
+        metadata={"help": help, "coerce": coerce, "value": value, "repeats": True},
+    )
+
+
+def _coerced(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """
+    Give every attribute its converter, which names the option in what it raises.
+    """
+    return [field.evolve(converter=_converter(field)) for field in fields]
+
+
+def _converter(field: attrs.Attribute[Any]) -> Callable[[Any], Any]:
+    coerce = field.metadata["coerce"]
+    name = optionName(field)
+
+    def convert(value: Any) -> Any:
+        try:
+            if not field.metadata.get("repeats"):
+                return None if value is None else coerce(value)
+            if isinstance(value, str):
+                value = [value]
+            return tuple(coerce(item) for item in value)
+        except ValueError as error:
+            raise ConfigError(f"--{name}: {error}") from None
+
+    return convert
+
+
+def optionName(field: attrs.Attribute[Any]) -> str:
+    """
+    The option's name on the command line, without the dashes.
+    """
+    return field.name.replace("_", "-")
+
+
+def _endpoint(value: str) -> str:
+    if ":" not in value:
+        raise ValueError(
+            f"{value!r} is no endpoint description; write for example tcp:5000 or ssl:443"
+        )
+    return value
+
+
+def _baseURL(value: str) -> str:
+    """
+    An absolute http or https URL without query, fragment or trailing slash.
+    """
+    try:
+        raw = value.encode("ascii")
+        _origin, target = splitURL(raw)
+    except ValueError as error:
+        raise ValueError(
+            f"{value!r} is {error}; write for example https://mirror.example"
+        ) from None
+    if b"?" in target or "#" in value or not re.match(rb"[\x21-\x7e]+\Z", raw):
+        raise ValueError(f"{value!r} must have no query, no fragment and no white space")
+    return value.rstrip("/")
+
+
+def _statuses(value: str | Iterable[int]) -> frozenset[int]:
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        statuses = frozenset(int(part) for part in parts if str(part).strip())
+    except ValueError:
+        raise ValueError(f"{value!r} is no list of statuses such as 429,503") from None
+    wrong = sorted(status for status in statuses if not 400 <= status <= 599)
+    if wrong:
+        raise ValueError(f"{wrong[0]} is no error status; they lie between 400 and 599")
+    if statuses & {401, 403, 404}:
+        raise ValueError("401, 403 and 404 are answers, not failures: they can't be named here")
+    return statuses
+
+
+def _network(value: str | Network) -> Network:
+    try:
+        return ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is no address or network; write for example 10.0.0.0/8"
+        ) from None
+
+
+def _originOrNetwork(value: str | Origin | Network) -> Origin | Network:
+    if isinstance(value, Origin):
+        return value
+    if not isinstance(value, str) or "://" not in value:
+        return _network(value)
+    try:
+        origin, target = splitURL(value.encode("ascii"))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is {error}; write for example https://cdn.example") from None
+    if target != b"/":
+        raise ValueError(f"{value!r} is more than an origin; leave off what follows the host")
+    return origin
+
+
+def _server(value: str | tuple[str, int]) -> tuple[str, int]:
+    if not isinstance(value, str):
+        return value
+    match = re.match(r"(?:\[([^\]]+)\]|([^:]+)|([^.]+:[^.]*:[^.]*))(?::([0-9]+))?\Z", value)
+    try:
+        if match is None:
+            raise ValueError
+        address = ip_address(match[1] or match[2] or match[3])
+        port = int(match[4] or 53)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is no address of a DNS server; write 1.1.1.1 or 1.1.1.1:53"
+        ) from None
+    if not 0 < port < 65536:
+        raise ValueError(f"port {port} is out of range")
+    return str(address), port
+
+
+def _proxy(value: str) -> str:
+    match = re.match(r"(http|socks5)://", value)
+    if match is None:
+        raise ValueError(f"{value!r} is no proxy; write http://host:port or socks5://host:port")
+    try:
+        _origin, target = splitURL(b"http" + value[len(match[1]) :].encode("ascii"))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is {error}; user information is not supported") from None
+    if target != b"/":
+        raise ValueError(f"{value!r} must end with the port")
+    return value.rstrip("/")
+
+
+def _seconds(value: str | float) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no number of seconds") from None
+    if not 0 < seconds < 86400:
+        raise ValueError(f"{value} is out of range; write seconds between 0 and 86400")
+    return seconds
+
+
+@attrs.frozen(kw_only=True, field_transformer=_coerced)
+class MirrorConfig:
+    """
+    The settings of one mirror; without arguments, those that suit Docker Hub.
+
+    @raise ConfigError: when a value can't work.
+    """
+
+    port: tuple[str, ...] = _many(
+        _endpoint,
+        ("tcp:5000:interface=127.0.0.1",),
+        "Twisted endpoint description to listen on, such as ssl:443 or tcp6:5000",
+    )
+    public_url: str | None = _one(
+        _baseURL, None, "where clients reach the mirror; else the scheme and Host of each request"
+    )
+    registry_url: str = _one(_baseURL, "https://registry-1.docker.io", "the registry")
+    auth_url: str = _one(
+        _baseURL, "https://auth.docker.io/token", "the token service that /token stands for"
+    )
+    search_url: str = _one(_baseURL, "https://index.docker.io", "the index that searches")
+    fallback: tuple[str, ...] = _many(
+        _baseURL, (), "base URL of another mirror, asked in order when the ones before it fail"
+    )
+    failover_on: frozenset[int] = _one(
+        _statuses, "429,502,503,504", "statuses that move a GET or HEAD to the next upstream"
+    )
+    allow_redirects_to: tuple[Origin | Network, ...] = _many(
+        _originOrNetwork,
+        (),
+        "origin or network (CIDR) that a redirect may lead to although it is not global",
+    )
+    ca_file: str | None = _one(
+        str, None, "PEM bundle that upstream certificates are verified with; else the system's"
+    )
+    resolver: tuple[str, int] | None = _one(
+        _server, None, "ADDRESS[:PORT] of a DNS server for upstream names; else the system's"
+    )
+    proxy: str | None = _one(
+        _proxy, None, "outgoing proxy for all upstreams: http://host:port or socks5://host:port"
+    )
+    read_only: bool = _one(bool, False, "refuse pushes")
+    no_cors: bool = _one(bool, False, "leave out the fields that let web pages read answers")
+    no_forwarded: bool = _one(bool, False, "don't tell upstreams the client's address")
+    trusted_proxy: tuple[Network, ...] = _many(
+        _network, (), "address or network whose Forwarded and X-Forwarded-* fields count"
+    )
+    connect_timeout: float = _one(
+        _seconds, 5.0, "seconds for the name, the connection and TLS to an upstream"
+    )
+    response_timeout: float = _one(
+        _seconds, 9.0, "seconds until a response head, all upstreams together"
+    )
+    stall_timeout: float = _one(
+        _seconds, 15.0, "seconds without a byte after which an upstream's body counts as broken"
+    )
+    idle_timeout: float = _one(
+        _seconds, 75.0, "seconds that a connection without a request is kept"
+    )
+
+
+def options() -> Iterable[attrs.Attribute[Any]]:
+    """
+    Every option, as the attribute that defines it.
+    """
+    return attrs.fields(MirrorConfig)

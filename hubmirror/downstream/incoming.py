@@ -1,0 +1,142 @@
+"""
+A request made ready once: read, checked, and known by whom it was sent and where to.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import attrs
+
+from hubmirror.config import MirrorConfig
+from hubmirror.protocol.errors import BadRequest, LoopDetected, NotAllowed, UnknownName
+from hubmirror.protocol.fields import hasPassed
+from hubmirror.protocol.forwarded import Address, Client, findClient
+from hubmirror.protocol.target import Kind, Target, readTarget
+from hubmirror.protocol.url import Origin, parseAuthority, splitURL
+
+READING = (b"GET", b"HEAD", b"OPTIONS")
+WRITING = (b"POST", b"PUT", b"PATCH", b"DELETE")
+_HUB = frozenset((b"docker.io", b"registry-1.docker.io", b"index.docker.io"))
+
+
+@attrs.frozen
+class Incoming:
+    """
+    @ivar target: what is asked for.
+    @ivar client: who asks.
+    @ivar scheme: by which the client reached the mirror.
+    @ivar base: the mirror's URL as this client knows it, without a trailing slash.
+    """
+
+    target: Target
+    client: Client
+    scheme: bytes
+    base: bytes
+
+
+def peerAddress(request: Any) -> Address | None:
+    """
+    The address of whoever opened the connection; C{None} for what has none.
+    """
+    try:
+        return ip_address(request.getClientAddress().host.partition("%")[0])
+    except (AttributeError, ValueError):
+        return None
+
+
+def methodsAllowed(config: MirrorConfig) -> tuple[bytes, ...]:
+    """
+    The methods that the registry takes here.
+    """
+    return READING if config.read_only else READING + WRITING
+
+
+def readIncoming(request: Any, config: MirrorConfig, via: bytes) -> Incoming:
+    """
+    Make a request ready.
+
+    @param via: the mirror's name in C{Via}.
+    @raise RequestRefused: when it can't be served, whatever it asks for.
+    """
+    if request.method not in READING + WRITING:
+        raise refusedMethod(request.method, methodsAllowed(config))
+    headers = request.requestHeaders
+    if hasPassed(headers, via):
+        raise LoopDetected("this request has passed here before: the mirrors ask each other")
+    client = findClient(peerAddress(request), headers, config.trusted_proxy)
+    scheme = client.scheme or (b"https" if request.isSecure() else b"http")
+    host = _host(request, client, scheme)
+    base = (
+        scheme + b"://" + host if config.public_url is None else config.public_url.encode("ascii")
+    )
+    return Incoming(readTarget(_originForm(request, config, scheme)), client, scheme, base)
+
+
+def checkServed(target: Target, config: MirrorConfig) -> None:
+    """
+    @raise UnknownName: for the catalog, and for a registry that is not mirrored here: its client
+        then goes on to its next host.
+    """
+    if target.kind is Kind.CATALOG:
+        raise UnknownName("the catalog of a mirror is not available")
+    registry = splitURL(config.registry_url.encode("ascii"))[0].authority
+    for namespace in target.namespaces:
+        if namespace not in _HUB and namespace != registry:
+            name = namespace.decode("ascii", "backslashreplace")
+            raise UnknownName(f"{name} is not mirrored here")
+
+
+def refusedMethod(method: bytes, allowed: tuple[bytes, ...]) -> NotAllowed:
+    """
+    The error for a method that is not among those allowed.
+    """
+    return NotAllowed(
+        f"{method.decode('ascii', 'backslashreplace')} is not allowed here",
+        fields=[(b"Allow", b", ".join(allowed))],
+    )
+
+
+def _host(request: Any, client: Client, scheme: bytes) -> bytes:
+    """
+    The authority that the client used, port kept.
+    """
+    host = client.host or request.getHeader(b"Host") or _local(request, scheme)
+    try:
+        parseAuthority(host, scheme)
+    except ValueError:
+        raise BadRequest("malformed Host") from None
+    return host
+
+
+def _local(request: Any, scheme: bytes) -> bytes:
+    """
+    The address that the client connected to: what HTTP/1.0 without a Host can mean.
+    """
+    here = request.getHost()
+    try:
+        return Origin(scheme, here.host.encode("ascii"), here.port).authority
+    except AttributeError:
+        return b"localhost"
+
+
+def _originForm(request: Any, config: MirrorConfig, scheme: bytes) -> bytes:
+    """
+    The target from its first slash on.  An absolute one is taken when it names this mirror: its
+    public URL or the address connected to.  Its Host proves nothing, since whoever takes us for
+    an open proxy sends that along.
+    """
+    uri: bytes = request.uri
+    if uri.startswith(b"/"):
+        return uri
+    try:
+        origin, target = splitURL(uri)
+    except ValueError:
+        raise BadRequest("malformed request target") from None
+    own = [_local(request, scheme)]
+    if config.public_url is not None:
+        own.append(splitURL(config.public_url.encode("ascii"))[0].authority)
+    if origin.authority not in own:
+        raise BadRequest("this is a mirror, not a proxy: it serves no other host")
+    return target

@@ -1,0 +1,127 @@
+"""
+One answer's body to one client: the one object between two sockets.  Nothing is queued here; who
+is slower pauses the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from zope.interface import implementer
+
+from hubmirror.exchange import Exchange, Outcome
+
+
+def abortRequest(request: Any) -> None:
+    """
+    Break a client's answer off, so that it can't take the part for the whole.  HTTP/1.1 closes
+    the connection, HTTP/2 resets the stream.
+    """
+    channel = request.channel
+    if channel is not None:
+        (channel if hasattr(channel, "abortConnection") else channel.transport).abortConnection()
+
+
+@implementer(IPushProducer)
+class Relay(Protocol):
+    """
+    @ivar done: fires with the outcome, once.
+    """
+
+    def __init__(
+        self,
+        request: Any,
+        exchange: Exchange,
+        reactor: IReactorTime,
+        stallTimeout: float,
+        length: int | None,
+    ) -> None:
+        """
+        @param request: whose head is set.
+        @param stallTimeout: seconds without a byte from an upstream that may send.
+        @param length: of the body in bytes, where it is known.
+        """
+        self.done: Deferred[Outcome] = Deferred()
+        self._request = request
+        self._exchange = exchange
+        self._reactor = reactor
+        self._stallTimeout = stallTimeout
+        self._length = length
+        self._watch: IDelayedCall | None = None
+        self._alive = 0.0
+        self._paused = False
+
+    def connectionMade(self) -> None:
+        self._alive = self._reactor.seconds()
+        self._watch = self._reactor.callLater(self._stallTimeout, self._check)
+        self._request.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._alive = self._reactor.seconds()
+        self._exchange.sent += len(data)
+        self._request.write(data)
+
+    def _check(self) -> None:
+        """
+        A stall is no byte for the whole time in which the client was ready for some: a slow
+        client must not look like a stalled upstream.
+        """
+        now = self._reactor.seconds()
+        if self._paused:
+            self._alive = now
+        left = self._alive + self._stallTimeout - now
+        if left > 0:
+            self._watch = self._reactor.callLater(left, self._check)
+        else:
+            self._watch = None
+            self._stop(Outcome.BROKEN)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        whole = reason.check(ResponseDone, PotentialDataLoss) and (
+            self._length is None or self._length == self._exchange.sent
+        )
+        self._end(Outcome.COMPLETE if whole else Outcome.BROKEN)
+
+    # From the client's side
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        transport: Any = self.transport
+        transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._alive = self._reactor.seconds()
+        transport: Any = self.transport
+        transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """
+        The client's connection is gone.
+        """
+        self._stop(Outcome.CLIENT_LEFT)
+
+    def _stop(self, outcome: Outcome) -> None:
+        if not self.done.called:
+            self._end(outcome)
+            transport: Any = self.transport
+            transport.stopProducing()
+
+    def _end(self, outcome: Outcome) -> None:
+        if self.done.called:
+            return
+        if self._watch is not None:
+            self._watch.cancel()
+        if outcome is not Outcome.CLIENT_LEFT:
+            self._request.unregisterProducer()
+            if outcome is Outcome.COMPLETE:
+                self._request.finish()
+            else:
+                abortRequest(self._request)
+        self.done.callback(outcome)

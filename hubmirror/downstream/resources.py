@@ -1,0 +1,314 @@
+"""
+The Resource tree: a root that finds the route, and C{RegistryResource}, C{TokenResource} and
+C{SearchResource}, which proxy to the three services of a registry.
+
+All three do the same with a request; they differ in what they take and in the target they make
+of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IResponse
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from hubmirror.config import MirrorConfig
+from hubmirror.downstream.answer import writeError, writeHead, writeOwn
+from hubmirror.downstream.incoming import (
+    READING,
+    Incoming,
+    checkServed,
+    methodsAllowed,
+    peerAddress,
+    readIncoming,
+    refusedMethod,
+)
+from hubmirror.downstream.relay import Relay
+from hubmirror.downstream.upload import RequestBody, bodyOf
+from hubmirror.exchange import Exchange, Outcome
+from hubmirror.protocol.cors import CORS_FIELDS, preflightFields
+from hubmirror.protocol.errors import (
+    BadRequest,
+    MirrorError,
+    RequestRefused,
+    ShuttingDown,
+)
+from hubmirror.protocol.fields import forUpstream
+from hubmirror.protocol.target import Kind, readTarget, searchTarget
+from hubmirror.upstream.agents import discard
+from hubmirror.upstream.client import UpstreamClient
+from hubmirror.upstream.policy import Service
+
+
+@attrs.define(eq=False)
+class Mirror:
+    """
+    What the resources of one mirror share.
+
+    @ivar via: the mirror's name in C{Via}; unlike any other's.
+    @ivar listeners: told of each exchange when it has ended.
+    @ivar closing: requests are no longer taken.
+    @ivar active: the requests under way.
+    """
+
+    reactor: IReactorTime
+    config: MirrorConfig
+    client: UpstreamClient
+    via: bytes
+    listeners: Sequence[Callable[[Exchange], None]]
+    closing: bool = False
+    active: set[Any] = attrs.Factory(set)
+    _idle: list[Deferred[None]] = attrs.Factory(list)
+
+    def cors(self) -> tuple[tuple[bytes, bytes], ...]:
+        return () if self.config.no_cors else CORS_FIELDS
+
+    def done(self, request: Any) -> None:
+        """
+        A request has ended, in whatever way.
+        """
+        self.active.discard(request)
+        if not self.active:
+            waiting, self._idle = self._idle, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def whenIdle(self) -> Deferred[None]:
+        """
+        @return: fires when no request is under way.
+        """
+        idle: Deferred[None] = Deferred()
+        if self.active:
+            self._idle.append(idle)
+        else:
+            idle.callback(None)
+        return idle
+
+
+class MirrorResource(Resource):
+    """
+    The root.  What an embedder puts beside the mirror with C{putChild} comes first; everything
+    else goes by what its target means, however it is spelled.
+    """
+
+    def __init__(self, mirror: Mirror) -> None:
+        super().__init__()
+        self._registry = RegistryResource(mirror)
+        self._token = TokenResource(mirror)
+        self._search = SearchResource(mirror)
+
+    def getChild(self, path: bytes, request: Any) -> Resource:
+        try:
+            kind = readTarget(request.uri).kind
+        except BadRequest:
+            return self._registry
+        if kind is Kind.TOKEN:
+            return self._token
+        if kind in (Kind.SEARCH, Kind.SEARCH_PING):
+            return self._search
+        return self._registry
+
+
+class _ProxyResource(Resource):
+    """
+    Proxies whatever it is asked.
+
+    @cvar service: the upstream service that it stands for.
+    @cvar streamsBody: it takes a request before its body.
+    """
+
+    isLeaf = True
+    streamsBody = True
+    service: Service
+    _log = Logger()
+
+    def __init__(self, mirror: Mirror) -> None:
+        super().__init__()
+        self._mirror = mirror
+
+    def methods(self) -> tuple[bytes, ...]:
+        """
+        The methods that it takes.
+        """
+        raise NotImplementedError
+
+    def upstreamTarget(self, incoming: Incoming) -> bytes:
+        """
+        What follows the service's URL.
+        """
+        return incoming.target.raw
+
+    def render(self, request: Any) -> int:
+        mirror = self._mirror
+        exchange = Exchange(
+            request.method,
+            request.uri,
+            peerAddress(request),
+            mirror.reactor.seconds(),
+            mirror.listeners,
+        )
+        mirror.active.add(request)
+        serving = Deferred.fromCoroutine(self._serve(request, exchange))
+        request.notifyFinish().addErrback(lambda _: serving.cancel())
+
+        def ended(outcome: Outcome | Failure) -> None:
+            if isinstance(outcome, Failure):
+                outcome = Outcome.CLIENT_LEFT
+            if isinstance(content, RequestBody):
+                exchange.received = content.received
+            exchange.end(outcome, mirror.reactor.seconds())
+            mirror.done(request)
+
+        content = request.content
+        serving.addBoth(ended)
+        return NOT_DONE_YET
+
+    async def _serve(self, request: Any, exchange: Exchange) -> Outcome:
+        try:
+            incoming = readIncoming(request, self._mirror.config, self._mirror.via)
+            exchange.client = incoming.client.address
+            exchange.kind = incoming.target.kind
+            if self._answerHere(request, exchange, incoming):
+                return Outcome.COMPLETE
+            response = await self._ask(request, exchange, incoming)
+        except CancelledError:
+            return Outcome.CLIENT_LEFT
+        except MirrorError as error:
+            self._refuse(request, exchange, error)
+            return Outcome.REFUSED if isinstance(error, RequestRefused) else Outcome.FAILED
+        except Exception:
+            self._log.failure("a defect of the mirror")
+            self._refuse(request, exchange, MirrorError("the mirror itself failed"))
+            return Outcome.FAILED
+        return await self._relay(request, exchange, incoming, response)
+
+    def _answerHere(self, request: Any, exchange: Exchange, incoming: Incoming) -> bool:
+        """
+        Answer what needs no upstream.
+
+        @return: whether it was answered.
+        @raise RequestRefused: when it may not be asked.
+        """
+        mirror = self._mirror
+        if mirror.closing:
+            raise ShuttingDown("the mirror is shutting down", fields=[(b"Retry-After", b"5")])
+        if not mirror.config.no_cors:
+            preflight = preflightFields(
+                request.method, request.requestHeaders, methodsAllowed(mirror.config)
+            )
+            if preflight is not None:
+                self._answered(exchange, 204)
+                writeOwn(request, 204, preflight)
+                return True
+        if request.method not in self.methods():
+            raise refusedMethod(request.method, self.methods())
+        checkServed(incoming.target, mirror.config)
+        return False
+
+    async def _ask(self, request: Any, exchange: Exchange, incoming: Incoming) -> IResponse:
+        mirror = self._mirror
+        headers = forUpstream(
+            request.requestHeaders,
+            None if mirror.config.no_forwarded else incoming.client,
+            incoming.scheme,
+            mirror.via,
+            request.clientproto.rpartition(b"/")[2],
+        )
+        return await mirror.client.ask(
+            exchange, self.service, self.upstreamTarget(incoming), headers, bodyOf(request)
+        )
+
+    async def _relay(
+        self, request: Any, exchange: Exchange, incoming: Incoming, response: IResponse
+    ) -> Outcome:
+        mirror = self._mirror
+        self._answered(exchange, response.code)
+        length = writeHead(
+            request,
+            response,
+            mirror.via,
+            incoming.base,
+            mirror.client.pathOf(exchange.upstream),
+            mirror.cors(),
+            self.service is Service.REGISTRY,
+        )
+        if length == 0:
+            discard(response)
+            request.finish()
+            return Outcome.COMPLETE
+        # The head goes out before the body's first byte: a stalled body must not hide it.
+        request.write(b"")
+        relay = Relay(request, exchange, mirror.reactor, mirror.config.stall_timeout, length)
+        response.deliverBody(relay)
+        return await relay.done
+
+    def _refuse(self, request: Any, exchange: Exchange, error: MirrorError) -> None:
+        self._answered(exchange, error.status)
+        writeError(request, error, self._mirror.cors())
+
+    def _answered(self, exchange: Exchange, status: int) -> None:
+        exchange.status = status
+        exchange.headAfter = self._mirror.reactor.seconds() - exchange.started
+
+
+class RegistryResource(_ProxyResource):
+    """
+    C{/v2/} and everything that is nothing else.
+    """
+
+    service = Service.REGISTRY
+
+    def methods(self) -> tuple[bytes, ...]:
+        return methodsAllowed(self._mirror.config)
+
+
+class TokenResource(_ProxyResource):
+    """
+    C{/token}: query, form and C{Authorization} go to the token service as they are.
+    """
+
+    service = Service.TOKEN
+
+    def methods(self) -> tuple[bytes, ...]:
+        return (*READING, b"POST")
+
+    def upstreamTarget(self, incoming: Incoming) -> bytes:
+        _path, mark, query = incoming.target.raw.partition(b"?")
+        return mark + query
+
+
+class SearchResource(_ProxyResource):
+    """
+    C{/v1/search}, and C{/v1/_ping}, which tells dockerd that it may search here.
+    """
+
+    service = Service.SEARCH
+
+    def methods(self) -> tuple[bytes, ...]:
+        return READING
+
+    def upstreamTarget(self, incoming: Incoming) -> bytes:
+        return searchTarget(incoming.target.raw)
+
+    def _answerHere(self, request: Any, exchange: Exchange, incoming: Incoming) -> bool:
+        if super()._answerHere(request, exchange, incoming):
+            return True
+        if incoming.target.kind is not Kind.SEARCH_PING:
+            return False
+        self._answered(exchange, 200)
+        # Without this field dockerd sends its credentials with every search.
+        writeOwn(
+            request,
+            200,
+            [(b"X-Docker-Registry-Standalone", b"false"), *self._mirror.cors()],
+            b"true",
+        )
+        return True

@@ -1,0 +1,81 @@
+"""
+The record of one request: what was asked, who answered, how much, how it ended.
+
+The rooms that do the work write into it; those that are for the people who run the mirror listen.
+Neither knows the other.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from hubmirror.protocol.forwarded import Address
+from hubmirror.protocol.target import Kind
+
+
+class Outcome(enum.Enum):
+    """
+    How an exchange ended.
+    """
+
+    COMPLETE = "complete"
+    """The client got the whole answer."""
+    REFUSED = "refused"
+    """The mirror answered by itself: the request could not be taken."""
+    FAILED = "failed"
+    """No upstream served; the mirror answered with an error."""
+    BROKEN = "broken"
+    """The answer broke in its middle, and the client's connection was aborted."""
+    CLIENT_LEFT = "client left"
+    """The client closed before the answer was whole."""
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """
+    @ivar method: the request's method.
+    @ivar target: the request target as the client wrote it.
+    @ivar kind: what was asked for; C{None} when it could not be read.
+    @ivar client: the client's address, as far as it is known.
+    @ivar started: when it began, in seconds of the reactor's clock.
+    @ivar status: of the answer; 0 before there is one.
+    @ivar upstream: the name of the upstream that answered.
+    @ivar failures: upstreams that did not, and why.
+    @ivar redirects: how many were followed.
+    @ivar headAfter: seconds from the start to the answer's head.
+    @ivar sent: bytes of body sent to the client.
+    @ivar received: bytes of body taken from the client.
+    @ivar seconds: how long it took, once it has ended.
+    @ivar outcome: how it ended, once it has.
+    """
+
+    method: bytes
+    target: bytes
+    client: Address | None
+    started: float
+    _listeners: Sequence[Callable[[Exchange], None]] = ()
+    kind: Kind | None = None
+    status: int = 0
+    upstream: str | None = None
+    failures: list[tuple[str, str]] = attrs.Factory(list)
+    redirects: int = 0
+    headAfter: float | None = None
+    sent: int = 0
+    received: int = 0
+    seconds: float | None = None
+    outcome: Outcome | None = None
+
+    def end(self, outcome: Outcome, now: float) -> None:
+        """
+        Close the record and tell the listeners.  Only the first call counts: an answer can
+        break and its client leave at the same time.
+        """
+        if self.outcome is not None:
+            return
+        self.outcome = outcome
+        self.seconds = now - self.started
+        for listener in self._listeners:
+            listener(self)

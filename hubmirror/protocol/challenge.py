@@ -1,0 +1,35 @@
+"""
+C{WWW-Authenticate} (RFC 9110 11.6.1, RFC 6750 3): puts a registry's token realm on the mirror.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_PART = re.compile(
+    rb"(?P<name>" + _TOKEN + rb")[ \t]*=[ \t]*"
+    rb"(?P<value>\"(?:[^\"\\]|\\.)*\"|" + _TOKEN + rb")"
+    rb"|(?P<scheme>" + _TOKEN + rb")(?=[ \t,]|\Z)",
+    re.DOTALL,
+)
+
+
+def withRealm(value: bytes, realm: bytes) -> bytes:
+    """
+    A field value in which every C{Bearer} challenge names C{realm}; all else (other schemes,
+    C{service}, C{scope}, C{error}, order, spacing) stays byte for byte.
+
+    @param realm: an absolute URL.
+    """
+    quoted = b'"' + realm.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+    scheme = b""
+    kept: list[bytes] = []
+    copied = 0
+    for part in _PART.finditer(value):
+        if part["scheme"] is not None:
+            scheme = part["scheme"].lower()
+        elif scheme == b"bearer" and part["name"].lower() == b"realm":
+            kept += value[copied : part.start("value")], quoted
+            copied = part.end("value")
+    return b"".join(kept) + value[copied:]

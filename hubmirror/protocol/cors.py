@@ -1,0 +1,48 @@
+"""
+Cross-origin requests from browsers (Fetch, "HTTP extensions"): pages that read a registry.
+"""
+
+from __future__ import annotations
+
+import re
+
+from twisted.web.http_headers import Headers
+
+CORS_FIELDS = (
+    (b"Access-Control-Allow-Origin", b"*"),
+    (b"Access-Control-Expose-Headers", b"*"),
+)
+"""
+What lets a page of any origin read an answer and its fields.
+"""
+
+_MAX_AGE = b"86400"
+_DEFAULT_HEADERS = b"Authorization, Accept, Content-Type, Range, If-None-Match, If-Range"
+_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, \t]+\Z")
+
+
+def preflightFields(
+    method: bytes, headers: Headers, allowed: tuple[bytes, ...]
+) -> list[tuple[bytes, bytes]] | None:
+    """
+    The answer's fields when a request is a preflight, else C{None}.
+
+    @param allowed: the methods that the mirror takes.
+    """
+    if (
+        method != b"OPTIONS"
+        or not headers.hasHeader(b"Origin")
+        or not headers.hasHeader(b"Access-Control-Request-Method")
+    ):
+        return None
+    asked = b", ".join(headers.getRawHeaders(b"Access-Control-Request-Headers") or ())
+    return [
+        (b"Access-Control-Allow-Origin", b"*"),
+        (b"Access-Control-Allow-Methods", b", ".join(allowed)),
+        # The wildcard would not cover Authorization, so the names that were asked for return.
+        (
+            b"Access-Control-Allow-Headers",
+            asked if _NAMES.match(asked) else _DEFAULT_HEADERS,
+        ),
+        (b"Access-Control-Max-Age", _MAX_AGE),
+    ]

@@ -1,0 +1,206 @@
+"""
+Everything that can go wrong, by the phase in which it does, and the answer each one becomes.
+
+An error that reaches a client is the JSON of the OCI distribution spec ("Error codes").  The
+texts say what failed and never carry a credential, a query or a path of this machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+
+class MirrorError(Exception):
+    """
+    The root of hubmirror's own exceptions.
+
+    @ivar status: the HTTP status it becomes.
+    @ivar code: the registry error code it becomes.
+    @ivar message: one sentence for the user.
+    @ivar detail: further facts for the C{detail} member of the error.
+    @ivar fields: response fields that go with it, such as C{Allow}.
+    """
+
+    status = 500
+    code = "UNKNOWN"
+
+    def __init__(
+        self,
+        message: str,
+        detail: Mapping[str, object] | None = None,
+        fields: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = dict(detail or {})
+        self.fields = tuple(fields)
+
+    def body(self) -> bytes:
+        """
+        The registry error body.
+        """
+        error = {"code": self.code, "message": self.message, "detail": self.detail}
+        return json.dumps({"errors": [error]}).encode("ascii") + b"\n"
+
+
+class RequestRefused(MirrorError):
+    """
+    The client's request is answered here: no upstream is asked.
+    """
+
+
+class BadRequest(RequestRefused):
+    """
+    Malformed, or not to be understood in one way only.
+    """
+
+    status, code = 400, "BAD_REQUEST"
+
+
+class UnknownName(RequestRefused):
+    """
+    Asks for what is not mirrored here.
+    """
+
+    status, code = 404, "NAME_UNKNOWN"
+
+
+class NotAllowed(RequestRefused):
+    """
+    Has a method that is not taken here.
+    """
+
+    status, code = 405, "UNSUPPORTED"
+
+
+class TargetTooLong(RequestRefused):
+    """
+    Has a first line over the limit.
+    """
+
+    status, code = 414, "BAD_REQUEST"
+
+
+class FieldsTooLarge(RequestRefused):
+    """
+    Has a head over the limit.
+    """
+
+    status, code = 431, "BAD_REQUEST"
+
+
+class VersionNotSupported(RequestRefused):
+    """
+    Is of another version of HTTP.
+    """
+
+    status, code = 505, "UNSUPPORTED"
+
+
+class TransferCodingUnknown(RequestRefused):
+    """
+    Has a body in a transfer coding other than chunked.
+    """
+
+    status, code = 501, "UNSUPPORTED"
+
+
+class LoopDetected(RequestRefused):
+    """
+    Has been through this mirror before.
+    """
+
+    status, code = 508, "UNAVAILABLE"
+
+
+class ShuttingDown(RequestRefused):
+    """
+    Comes while the mirror stops.
+    """
+
+    status, code = 503, "UNAVAILABLE"
+
+
+class UpstreamFailed(MirrorError):
+    """
+    An upstream gave no usable answer.  The subclasses tell in which phase.
+    """
+
+    status, code = 502, "UNAVAILABLE"
+
+
+class ConnectFailed(UpstreamFailed):
+    """
+    No connection: the name did not resolve, the address refused, TLS did not verify.
+    """
+
+
+class ConnectTimedOut(ConnectFailed):
+    """
+    No connection in time.
+    """
+
+    status = 504
+
+
+class HeadFailed(UpstreamFailed):
+    """
+    Connected, but no complete and valid response head came.
+    """
+
+
+class StaleConnection(HeadFailed):
+    """
+    A connection that had been kept closed before a byte of the answer: asking again is safe.
+    """
+
+
+class HeadTimedOut(HeadFailed):
+    """
+    Connected, but no response head in time.
+    """
+
+    status = 504
+
+
+class RedirectRefused(UpstreamFailed):
+    """
+    The answer is a redirect that must not be followed.
+    """
+
+
+class AddressRefused(ConnectFailed, RedirectRefused):
+    """
+    A redirect's target resolves to addresses that may not be connected to.
+    """
+
+
+class CodingRefused(UpstreamFailed):
+    """
+    The answer has a content coding although identity was asked for.
+    """
+
+
+class BodyFailed(UpstreamFailed):
+    """
+    The answer's body broke, ended early or stalled.  By then the head is with the client,
+    so this never becomes an answer: the connection is aborted.
+    """
+
+
+class UpstreamsFailed(UpstreamFailed):
+    """
+    No upstream served, and the first one gave no answer to hand on.
+
+    @ivar attempts: what happened, as pairs of the upstream's name and its error, in order.
+    """
+
+    def __init__(self, attempts: Sequence[tuple[str, MirrorError]]) -> None:
+        name, error = attempts[0]
+        super().__init__(
+            f"{name}: {error.message}",
+            {"upstreams": [f"{name}: {error.message}" for name, error in attempts]},
+        )
+        self.attempts = tuple(attempts)
+        self.status = error.status

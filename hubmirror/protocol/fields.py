@@ -1,0 +1,110 @@
+"""
+Which header fields pass, in each direction, and which stop at the mirror.
+"""
+
+from __future__ import annotations
+
+from twisted.web.http_headers import Headers
+
+from hubmirror.protocol.forwarded import Client
+from hubmirror.protocol.heads import listMembers
+
+_HOP_BY_HOP = frozenset(
+    b"connection keep-alive te trailer transfer-encoding upgrade http2-settings".split()
+)
+_FROM_CLIENT_ONLY = frozenset(
+    # What the mirror says itself of each request: its framing, its host, its coding, and who
+    # asks.  Expect is answered here.
+    b"host content-length expect accept-encoding via forwarded x-real-ip".split()
+)
+_NOT_ACROSS_ORIGINS = frozenset(b"authorization cookie forwarded via x-real-ip".split())
+_OF_THE_ORIGIN = frozenset(
+    # These speak of the origin they are seen on.  Passed on, the Hub would decide over the
+    # mirror's: send its clients elsewhere, force TLS on it, take its reports.
+    b"alt-svc strict-transport-security clear-site-data nel report-to reporting-endpoints "
+    b"expect-ct public-key-pins public-key-pins-report-only".split()
+)
+_ONE_ONLY = frozenset(b"content-type content-length date server".split())
+
+
+def _stopsHere(name: bytes, named: list[bytes]) -> bool:
+    return name in _HOP_BY_HOP or name in named or name.startswith(b"proxy-")
+
+
+def forUpstream(
+    headers: Headers, client: Client | None, scheme: bytes, via: bytes, version: bytes
+) -> Headers:
+    """
+    The fields of a request as they go to a registry, token service or index.
+
+    C{Accept-Encoding} is always identity: containerd counts decoded bytes when it resumes.
+
+    @param client: who asks; C{None} to leave the client's address out.
+    @param scheme: what the client used to reach the mirror.
+    @param via: this mirror's name in C{Via} (RFC 9110 7.6.3).
+    @param version: of the client's HTTP, such as C{b"1.1"}.
+    """
+    named = listMembers(headers, b"Connection")
+    passed = Headers()
+    for name, values in headers.getAllRawHeaders():
+        lower = name.lower()
+        if not (
+            _stopsHere(lower, named)
+            or lower in _FROM_CLIENT_ONLY
+            or lower.startswith(b"x-forwarded-")
+        ):
+            passed.setRawHeaders(name, values)
+    passed.setRawHeaders(b"Accept-Encoding", [b"identity"])
+    passed.setRawHeaders(b"Via", [_appendVia(headers, version, via)])
+    if client is not None and client.address is not None:
+        passed.setRawHeaders(b"X-Forwarded-For", [b", ".join(client.chain)])
+        passed.setRawHeaders(b"X-Forwarded-Proto", [scheme])
+        passed.setRawHeaders(b"X-Real-IP", [str(client.address).encode("ascii")])
+    return passed
+
+
+def acrossOrigins(headers: Headers) -> Headers:
+    """
+    The fields of a request that a redirect has led to another origin: without credentials
+    (an object store answers 400 to a second one) and without what tells of the client.
+    """
+    passed = Headers()
+    for name, values in headers.getAllRawHeaders():
+        lower = name.lower()
+        if lower not in _NOT_ACROSS_ORIGINS and not lower.startswith(b"x-forwarded-"):
+            passed.setRawHeaders(name, values)
+    return passed
+
+
+def forClient(headers: Headers, via: bytes, minor: int) -> Headers:
+    """
+    The fields of an answer as they go to the client.  C{WWW-Authenticate}, C{Location} and
+    C{Link} stay for the caller to judge.
+
+    @param via: this mirror's name in C{Via}.
+    @param minor: the upstream's minor version of HTTP/1.
+    """
+    named = listMembers(headers, b"Connection")
+    passed = Headers()
+    for name, values in headers.getAllRawHeaders():
+        lower = name.lower()
+        if (
+            _stopsHere(lower, named)
+            or lower in _OF_THE_ORIGIN
+            or lower.startswith(b"access-control-")
+        ):
+            continue
+        passed.setRawHeaders(name, values[:1] if lower in _ONE_ONLY else values)
+    passed.setRawHeaders(b"Via", [_appendVia(headers, b"1.%d" % minor, via)])
+    return passed
+
+
+def _appendVia(headers: Headers, version: bytes, via: bytes) -> bytes:
+    return b", ".join([*(headers.getRawHeaders(b"Via") or ()), version + b" " + via])
+
+
+def hasPassed(headers: Headers, via: bytes) -> bool:
+    """
+    Whether a request has been through this mirror already.
+    """
+    return any(member.endswith(b" " + via) for member in listMembers(headers, b"Via"))

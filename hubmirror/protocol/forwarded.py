@@ -1,0 +1,110 @@
+"""
+Who the client is and how it reached us, when proxies stand before the mirror
+(C{Forwarded}, RFC 7239, and the older C{X-Forwarded-*}).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple
+
+from twisted.web.http_headers import Headers
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_PAIR = re.compile(rb"([A-Za-z]+)=(\"(?:[^\"\\]|\\.)*\"|[^;,\"\s]+)")
+
+
+class Client(NamedTuple):
+    """
+    @ivar address: the client's address; C{None} where the connection has none (a UNIX socket).
+    @ivar chain: the addresses that go on in C{X-Forwarded-For}.
+    @ivar scheme: C{b"http"} or C{b"https"}, when a trusted proxy said so.
+    @ivar host: the C{Host} that the client used, when a trusted proxy said so.
+    """
+
+    address: Address | None
+    chain: tuple[bytes, ...] = ()
+    scheme: bytes | None = None
+    host: bytes | None = None
+
+
+def isIn(address: Address | None, networks: Sequence[Network]) -> bool:
+    """
+    Whether there is an address and it lies in one of some networks.
+    """
+    return address is not None and any(address in network for network in networks)
+
+
+def unmapped(address: Address) -> Address:
+    """
+    The IPv4 address inside an IPv4-mapped IPv6 one: what a dual-stack socket sees.
+    """
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address if mapped is None else mapped
+
+
+def findClient(peer: Address | None, headers: Headers, trusted: Sequence[Network]) -> Client:
+    """
+    What a request says of its client, as far as it may be believed: fields count only when
+    C{peer} is trusted, and of the addresses only those that trusted proxies appended.
+    """
+    if peer is not None:
+        peer = unmapped(peer)
+    chain = () if peer is None else (str(peer).encode("ascii"),)
+    if not isIn(peer, trusted):
+        return Client(peer, chain)
+    hops, scheme, host = _fromForwarded(headers)
+    if not hops:
+        hops = _members(headers, b"X-Forwarded-For")
+    if scheme is None:
+        scheme = next(iter(_members(headers, b"X-Forwarded-Proto")), None)
+    if host is None:
+        host = next(iter(_members(headers, b"X-Forwarded-Host")), None)
+    if scheme is not None:
+        scheme = scheme.lower()
+    address = peer
+    for hop in reversed(hops):
+        found = _address(hop)
+        if found is None:
+            break
+        address = found
+        if not isIn(found, trusted):
+            break
+    return Client(address, (*hops, *chain), scheme if scheme in (b"http", b"https") else None, host)
+
+
+def _members(headers: Headers, name: bytes) -> list[bytes]:
+    joined = b",".join(headers.getRawHeaders(name) or ())
+    return [member for part in joined.split(b",") if (member := part.strip())]
+
+
+def _fromForwarded(headers: Headers) -> tuple[list[bytes], bytes | None, bytes | None]:
+    """
+    The C{for} of every element, and the first C{proto} and C{host}: those the client used.
+    """
+    hops: list[bytes] = []
+    seen: dict[bytes, bytes] = {}
+    for line in headers.getRawHeaders(b"Forwarded") or ():
+        for name, value in _PAIR.findall(line):
+            value = re.sub(rb"\\(.)", rb"\1", value.strip(b'"'))
+            if name.lower() == b"for":
+                hops.append(value)
+            else:
+                seen.setdefault(name.lower(), value)
+    return hops, seen.get(b"proto"), seen.get(b"host")
+
+
+def _address(node: bytes) -> Address | None:
+    """
+    A node (RFC 7239 6): an address, an IPv6 one in brackets, either with a port.
+    """
+    match = re.match(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?\Z|([0-9.]+)(?::[0-9]+)?\Z", node)
+    text = node if match is None else match[1] or match[2]
+    try:
+        return unmapped(ip_address(text.decode("latin-1")))
+    except ValueError:
+        return None

@@ -1,0 +1,312 @@
+"""
+Message heads and body framing of HTTP/1.1 (RFC 9112), strictly, for both sides of the mirror.
+
+A proxy that reads a message otherwise than its neighbour can be made to read two requests where
+there was one.  So nothing that is ambiguous is repaired here: bare CR or LF, obs-fold, white
+space before a colon, two lengths, a length beside a transfer coding are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from twisted.web.http_headers import Headers
+
+from hubmirror.protocol.errors import (
+    BadRequest,
+    BodyFailed,
+    FieldsTooLarge,
+    HeadFailed,
+    TargetTooLong,
+    TransferCodingUnknown,
+    VersionNotSupported,
+)
+
+MAX_START_LINE = 16 * 1024
+MAX_HEAD = 64 * 1024
+MAX_FIELDS = 500
+_MAX_CHUNK_LINE = 4096
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_METHOD = re.compile(_TOKEN + rb"\Z")
+_REQUEST_TARGET = re.compile(rb"[\x21-\x7e]+\Z")
+_FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00\r\n]*?)[ \t]*\Z")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\x00\r\n]*))?\Z")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?\Z")
+
+
+class RequestHead(NamedTuple):
+    """
+    A request line and its fields.
+    """
+
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: Headers
+
+
+class ResponseHead(NamedTuple):
+    """
+    A status line and its fields; the version as C{IResponse} has it.
+    """
+
+    version: tuple[bytes, int, int]
+    status: int
+    phrase: bytes
+    headers: Headers
+
+
+def findHeadEnd(data: bytes | bytearray) -> int:
+    """
+    Where the empty line that ends a head begins, or -1 when more is to come.
+
+    @raise TargetTooLong: when the first line alone is over L{MAX_START_LINE}.
+    @raise FieldsTooLarge: when the head is over L{MAX_HEAD}.
+    """
+    end = data.find(b"\r\n\r\n", 0, MAX_HEAD + 4)
+    if end < 0 or end > MAX_START_LINE:
+        if data.find(b"\r\n", 0, MAX_START_LINE + 2) < 0 and len(data) > MAX_START_LINE:
+            raise TargetTooLong(f"the request line is longer than {MAX_START_LINE} bytes")
+        if end < 0 and len(data) >= MAX_HEAD + 4:
+            raise FieldsTooLarge(f"the request's head is larger than {MAX_HEAD} bytes")
+    return end
+
+
+def parseRequestHead(head: bytes) -> RequestHead:
+    """
+    Read a request line and its fields (RFC 9112 3, 5).
+
+    @param head: everything before the empty line.
+    @raise RequestRefused: for whatever is not exactly a request of HTTP/1.0 or 1.1.
+    """
+    start, _, rest = head.partition(b"\r\n")
+    parts = start.split(b" ")
+    if len(parts) != 3 or not _METHOD.match(parts[0]):
+        raise BadRequest("malformed request line")
+    method, target, version = parts
+    if not _REQUEST_TARGET.match(target):
+        raise BadRequest("the request target contains characters that must be percent-encoded")
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        if re.match(rb"HTTP/[0-9]\.[0-9]\Z", version):
+            raise VersionNotSupported("only HTTP/1.1 and HTTP/1.0 are spoken here")
+        raise BadRequest("malformed request line")
+    headers = _parseFields(rest)
+    hosts = headers.getRawHeaders(b"Host") or ()
+    if len(hosts) > 1 or (not hosts and version == b"HTTP/1.1"):
+        raise BadRequest("a request must have exactly one Host field")
+    return RequestHead(method, target, version, headers)
+
+
+def parseResponseHead(head: bytes) -> ResponseHead:
+    """
+    Read a status line and its fields (RFC 9112 4, 5).
+
+    @param head: everything before the empty line.
+    @raise HeadFailed: when it is not a response of HTTP/1.x.
+    """
+    start, _, rest = head.partition(b"\r\n")
+    match = _STATUS_LINE.match(start)
+    if match is None:
+        raise HeadFailed("malformed status line")
+    minor, status, phrase = match.groups()
+    try:
+        headers = _parseFields(rest)
+    except (BadRequest, FieldsTooLarge) as error:
+        raise HeadFailed(error.message) from None
+    return ResponseHead((b"HTTP", 1, int(minor)), int(status), phrase or b"", headers)
+
+
+def _parseFields(lines: bytes) -> Headers:
+    headers = Headers()
+    if not lines:
+        return headers
+    split = lines.split(b"\r\n")
+    if len(split) > MAX_FIELDS:
+        raise FieldsTooLarge(f"more than {MAX_FIELDS} fields")
+    for line in split:
+        match = _FIELD_LINE.match(line)
+        if match is None:
+            raise BadRequest("malformed field line")
+        headers.addRawHeader(match[1], match[2])
+    return headers
+
+
+def listMembers(headers: Headers, name: bytes) -> list[bytes]:
+    """
+    The members of a list field (RFC 9110 5.6.1), in lower case, over all its lines.
+    """
+    joined = b",".join(headers.getRawHeaders(name) or ())
+    return [member for part in joined.split(b",") if (member := part.strip(b" \t").lower())]
+
+
+def contentLength(headers: Headers) -> int | None:
+    """
+    The one C{Content-Length}, in bytes.
+
+    @raise BadRequest: when there are several or it is no number.
+    """
+    values = headers.getRawHeaders(b"Content-Length")
+    if values is None:
+        return None
+    if len(values) > 1 or not re.match(rb"[0-9]{1,18}\Z", values[0]):
+        raise BadRequest("malformed Content-Length")
+    return int(values[0])
+
+
+def requestBody(head: RequestHead) -> Decoder | None:
+    """
+    What reads the body of this request (RFC 9112 6.3), or C{None} when it has none.
+
+    @raise RequestRefused: when the framing is ambiguous or unknown.
+    """
+    length = contentLength(head.headers)
+    if head.headers.hasHeader(b"Transfer-Encoding"):
+        if length is not None:
+            raise BadRequest("both Content-Length and Transfer-Encoding")
+        if head.version != b"HTTP/1.1":
+            raise BadRequest("Transfer-Encoding in HTTP/1.0")
+        if listMembers(head.headers, b"Transfer-Encoding") != [b"chunked"]:
+            raise TransferCodingUnknown("the only transfer coding known here is chunked")
+        return ChunkedDecoder()
+    return IdentityDecoder(length) if length else None
+
+
+def responseBody(method: bytes, head: ResponseHead) -> Decoder | None:
+    """
+    What reads the body of this answer (RFC 9112 6.3), or C{None} when it has none.
+
+    @raise HeadFailed: when the framing is ambiguous or unknown.
+    """
+    if method == b"HEAD" or head.status in (204, 304):
+        return None
+    try:
+        length = contentLength(head.headers)
+    except BadRequest as error:
+        raise HeadFailed(error.message) from None
+    if head.headers.hasHeader(b"Transfer-Encoding"):
+        if length is not None or listMembers(head.headers, b"Transfer-Encoding") != [b"chunked"]:
+            raise HeadFailed("unusable Transfer-Encoding")
+        return ChunkedDecoder()
+    if length is None:
+        return UntilCloseDecoder()
+    return IdentityDecoder(length) if length else None
+
+
+class Decoder:
+    """
+    Takes the bytes of a connection, gives the bytes of one body.
+
+    @ivar length: the body's length in bytes, C{None} where it is not known beforehand.
+    @ivar done: the body is complete.
+    """
+
+    length: int | None = None
+    done = False
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """
+        Take some bytes.
+
+        @return: the pieces of body in them, and what follows the body once it is L{done}.
+        @raise BodyFailed: when they can't be framed.
+        """
+        raise NotImplementedError
+
+
+class IdentityDecoder(Decoder):
+    """
+    A body of known length.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._left = length
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        size = len(data)
+        if size < self._left:
+            self._left -= size
+            return [data], b""
+        body, rest = (data, b"") if size == self._left else (data[: self._left], data[self._left :])
+        self._left = 0
+        self.done = True
+        return [body], rest
+
+
+class UntilCloseDecoder(Decoder):
+    """
+    A body that ends with its connection.
+    """
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        return [data], b""
+
+
+class ChunkedDecoder(Decoder):
+    """
+    The chunked coding (RFC 9112 7.1).  Extensions and trailers are read and dropped.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._left = 0
+        self._read = self._size
+        self._trailers = 0
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        self._buffer += data
+        pieces: list[bytes] = []
+        while not self.done and self._read(pieces):
+            pass
+        rest = b""
+        if self.done:
+            rest, self._buffer = self._buffer, b""
+        return pieces, rest
+
+    def _line(self) -> bytes | None:
+        line, end, rest = self._buffer.partition(b"\r\n")
+        if not end:
+            if len(line) > _MAX_CHUNK_LINE:
+                raise BodyFailed("a chunk's line is too long")
+            return None
+        self._buffer = rest
+        return line
+
+    def _size(self, pieces: list[bytes]) -> bool:
+        line = self._line()
+        if line is None:
+            return False
+        match = _CHUNK_LINE.match(line)
+        if match is None:
+            raise BodyFailed("malformed chunk")
+        self._left = int(match[1], 16)
+        self._read = self._data if self._left else self._trailer
+        return True
+
+    def _data(self, pieces: list[bytes]) -> bool:
+        piece = self._buffer[: self._left]
+        if piece:
+            pieces.append(piece)
+        self._buffer = self._buffer[len(piece) :]
+        self._left -= len(piece)
+        if self._left or len(self._buffer) < 2:
+            if not self._left and not b"\r\n".startswith(self._buffer):
+                raise BodyFailed("malformed chunk")
+            return False
+        if self._buffer[:2] != b"\r\n":
+            raise BodyFailed("malformed chunk")
+        self._buffer = self._buffer[2:]
+        self._read = self._size
+        return True
+
+    def _trailer(self, pieces: list[bytes]) -> bool:
+        line = self._line()
+        if line is None:
+            return False
+        self._trailers += len(line)
+        if self._trailers > MAX_HEAD or (line and not _FIELD_LINE.match(line)):
+            raise BodyFailed("malformed trailers")
+        self.done = not line
+        return True

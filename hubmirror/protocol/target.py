@@ -1,0 +1,139 @@
+"""
+The request target: what is asked for, found by what the path means, sent on as it was written.
+
+Two readings of one target are kept apart on purpose.  C{raw} is what goes upstream, byte for
+byte.  C{path} is what a registry would make of it (decoded, slashes merged, dot segments
+resolved), and it alone decides the route: so no spelling of C{/v2/_catalog} gets past.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from hubmirror.protocol.errors import BadRequest
+from hubmirror.protocol.url import removeDotSegments
+
+
+class Kind(enum.Enum):
+    """
+    What a target asks for, in the terms of the OCI distribution spec.
+    """
+
+    PING = "ping"
+    CATALOG = "catalog"
+    MANIFEST = "manifest"
+    BLOB = "blob"
+    UPLOAD = "upload"
+    TAGS = "tags"
+    REFERRERS = "referrers"
+    TOKEN = "token"
+    SEARCH = "search"
+    SEARCH_PING = "search ping"
+    OTHER = "other"
+
+
+class Target(NamedTuple):
+    """
+    @ivar raw: path and query as the client wrote them, without C{ns} and without what made it
+        absolute.
+    @ivar path: the path as a server reads it.
+    @ivar kind: what is asked for.
+    @ivar repository: the repository's name, where there is one.
+    @ivar reference: tag or digest, where there is one.
+    @ivar namespaces: the registries named with C{ns} (containerd and buildkit: the registry
+        that they mean).
+    """
+
+    raw: bytes
+    path: bytes
+    kind: Kind
+    repository: bytes | None = None
+    reference: bytes | None = None
+    namespaces: tuple[bytes, ...] = ()
+
+
+_FIXED = {
+    b"/v2": Kind.PING,
+    b"/v2/_catalog": Kind.CATALOG,
+    b"/token": Kind.TOKEN,
+    b"/v1/search": Kind.SEARCH,
+    b"/v1/_ping": Kind.SEARCH_PING,
+}
+_KINDS_IN_REPOSITORY = (Kind.MANIFEST, Kind.UPLOAD, Kind.BLOB, Kind.REFERRERS, Kind.TAGS)
+_IN_REPOSITORY = re.compile(
+    rb"/v2/(?P<repository>.+)/"
+    rb"(?:(?P<manifest>manifests)|(?P<upload>blobs/uploads)|(?P<blob>blobs)"
+    rb"|(?P<referrers>referrers)|(?P<tags>tags)(?=/list\Z))"
+    rb"(?:/(?P<reference>[^/]+))?\Z"
+)
+
+
+def readTarget(raw: bytes) -> Target:
+    """
+    Read a target in origin form (RFC 9112 3.2.1).
+
+    @param raw: path and query, beginning with a slash.
+    @raise BadRequest: when the path contains a NUL, encoded or not.
+    """
+    rawPath, mark, query = raw.partition(b"?")
+    namespaces: list[bytes] = []
+    if b"ns=" in query:
+        kept = []
+        for pair in query.split(b"&"):
+            if pair.startswith(b"ns="):
+                namespaces.append(unquote_to_bytes(pair[3:]).lower())
+            else:
+                kept.append(pair)
+        query = b"&".join(kept)
+        mark = b"?" if query else b""
+    # Some servers end the path at a '#', others take it as part of it: a route is never found
+    # behind one.
+    path = _asServed(rawPath.partition(b"#")[0])
+    if b"\0" in path:
+        raise BadRequest("the path contains a NUL")
+    kind, repository, reference = _classify(path)
+    if path == b"/v2":
+        rawPath = b"/v2/"
+    return Target(rawPath + mark + query, path, kind, repository, reference, tuple(namespaces))
+
+
+def _classify(path: bytes) -> tuple[Kind, bytes | None, bytes | None]:
+    kind = _FIXED.get(path.rstrip(b"/"))
+    if kind is not None:
+        return kind, None, None
+    match = _IN_REPOSITORY.match(path)
+    if match is None:
+        return Kind.OTHER, None, None
+    kind = next(kind for kind in _KINDS_IN_REPOSITORY if match[kind.value])
+    return kind, match["repository"], match["reference"]
+
+
+def _asServed(path: bytes) -> bytes:
+    """
+    The path as a server resolves it.  Decoded until it stays the same: an upstream behind
+    another proxy may decode once more, and no name in a registry contains a percent sign.
+    """
+    if b"%" not in path and b"//" not in path and b"/." not in path:
+        return path
+    while (decoded := unquote_to_bytes(path)) != path:
+        path = decoded
+    return removeDotSegments(re.sub(rb"/+", b"/", path))
+
+
+def searchTarget(raw: bytes) -> bytes:
+    """
+    A search as the index takes it: C{q} loses a leading C{library/}, in either spelling, and
+    C{library/} alone becomes C{library}.  All else stays byte for byte.
+    """
+    path, mark, query = raw.partition(b"?")
+    return path + mark + b"&".join(map(_searchParameter, query.split(b"&")))
+
+
+def _searchParameter(pair: bytes) -> bytes:
+    match = re.match(rb"q=library(?:/|%2f)", pair, re.IGNORECASE)
+    if match is None:
+        return pair
+    return b"q=" + (pair[match.end() :] or b"library")

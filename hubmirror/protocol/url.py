@@ -1,0 +1,129 @@
+"""
+Absolute URLs and references, as bytes: split and resolved without changing a byte of what is sent.
+
+A redirect's query is often signed, so no function here decodes, sorts or re-encodes.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+_DEFAULT_PORTS = {b"http": 80, b"https": 443}
+_ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)")
+_AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=-]+)(?::([0-9]{0,5}))?\Z")
+_UNSAFE = re.compile(rb"[^\x21-\x7e]")
+
+
+class Origin(NamedTuple):
+    """
+    Scheme, host and port (RFC 6454), in lower case; an IPv6 host is without brackets.
+    """
+
+    scheme: bytes
+    host: bytes
+    port: int
+
+    @property
+    def authority(self) -> bytes:
+        """
+        The C{Host} field's value: the port only where it is not the scheme's own.
+        """
+        host = b"[%b]" % self.host if b":" in self.host else self.host
+        if self.port == _DEFAULT_PORTS.get(self.scheme):
+            return host
+        return b"%b:%d" % (host, self.port)
+
+    @property
+    def address(self) -> IPv4Address | IPv6Address | None:
+        """
+        The host as an address, where it is one.
+        """
+        try:
+            return ip_address(self.host.decode("ascii"))
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        return (b"%b://%b" % (self.scheme, self.authority)).decode("ascii")
+
+
+def parseAuthority(authority: bytes, scheme: bytes) -> Origin:
+    """
+    Read C{host[:port]}.
+
+    @raise ValueError: for anything else, user information included.
+    """
+    match = _AUTHORITY.match(authority)
+    if match is None:
+        raise ValueError("not a host and port")
+    host, digits = match.groups()
+    port = int(digits) if digits else _DEFAULT_PORTS.get(scheme, 0)
+    if not 0 < port < 65536:
+        raise ValueError("port out of range")
+    return Origin(scheme, host.strip(b"[]").lower(), port)
+
+
+def splitURL(url: bytes) -> tuple[Origin, bytes]:
+    """
+    An absolute C{http} or C{https} URL as its origin and the request target (RFC 9112 3.2.1),
+    which is the rest byte for byte without the fragment.
+
+    @raise ValueError: when it is none.
+    """
+    match = _ABSOLUTE.match(url)
+    if match is None:
+        raise ValueError("not an absolute URL")
+    scheme = match[1].lower()
+    if scheme not in _DEFAULT_PORTS:
+        raise ValueError("neither http nor https")
+    target = match[3]
+    if not target.startswith(b"/"):
+        target = b"/" + target
+    return parseAuthority(match[2], scheme), target
+
+
+def resolve(base: bytes, reference: bytes) -> bytes:
+    """
+    The absolute URL that C{reference} means at C{base} (RFC 3986 5.2), its fragment left off.
+    Bytes that may not stand in a request line are percent-encoded, as browsers do; all others
+    stay.
+
+    @raise ValueError: when the result is no absolute C{http} or C{https} URL.
+    """
+    reference = _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], reference.partition(b"#")[0])
+    origin, target = splitURL(base)
+    if not _ABSOLUTE.match(reference):
+        root = b"%b://%b" % (origin.scheme, origin.authority)
+        path, mark, _query = target.partition(b"?")
+        if reference.startswith(b"//"):
+            reference = origin.scheme + b":" + reference
+        elif reference.startswith(b"/"):
+            reference = root + reference
+        elif reference.startswith(b"?"):
+            reference = root + path + reference
+        elif not reference:
+            reference = root + target
+        else:
+            relative, mark, query = reference.partition(b"?")
+            directory = path[: path.rfind(b"/") + 1]
+            reference = root + removeDotSegments(directory + relative) + mark + query
+    splitURL(reference)
+    return reference
+
+
+def removeDotSegments(path: bytes) -> bytes:
+    """
+    An absolute path without C{.} and C{..} (RFC 3986 5.2.4).
+    """
+    segments = path.split(b"/")
+    kept: list[bytes] = []
+    for segment in segments[1:]:
+        if segment == b"..":
+            del kept[-1:]
+        elif segment != b".":
+            kept.append(segment)
+    if segments[-1] in (b".", b".."):
+        kept.append(b"")
+    return b"/" + b"/".join(kept)

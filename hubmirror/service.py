@@ -1,0 +1,185 @@
+"""
+The composition root: makes a mirror of its parts, and starts, drains and stops it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IAgent
+from twisted.web.resource import IResource
+
+from hubmirror.config import ConfigError, MirrorConfig
+from hubmirror.downstream.relay import abortRequest
+from hubmirror.downstream.resources import Mirror, MirrorResource
+from hubmirror.downstream.site import MirrorSite
+from hubmirror.exchange import Exchange
+from hubmirror.operations.accesslog import logExchange
+from hubmirror.transport.connecting import Connector, loadTrust
+from hubmirror.transport.pool import Pool
+from hubmirror.upstream.agents import OriginAgent
+from hubmirror.upstream.client import UpstreamClient
+from hubmirror.upstream.policy import addressPolicy
+
+DRAIN = 30.0
+"""
+Seconds that requests under way have to end when the mirror stops.
+"""
+
+
+class HubMirror:
+    """
+    A mirror, to be put into any Twisted service.
+
+    @ivar resource: its Resource tree, for a site of one's own; C{putChild} puts others beside it.
+    @ivar site: a site of the mirror's own, which streams pushes.
+    @ivar service: listens on C{config.port}, and ends everything when it stops.  With an empty
+        C{port} it does only the latter.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: MirrorConfig,
+        agent: IAgent | None = None,
+        listeners: tuple[Callable[[Exchange], None], ...] = (logExchange,),
+    ) -> None:
+        """
+        @param agent: sends one request to one origin; by default over the mirror's own pool.
+        @param listeners: told of each exchange when it has ended.
+        @raise ConfigError: when a file that the configuration names can't be used, or an
+            endpoint can't be made.
+        """
+        self._pool: Pool | None = None
+        if agent is None:
+            self._pool = Pool(reactor, _connector(reactor, config), config.idle_timeout)
+            agent = OriginAgent(self._pool)
+        mirror = Mirror(
+            reactor,
+            config,
+            UpstreamClient(reactor, config, agent),
+            # Its own name in Via, so that two mirrors that are each other's fallback notice.
+            b"hubmirror-" + secrets.token_hex(4).encode("ascii"),
+            listeners,
+        )
+        self.resource: IResource = MirrorResource(mirror)
+        self.site = MirrorSite(self.resource, reactor, config.idle_timeout)
+        endpoints = [_endpoint(reactor, description) for description in config.port]
+        self.service = MirrorService(mirror, self.site, endpoints, self._pool)
+
+
+def makeSite(config: MirrorConfig, reactor: Any, agent: IAgent | None = None) -> MirrorSite:
+    """
+    A site that is a mirror, for C{listen} of any endpoint.
+    """
+    return HubMirror(reactor, config, agent).site
+
+
+def _connector(reactor: Any, config: MirrorConfig) -> Connector:
+    try:
+        trust = loadTrust(config.ca_file)
+    except ValueError as error:
+        raise ConfigError(f"--ca-file: {error}") from None
+    return Connector(
+        reactor,
+        trust=trust,
+        permits=addressPolicy(config).permits,
+        timeout=config.connect_timeout,
+        resolver=config.resolver,
+        proxy=config.proxy,
+    )
+
+
+def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"--port {description}: there is no {error.filename} here; put certificate and key"
+            " into it, or name them: ssl:443:privateKey=key.pem:certKey=cert.pem"
+        ) from None
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ConfigError(f"--port {description}: {reason}") from None
+    return endpoint
+
+
+class MirrorService(Service):
+    """
+    Listens for as long as it runs.  Stopping it lets what is under way end, for L{DRAIN} seconds.
+
+    @ivar ports: the ports that are listened on.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        site: MirrorSite,
+        endpoints: Sequence[IStreamServerEndpoint],
+        pool: Pool | None,
+    ) -> None:
+        self._mirror = mirror
+        self._site = site
+        self._endpoints = endpoints
+        self._pool = pool
+        self.ports: list[IListeningPort] = []
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind the ports, while the process may bind all of them.
+
+        @raise CannotListenError: when one is taken, or may not be bound.
+        """
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        """
+        @raise CannotListenError: as L{privilegedStartService}, for whoever does not call that.
+        """
+        super().startService()
+        self._listen()
+
+    def _listen(self) -> None:
+        for endpoint in self._endpoints[len(self.ports) :]:
+            problems: list[Failure] = []
+            endpoint.listen(self._site).addCallbacks(self.ports.append, problems.append)
+            for problem in problems:
+                problem.raiseException()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, take no more requests, wait for those under way, end the rest.
+
+        @return: fires when no connection is left.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> None:
+        ports, self.ports = self.ports, []
+        for port in ports:
+            await maybeDeferred(port.stopListening)
+        self._mirror.closing = True
+        ended = gatherResults([self._mirror.whenIdle(), self._site.close()])
+        ended.addTimeout(DRAIN, self._mirror.reactor)
+        try:
+            await ended
+        except TimeoutError:
+            left = len(self._mirror.active)
+            self._log.warn("ending {left} requests that took too long", left=left)
+            for request in list(self._mirror.active):
+                abortRequest(request)
+            await self._site.abort()
+        if self._pool is not None:
+            await self._pool.close()

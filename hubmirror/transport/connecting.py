@@ -1,0 +1,168 @@
+"""
+New connections to an origin: names, addresses that may be connected to, proxies, TLS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet import error, ssl
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IHostnameResolver, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from hubmirror.protocol.errors import AddressRefused, ConnectFailed, ConnectTimedOut
+from hubmirror.protocol.forwarded import Address
+from hubmirror.protocol.url import Origin, splitURL
+from hubmirror.transport.failures import describeFailure
+from hubmirror.transport.http1client import UpstreamConnection
+from hubmirror.transport.proxying import ProxiedEndpoint
+from hubmirror.transport.resolving import CheckedResolver, ResolvingReactor, ServerResolver
+
+_MAX_ENDPOINTS = 256
+
+Permits = Callable[[Origin, Address], bool]
+"""
+Whether this origin may be connected to at this address.
+"""
+
+
+def loadTrust(caFile: str | None) -> Any:
+    """
+    What upstream certificates are verified with.
+
+    @param caFile: a PEM bundle, or C{None} for the system's CAs.
+    @raise ValueError: when there is no certificate in the file, or no file.
+    """
+    if caFile is None:
+        return ssl.platformTrust()
+    try:
+        with open(caFile, "rb") as bundle:
+            pem = bundle.read()
+    except OSError as problem:
+        raise ValueError(f"{caFile} can't be read: {problem.strerror}") from None
+    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", pem, re.DOTALL)
+    try:
+        certificates = [ssl.Certificate.loadPEM(block) for block in blocks]
+    except SSL.Error:
+        certificates = []
+    if not certificates:
+        raise ValueError(f"{caFile} contains no PEM certificates")
+    return ssl.trustRootFromCertificates(certificates)
+
+
+class Connector:
+    """
+    Opens connections.  What an origin needs (TLS context, encoded name) is made once.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        trust: Any,
+        permits: Permits,
+        timeout: float,
+        resolver: tuple[str, int] | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        """
+        @param trust: from L{loadTrust}.
+        @param timeout: seconds for name, connection and handshake together.
+        @param resolver: address and port of a DNS server.
+        @param proxy: C{http://} or C{socks5://} URL.
+        """
+        self._reactor = reactor
+        self._trust = trust
+        self._permits = permits
+        self._timeout = timeout
+        self._names: IHostnameResolver = (
+            reactor.nameResolver if resolver is None else ServerResolver(reactor, *resolver)
+        )
+        self._proxy = proxy
+        self._endpoints: dict[Origin, tuple[IStreamClientEndpoint, CheckedResolver]] = {}
+
+    async def connect(
+        self, origin: Origin, released: Callable[[UpstreamConnection], None]
+    ) -> UpstreamConnection:
+        """
+        Open a connection that is ready for a request.
+
+        @param released: see L{UpstreamConnection}.
+        @raise ConnectFailed: in the time set.
+        """
+        endpoint, addresses = self._endpointOf(origin)
+        factory = Factory.forProtocol(
+            lambda: UpstreamConnection(self._reactor, origin.scheme == b"https", released)
+        )
+        factory.noisy = False
+        opening: Deferred[Any] = endpoint.connect(factory)
+        opening.addCallback(lambda connection: connection.ready)
+        opening.addTimeout(self._timeout, self._reactor, _timedOut)
+        try:
+            connection: UpstreamConnection = await opening
+        except (ConnectFailed, CancelledError):
+            raise
+        except error.DNSLookupError:
+            refused = addresses.refused
+            if refused is not None:
+                raise AddressRefused(
+                    f"a redirect leads to {origin}, whose address {refused} is not a public one;"
+                    " if that is meant, allow it with --allow-redirects-to"
+                ) from None
+            raise ConnectFailed("the name does not resolve") from None
+        except Exception:
+            raise ConnectFailed(describeFailure(Failure())) from None
+        return connection
+
+    def _endpointOf(self, origin: Origin) -> tuple[IStreamClientEndpoint, CheckedResolver]:
+        try:
+            return self._endpoints[origin]
+        except KeyError:
+            if len(self._endpoints) >= _MAX_ENDPOINTS:
+                self._endpoints.clear()
+            made = self._endpoints[origin] = self._makeEndpoint(origin)
+            return made
+
+    def _makeEndpoint(self, origin: Origin) -> tuple[IStreamClientEndpoint, CheckedResolver]:
+        addresses = CheckedResolver(self._names, lambda address: self._permits(origin, address))
+        if self._proxy is None:
+            endpoint = self._hostname(addresses, origin)
+        else:
+            endpoint = self._proxied(self._proxy, addresses, origin)
+        if origin.scheme == b"https":
+            tls = ssl.optionsForClientTLS(
+                origin.host.decode("ascii"),
+                trustRoot=self._trust,
+                acceptableProtocols=[b"http/1.1"],
+            )
+            endpoint = wrapClientTLS(tls, endpoint)
+        return endpoint, addresses
+
+    def _hostname(self, resolver: IHostnameResolver, origin: Origin) -> IStreamClientEndpoint:
+        return HostnameEndpoint(
+            ResolvingReactor(self._reactor, resolver),
+            origin.host.decode("ascii"),
+            origin.port,
+            timeout=self._timeout,
+        )
+
+    def _proxied(
+        self, proxy: str, addresses: CheckedResolver, origin: Origin
+    ) -> IStreamClientEndpoint:
+        scheme, _, rest = proxy.partition("://")
+        place, _ = splitURL(b"http://" + rest.encode("ascii"))
+        literal = origin.address
+        if literal is not None and not self._permits(origin, literal):
+            # The proxy connects, so an address can only be checked where it is written out.
+            return self._hostname(addresses, origin)
+        return ProxiedEndpoint(self._hostname(self._names, place), scheme == "socks5", origin)
+
+
+def _timedOut(_: object, timeout: float) -> None:
+    raise ConnectTimedOut(f"could not connect within {timeout:g} s")

@@ -1,0 +1,429 @@
+"""
+HTTP/1.1 as a client: one connection to an upstream, one request at a time.
+
+Twisted's own client would do but for what a mirror has to hand on unharmed: it hides the
+C{Connection} field and with it the names of the fields that must stop here, loses the
+C{Content-Length} of a 304, sets no bound to a response head, and re-encodes targets.  This one
+writes the target verbatim, keeps every field, and speaks to its users through the same
+C{IResponse}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IHandshakeListener,
+    IProtocol,
+    IPushProducer,
+    IReactorTime,
+)
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from hubmirror.protocol.errors import (
+    BodyFailed,
+    ConnectFailed,
+    FieldsTooLarge,
+    HeadFailed,
+    HeadTimedOut,
+    StaleConnection,
+    TargetTooLong,
+)
+from hubmirror.protocol.heads import (
+    Decoder,
+    ResponseHead,
+    UntilCloseDecoder,
+    findHeadEnd,
+    listMembers,
+    parseResponseHead,
+    responseBody,
+)
+from hubmirror.transport.failures import describeFailure
+
+WRITE_RESPONSE_TIMEOUT = 300.0
+"""
+Seconds that an upstream has to answer a request that has a body, from the body's end: a registry
+may copy and hash a layer of many gigabytes before it says 201.
+"""
+
+_METHODS_WITH_BODY = (b"POST", b"PUT", b"PATCH")
+
+
+@implementer(IResponse, IPushProducer)
+class UpstreamResponse:
+    """
+    An answer.  Nothing of its body is read from the network beyond what came with the head
+    until L{deliverBody} is called.
+
+    It is also its body's transport: the protocol that the body is delivered to may pause, resume
+    and stop it.
+
+    @ivar length: of the body in bytes, or C{UNKNOWN_LENGTH}; the fields keep what an answer to
+        HEAD or a 304 says of the length.
+    """
+
+    request = None
+    previousResponse: IResponse | None = None
+
+    def __init__(self, connection: UpstreamConnection, head: ResponseHead, length: Any) -> None:
+        self.version = head.version
+        self.code = head.status
+        self.phrase = head.phrase
+        self.headers = head.headers
+        self.length = length
+        self._connection = connection
+        self._receiver: IProtocol | None = None
+        self._early: list[bytes] = []
+        self._ended: Failure | None = None
+        self._paused = True
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        self.previousResponse = response
+
+    def deliverBody(self, protocol: IProtocol) -> None:
+        """
+        Give the body to a protocol, whose C{connectionLost} ends it: with C{ResponseDone} when
+        it is whole, else with L{BodyFailed}.
+        """
+        self._receiver = protocol
+        self._paused = False
+        # The protocol may pause from here on, and pausing must hold.
+        protocol.makeConnection(self)  # type: ignore[arg-type]
+        early, self._early = self._early, []
+        for piece in early:
+            protocol.dataReceived(piece)
+        if self._ended is not None:
+            protocol.connectionLost(self._ended)
+        elif not self._paused:
+            self._connection.resumeBody()
+
+    def received(self, pieces: list[bytes]) -> None:
+        if self._receiver is None:
+            self._early += pieces
+        else:
+            for piece in pieces:
+                self._receiver.dataReceived(piece)
+
+    def ended(self, reason: Failure) -> None:
+        self._ended = reason
+        if self._receiver is not None:
+            self._receiver.connectionLost(reason)
+
+    @property
+    def waiting(self) -> bool:
+        """
+        Whether more of the body may not be read now.
+        """
+        return self._paused
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        if self._ended is None:
+            self._connection.pauseBody()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if self._ended is None:
+            self._connection.resumeBody()
+
+    def stopProducing(self) -> None:
+        """
+        The rest is not wanted: the connection is closed at once.
+        """
+        if self._ended is None:
+            self._connection.abort()
+
+    loseConnection = stopProducing
+
+
+@implementer(IConsumer)
+class _BodyWriter:
+    """
+    Frames a request's body onto the connection, and checks that it is as long as announced.
+    """
+
+    def __init__(self, transport: Any, length: int | None) -> None:
+        self._transport = transport
+        self._left = length
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._transport.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self._transport.unregisterProducer()
+
+    def write(self, data: bytes) -> None:
+        if self._left is None:
+            if data:
+                self._transport.writeSequence([b"%x\r\n" % len(data), data, b"\r\n"])
+            return
+        self._left -= len(data)
+        if self._left < 0:
+            raise BodyFailed("the request's body is longer than announced")
+        self._transport.write(data)
+
+    def finish(self) -> None:
+        if self._left is None:
+            self._transport.write(b"0\r\n\r\n")
+        elif self._left:
+            raise BodyFailed("the request's body is shorter than announced")
+
+
+@implementer(IHandshakeListener)
+class UpstreamConnection(Protocol):
+    """
+    A connection to one origin.
+
+    @ivar ready: fires when a request can be sent, after TLS's handshake where there is TLS; fails
+        with L{ConnectFailed}.
+    @ivar reused: has answered a request before.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, secure: bool, released: Callable[[UpstreamConnection], None]
+    ) -> None:
+        """
+        @param released: called when the connection can take another request.
+        """
+        self._reactor = reactor
+        self._secure = secure
+        self._released = released
+        self.ready: Deferred[UpstreamConnection] = Deferred(lambda _: self.abort())
+        self.closed: Deferred[None] = Deferred()
+        self.reused = False
+        self._open = False
+        self._method = b""
+        self._waiter: Deferred[UpstreamResponse] | None = None
+        self._timer: IDelayedCall | None = None
+        self._buffer = b""
+        self._response: UpstreamResponse | None = None
+        self._decoder: Decoder | None = None
+        self._keepAlive = True
+        self._sending: IBodyProducer | None = None
+
+    # Opening and closing
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        self._open = True
+        if not self._secure:
+            self.ready.callback(self)
+
+    def handshakeCompleted(self) -> None:
+        self.ready.callback(self)
+
+    @property
+    def isOpen(self) -> bool:
+        return self._open
+
+    def abort(self) -> None:
+        """
+        Close at once; whatever is under way fails.
+        """
+        if self._open:
+            transport: Any = self.transport
+            transport.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self._open = False
+        if not self.ready.called:
+            self.ready.errback(ConnectFailed(describeFailure(reason)))
+        self._stopSending()
+        if self._waiter is not None:
+            if self.reused and not self._buffer:
+                self._fail(StaleConnection("a kept connection was closed"))
+            else:
+                self._fail(HeadFailed("the connection closed before the response head"))
+        elif self._response is not None:
+            if isinstance(self._decoder, UntilCloseDecoder) and reason.check(ConnectionDone):
+                self._end(Failure(ResponseDone()))
+            else:
+                self._end(Failure(BodyFailed("the connection closed in the middle of the body")))
+        self.closed.callback(None)
+
+    # One request
+
+    def send(
+        self,
+        method: bytes,
+        target: bytes,
+        host: bytes,
+        headers: Headers,
+        body: IBodyProducer | None,
+    ) -> Deferred[UpstreamResponse]:
+        """
+        Send a request; cancelling it closes the connection.
+
+        @param target: goes into the request line as it is.
+        @param headers: every field but C{Host} and the framing.
+        @return: fires with the answer when its head is complete; fails with L{HeadFailed}.
+        """
+        self._method = method
+        self._waiter = Deferred(lambda _: self.abort())
+        head = [method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
+        for name, values in headers.getAllRawHeaders():
+            for value in values:
+                head += name, b": ", value, b"\r\n"
+        length: int | None = 0
+        if body is not None:
+            length = None if body.length is UNKNOWN_LENGTH else int(body.length)
+        if length is None:
+            head.append(b"Transfer-Encoding: chunked\r\n")
+        elif body is not None or method in _METHODS_WITH_BODY:
+            head.append(b"Content-Length: %d\r\n" % length)
+        head.append(b"\r\n")
+        transport: Any = self.transport
+        transport.write(b"".join(head))
+        waiter = self._waiter
+        if body is not None:
+            self._sendBody(body, length)
+        return waiter
+
+    def _sendBody(self, body: IBodyProducer, length: int | None) -> None:
+        self._sending = body
+        writer = _BodyWriter(self.transport, length)
+
+        def sent(_: object) -> None:
+            self._sending = None
+            writer.finish()
+            if self._waiter is not None:
+                self._timer = self._reactor.callLater(WRITE_RESPONSE_TIMEOUT, self._timedOut)
+
+        def failed(reason: Failure) -> None:
+            self._sending = None
+            self.abort()
+
+        body.startProducing(writer).addCallback(sent).addErrback(failed)
+
+    def _timedOut(self) -> None:
+        self._timer = None
+        self._fail(HeadTimedOut("no response head in time"))
+        self.abort()
+
+    def _stopSending(self) -> None:
+        body, self._sending = self._sending, None
+        if body is not None:
+            body.stopProducing()
+
+    def _fail(self, error: HeadFailed) -> None:
+        waiter = self._takeWaiter()
+        if waiter is not None and not waiter.called:
+            waiter.errback(error)
+
+    def _takeWaiter(self) -> Deferred[UpstreamResponse] | None:
+        waiter, self._waiter = self._waiter, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return waiter
+
+    # One answer
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._response is not None:
+            self._feed(self._response, data)
+        elif self._waiter is not None:
+            self._buffer += data
+            self._readHead()
+        else:
+            # Nobody asked: whatever this is would be taken for the next answer.
+            self.abort()
+
+    def _readHead(self) -> None:
+        try:
+            while True:
+                end = findHeadEnd(self._buffer)
+                if end < 0:
+                    return
+                head = parseResponseHead(self._buffer[:end])
+                self._buffer = self._buffer[end + 4 :]
+                if head.status == 101:
+                    raise HeadFailed("an upgrade that nobody asked for")
+                if head.status >= 200:
+                    break
+            decoder = responseBody(self._method, head)
+        except (HeadFailed, TargetTooLong, FieldsTooLarge) as error:
+            self._fail(HeadFailed(f"invalid response head: {error.message}"))
+            self.abort()
+            return
+        self._deliver(head, decoder)
+
+    def _deliver(self, head: ResponseHead, decoder: Decoder | None) -> None:
+        tokens = listMembers(head.headers, b"Connection")
+        self._keepAlive = b"close" not in tokens and (
+            head.version[2] > 0 or b"keep-alive" in tokens
+        )
+        self._decoder = decoder
+        length = 0 if decoder is None else decoder.length
+        response = UpstreamResponse(self, head, UNKNOWN_LENGTH if length is None else length)
+        self._response = response
+        rest, self._buffer = self._buffer, b""
+        if decoder is None:
+            self._complete(rest)
+        elif rest:
+            self._feed(response, rest)
+        waiter = self._takeWaiter()
+        if waiter is not None:
+            waiter.callback(response)
+        # Whoever takes the body at once, as most do, saves a pause and a resume.
+        if self._response is response and response.waiting:
+            self.pauseBody()
+
+    def _feed(self, response: UpstreamResponse, data: bytes) -> None:
+        decoder = self._decoder
+        assert decoder is not None
+        try:
+            pieces, rest = decoder.feed(data)
+        except BodyFailed as error:
+            self._end(Failure(error))
+            self.abort()
+            return
+        response.received(pieces)
+        if decoder.done and self._response is response:
+            self._complete(rest)
+
+    def _complete(self, rest: bytes) -> None:
+        """
+        The answer is whole.  The connection takes another request unless one of its sides
+        still has something to say of this one.
+        """
+        reusable = self._keepAlive and not rest and self._sending is None
+        response = self._response
+        assert response is not None
+        if reusable and response.waiting:
+            self.resumeBody()
+        self._response = self._decoder = None
+        if reusable:
+            self.reused = True
+            self._released(self)
+        else:
+            self._stopSending()
+            self.abort()
+        response.ended(Failure(ResponseDone()))
+
+    def _end(self, reason: Failure) -> None:
+        response, self._response, self._decoder = self._response, None, None
+        if response is not None:
+            response.ended(reason)
+
+    def pauseBody(self) -> None:
+        if self._open:
+            transport: Any = self.transport
+            transport.pauseProducing()
+
+    def resumeBody(self) -> None:
+        if self._open:
+            transport: Any = self.transport
+            transport.resumeProducing()

@@ -1,0 +1,338 @@
+"""
+HTTP/1.1 as a server: one connection of a client, one request after another.
+
+Twisted's own channel collects a whole body before it hands a request on, answers what is
+malformed with an empty 400, and takes some of it (bare LF, obs-fold) as well-formed.  This one
+hands a request on when its head is there, lets its body be paused, and reads strictly.  To the
+requests that it makes it is what Twisted's channel is, plus L{HTTP1Channel.pauseBody} and
+L{HTTP1Channel.resumeBody}; of them it wants C{headReceived} and C{contentComplete} besides what
+Twisted's channel wants.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
+from twisted.internet.protocol import Protocol
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+from twisted.web.http import NO_BODY_CODES
+from twisted.web.http_headers import Headers
+from zope.interface import implementer
+
+from hubmirror.protocol.errors import BadRequest, BodyFailed, RequestRefused
+from hubmirror.protocol.heads import (
+    Decoder,
+    findHeadEnd,
+    listMembers,
+    parseRequestHead,
+    requestBody,
+)
+
+_LINGER = 30.0
+_READ_AHEAD = 16 * 1024
+_TLS_HANDSHAKE = 0x16
+
+
+@implementer(IPushProducer)
+class HTTP1Channel(Protocol, TimeoutMixin):
+    """
+    @ivar site: the C{MirrorSite} that the requests are for.
+    @ivar requestFactory: makes a request from its channel.
+    @ivar timeOut: seconds that a connection may be idle, or take to send a head.
+    """
+
+    site: Any = None
+    factory: Any = None
+    requestFactory: Any = None
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._request: Any = None
+        self._body: Decoder | None = None
+        self._producer: IPushProducer | None = None
+        self._persistent = True
+        self._keepAliveOf10 = False
+        self._continue = False
+        self._full = False
+        self._reading = True
+        self._advancing = False
+        self._closing = False
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        self.setTimeout(self.timeOut)
+        self.site.opened(self)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.setTimeout(None)
+        self._closing = True
+        self.site.closed(self)
+        request, self._request = self._request, None
+        if request is not None:
+            request.connectionLost(reason)
+
+    def timeoutConnection(self) -> None:
+        if self._closing:
+            self.abortConnection()
+        else:
+            self.loseConnection()
+
+    # Reading
+
+    def dataReceived(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        self._advance()
+
+    def _advance(self) -> None:
+        """
+        Make of what has arrived whatever can be made of it now.
+        """
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._buffer and not self._closing:
+                if self._body is not None:
+                    self._readBody(self._body)
+                elif self._request is None and not self._full:
+                    if not self._readRequest():
+                        break
+                else:
+                    # A pipelined request waits.  Reading goes on for a little, to learn at once
+                    # when the client leaves.
+                    if len(self._buffer) > _READ_AHEAD:
+                        self._read(False)
+                    break
+        finally:
+            self._advancing = False
+
+    def _readRequest(self) -> bool:
+        """
+        @return: whether there was a whole head.
+        """
+        if self._buffer.startswith(b"\r\n"):
+            # An empty line before a request is skipped (RFC 9112 2.2).
+            self._buffer = self._buffer[2:]
+            return True
+        if self._buffer[0] == _TLS_HANDSHAKE and not self.isSecure():
+            # docker and skopeo try TLS first, and would wait for an answer.
+            self.abortConnection()
+            return False
+        try:
+            end = findHeadEnd(self._buffer)
+            if end < 0:
+                return False
+            head = parseRequestHead(self._buffer[:end])
+            body = requestBody(head)
+        except RequestRefused as error:
+            self._refuse(error)
+            return False
+        self._buffer = self._buffer[end + 4 :]
+        tokens = listMembers(head.headers, b"Connection")
+        isVersion11 = head.version == b"HTTP/1.1"
+        self._keepAliveOf10 = not isVersion11 and b"keep-alive" in tokens
+        self._persistent = b"close" not in tokens and (isVersion11 or self._keepAliveOf10)
+        expected = listMembers(head.headers, b"Expect")
+        self._continue = body is not None and isVersion11 and b"100-continue" in expected
+        self._body = body
+        self.setTimeout(None)
+        request = self._request = self.requestFactory(self)
+        request.requestHeaders = head.headers
+        request.parseCookies()
+        request.headReceived(
+            head.method, head.target, head.version, 0 if body is None else body.length
+        )
+        return True
+
+    def _readBody(self, body: Decoder) -> None:
+        data, self._buffer = self._buffer, b""
+        try:
+            pieces, self._buffer = body.feed(data)
+        except BodyFailed as error:
+            self._bodyFailed(error)
+            return
+        request = self._request
+        if body.done:
+            self._body = None
+        if request is not None:
+            for piece in pieces:
+                request.handleContentChunk(piece)
+            if body.done:
+                request.contentComplete()
+        elif body.done:
+            self._awaitRequest()
+
+    def _bodyFailed(self, error: BodyFailed) -> None:
+        request, self._request = self._request, None
+        if request is None or request.startedWriting:
+            self.abortConnection()
+        else:
+            self._refuse(BadRequest(error.message))
+        if request is not None:
+            request.connectionLost(Failure(error))
+
+    def _refuse(self, error: RequestRefused) -> None:
+        """
+        Answer what never became a request, and close: where the next one begins is unknown.
+        """
+        self.site.refused(self, error)
+        body = error.body()
+        transport: Any = self.transport
+        transport.write(
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+            b"Connection: close\r\n\r\n%b"
+            % (error.status, self.site.reason(error.status), len(body), body)
+        )
+        self.loseConnection()
+
+    def _read(self, reading: bool) -> None:
+        if reading != self._reading:
+            self._reading = reading
+            transport: Any = self.transport
+            if reading:
+                transport.resumeProducing()
+            else:
+                transport.pauseProducing()
+
+    def pauseBody(self) -> None:
+        """
+        Take no more of the request's body from the client for now.
+        """
+        if self._body is not None:
+            self._read(False)
+
+    def resumeBody(self) -> None:
+        """
+        The request's body is wanted: says C{100 Continue} where the client waits for it.
+        """
+        if self._continue and not self._closing:
+            self._continue = False
+            transport: Any = self.transport
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self._closing:
+            self._read(True)
+
+    # What the transport asks of its producer
+
+    def pauseProducing(self) -> None:
+        self._full = True
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        if self._producer is not None:
+            self._producer.resumeProducing()
+        self._advance()
+
+    def stopProducing(self) -> None:
+        if self._producer is not None:
+            self._producer.stopProducing()
+
+    # What a request asks of its channel
+
+    def getPeer(self) -> IAddress:
+        transport: Any = self.transport
+        peer: IAddress = transport.getPeer()
+        return peer
+
+    def getHost(self) -> IAddress:
+        transport: Any = self.transport
+        host: IAddress = transport.getHost()
+        return host
+
+    def isSecure(self) -> bool:
+        return ISSLTransport.providedBy(self.transport)
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        self._producer = producer
+        if self._full:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        if (
+            not headers.hasHeader(b"Content-Length")
+            and not headers.hasHeader(b"Transfer-Encoding")
+            and self._request.method != b"HEAD"
+            and int(code) not in NO_BODY_CODES
+        ):
+            self._persistent = False
+        if self._continue or self.site.closing:
+            # A client that was not told to go on may or may not send its body now.
+            self._persistent = False
+        lines = [b"HTTP/1.1 ", code, b" ", reason, b"\r\n"]
+        for name, values in headers.getAllRawHeaders():
+            for value in values:
+                lines += name, b": ", value, b"\r\n"
+        if not self._persistent:
+            lines.append(b"Connection: close\r\n")
+        elif self._keepAliveOf10:
+            lines.append(b"Connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        transport: Any = self.transport
+        transport.write(b"".join(lines))
+
+    def write(self, data: bytes) -> None:
+        transport: Any = self.transport
+        transport.write(data)
+
+    def writeSequence(self, pieces: list[bytes]) -> None:
+        transport: Any = self.transport
+        transport.writeSequence(pieces)
+
+    def requestDone(self, request: object) -> None:
+        self._request = None
+        if self._closing:
+            return
+        if self._body is None:
+            self._awaitRequest()
+        elif self._continue:
+            self.loseConnection()
+        else:
+            # The answer came before the end of the body.  A client that is still sending reads
+            # it only if it may go on sending for a while.
+            self.setTimeout(_LINGER)
+            self._read(True)
+
+    def _awaitRequest(self) -> None:
+        if not self._persistent:
+            self.loseConnection()
+            return
+        self.setTimeout(self.timeOut)
+        self._read(True)
+        self._advance()
+
+    def closeWhenIdle(self) -> None:
+        """
+        Close unless a request is under way, whose answer then ends the connection.
+        """
+        self._persistent = False
+        if self._request is None:
+            self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """
+        Close when all that was written is sent, or when that takes too long.
+        """
+        if not self._closing:
+            self._closing = True
+            transport: Any = self.transport
+            transport.unregisterProducer()
+            transport.loseConnection()
+            self.setTimeout(self.timeOut)
+
+    def abortConnection(self) -> None:
+        """
+        Close at once, whatever was written: the client sees a broken answer as broken.
+        """
+        self._closing = True
+        transport: Any = self.transport
+        transport.abortConnection()

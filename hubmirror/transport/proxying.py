@@ -1,0 +1,159 @@
+"""
+Through an outgoing proxy: a connection to an origin made by HTTP C{CONNECT} (RFC 9110 9.3.6) or
+SOCKS 5 (RFC 1928).  The proxy looks the name up.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from hubmirror.protocol.errors import ConnectFailed
+from hubmirror.protocol.url import Origin
+
+_MAX_ANSWER = 16 * 1024
+
+
+class _Tunnel(Protocol):
+    """
+    Talks to the proxy until it says that the connection stands, then hands the transport over.
+
+    The origin says nothing before it is spoken to, so nothing can follow the proxy's answer.
+    """
+
+    def __init__(self, dialogue: Any, factory: IProtocolFactory) -> None:
+        self._dialogue = dialogue
+        self._factory = factory
+        self._buffer = b""
+        self.done: Deferred[Any] = Deferred(lambda _: self._give())
+
+    def connectionMade(self) -> None:
+        self._advance()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._buffer += data
+        self._advance()
+
+    def _advance(self) -> None:
+        transport: Any = self.transport
+        try:
+            if len(self._buffer) > _MAX_ANSWER:
+                raise ConnectFailed("the proxy's answer is too long")
+            toSend, self._buffer, finished = self._dialogue.step(self._buffer)
+        except ConnectFailed as error:
+            self._fail(error)
+            return
+        if toSend:
+            transport.write(toSend)
+        if finished:
+            protocol: Any = self._factory.buildProtocol(transport.getPeer())
+            self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
+            self.connectionLost = protocol.connectionLost  # type: ignore[method-assign]
+            protocol.makeConnection(transport)
+            done, self.done = self.done, Deferred()
+            done.callback(protocol)
+
+    def _fail(self, error: ConnectFailed) -> None:
+        self._give()
+        if not self.done.called:
+            self.done.errback(error)
+
+    def _give(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        if not self.done.called:
+            self.done.errback(ConnectFailed("the proxy closed the connection"))
+
+
+class _Connect:
+    """
+    HTTP's C{CONNECT}.
+    """
+
+    def __init__(self, origin: Origin) -> None:
+        host = b"[%b]" % origin.host if b":" in origin.host else origin.host
+        self._authority = b"%b:%d" % (host, origin.port)
+        self._asked = False
+
+    def step(self, answer: bytes) -> tuple[bytes, bytes, bool]:
+        if not self._asked:
+            self._asked = True
+            return b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % ((self._authority,) * 2), b"", False
+        if b"\r\n\r\n" not in answer:
+            return b"", answer, False
+        match = re.match(rb"HTTP/1\.[01] ([0-9]{3})", answer)
+        if match is None or not match[1].startswith(b"2"):
+            status = match[1].decode() if match else "no HTTP"
+            raise ConnectFailed(f"the proxy refused the connection ({status})")
+        return b"", b"", True
+
+
+class _Socks5:
+    """
+    SOCKS 5 without authentication.
+    """
+
+    def __init__(self, origin: Origin) -> None:
+        try:
+            packed = ip_address(origin.host.decode("ascii")).packed
+            address = (b"\x01" if len(packed) == 4 else b"\x04") + packed
+        except ValueError:
+            address = b"\x03" + bytes([len(origin.host)]) + origin.host
+        self._request = b"\x05\x01\x00" + address + origin.port.to_bytes(2, "big")
+        self._step = 0
+
+    def step(self, answer: bytes) -> tuple[bytes, bytes, bool]:
+        if self._step == 0:
+            self._step = 1
+            return b"\x05\x01\x00", b"", False
+        if self._step == 1:
+            if len(answer) < 2:
+                return b"", answer, False
+            if answer[:2] != b"\x05\x00":
+                raise ConnectFailed("the proxy wants authentication or is no SOCKS 5 proxy")
+            self._step = 2
+            return self._request, answer[2:], False
+        if len(answer) < 5:
+            return b"", answer, False
+        if answer[1]:
+            raise ConnectFailed(f"the proxy could not connect (SOCKS reply {answer[1]})")
+        bound = {1: 4, 3: 1 + answer[4], 4: 16}.get(answer[3])
+        if bound is None:
+            raise ConnectFailed("the proxy's answer is no SOCKS 5")
+        length = 4 + bound + 2
+        return b"", answer[length:], len(answer) >= length
+
+
+@implementer(IStreamClientEndpoint)
+class ProxiedEndpoint:
+    """
+    Connects to an origin through a proxy.
+    """
+
+    def __init__(self, proxy: IStreamClientEndpoint, socks: bool, origin: Origin) -> None:
+        """
+        @param proxy: where the proxy is.
+        @param socks: whether it speaks SOCKS 5; else HTTP.
+        """
+        self._proxy = proxy
+        self._dialogue = _Socks5 if socks else _Connect
+        self._origin = origin
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """
+        @see: L{IStreamClientEndpoint.connect}
+        """
+        dialogue = self._dialogue(self._origin)
+        factory = Factory.forProtocol(lambda: _Tunnel(dialogue, protocolFactory))
+        factory.noisy = False
+        connecting: Deferred[Any] = self._proxy.connect(factory)
+        return connecting.addCallback(lambda tunnel: tunnel.done)

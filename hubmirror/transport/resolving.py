@@ -1,0 +1,165 @@
+"""
+Names to addresses: through the system or a set DNS server, and past a check of each address.
+
+The check stands here because a name is looked up once and what it gave is what is connected to:
+a name that answers otherwise on a second look gains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+)
+from twisted.names import dns
+from twisted.names.cache import CacheResolver
+from twisted.names.client import Resolver
+from twisted.names.resolve import ResolverChain
+from twisted.python.components import proxyForInterface
+from zope.interface import implementer
+
+from hubmirror.protocol.forwarded import Address, unmapped
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """
+        The lookups end by their own time limit.
+        """
+
+
+@implementer(IHostnameResolver)
+class ServerResolver:
+    """
+    Asks one DNS server, and keeps what it says for as long as it says.
+    """
+
+    def __init__(self, reactor: Any, address: str, port: int) -> None:
+        """
+        @param address: the server's IP address.
+        """
+        asking = Resolver(servers=[(address, port)], timeout=(1, 2), reactor=reactor)
+        self._chain = ResolverChain([CacheResolver(reactor=reactor), asking])
+        self._cache, self._asking = self._chain.resolvers
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        """
+        @see: L{IHostnameResolver.resolveHostName}
+        """
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        try:
+            literal = ip_address(hostName)
+        except ValueError:
+            pass
+        else:
+            family = IPv4Address if literal.version == 4 else IPv6Address
+            resolutionReceiver.addressResolved(family("TCP", hostName, portNumber))
+            resolutionReceiver.resolutionComplete()
+            return resolution
+
+        def found(results: list[tuple[bool, Any]]) -> None:
+            # IPv6 first, as the system's resolver does; the endpoint tries the next address
+            # when one does not answer within 0.3 s.
+            for succeeded, answer in results:
+                for record in answer[0] if succeeded else ():
+                    if record.type == dns.AAAA:
+                        host = record.payload._address
+                        resolutionReceiver.addressResolved(
+                            IPv6Address("TCP", _text(host), portNumber)
+                        )
+                    elif record.type == dns.A:
+                        resolutionReceiver.addressResolved(
+                            IPv4Address("TCP", record.payload.dottedQuad(), portNumber)
+                        )
+            resolutionReceiver.resolutionComplete()
+
+        lookups: list[Deferred[Any]] = [
+            self._chain.lookupIPV6Address(hostName),
+            self._chain.lookupAddress(hostName),
+        ]
+        DeferredList(lookups, consumeErrors=True).addCallback(found)
+        return resolution
+
+
+def _text(packed: bytes) -> str:
+    return str(ip_address(packed))
+
+
+class _CheckedReceiver(proxyForInterface(IResolutionReceiver)):  # type: ignore[misc]
+    def __init__(self, original: IResolutionReceiver, check: Callable[[Address], bool]) -> None:
+        super().__init__(original)
+        self._check = check
+
+    def addressResolved(self, address: IAddress) -> None:
+        if self._check(unmapped(ip_address(address.host))):  # type: ignore[attr-defined]
+            self.original.addressResolved(address)
+
+
+@implementer(IHostnameResolver)
+class CheckedResolver:
+    """
+    Leaves out the addresses that may not be connected to.
+
+    @ivar refused: the last address that was left out.
+    """
+
+    def __init__(self, original: IHostnameResolver, permits: Callable[[Address], bool]) -> None:
+        self._original = original
+        self._permits = permits
+        self.refused: Address | None = None
+
+    def resolveHostName(
+        self, resolutionReceiver: IResolutionReceiver, *args: Any, **kwargs: Any
+    ) -> IHostResolution:
+        """
+        @see: L{IHostnameResolver.resolveHostName}
+        """
+
+        def check(address: Address) -> bool:
+            permitted = self._permits(address)
+            if not permitted:
+                self.refused = address
+            return permitted
+
+        return self._original.resolveHostName(
+            _CheckedReceiver(resolutionReceiver, check), *args, **kwargs
+        )
+
+
+@implementer(IReactorPluggableNameResolver)
+class ResolvingReactor:
+    """
+    A reactor whose names are looked up by another resolver: the process's own stays as it is.
+    """
+
+    def __init__(self, reactor: Any, nameResolver: IHostnameResolver) -> None:
+        self._reactor = reactor
+        self.nameResolver = nameResolver
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        previous, self.nameResolver = self.nameResolver, resolver
+        return previous
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)

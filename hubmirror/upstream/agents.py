@@ -1,0 +1,324 @@
+"""
+C{IAgent}s around each other, one concern each: verbatim, failover, redirects, origin.
+
+The two in the middle are made for each exchange, since they write into its record.  A target
+travels through all of them as the client wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.python.components import proxyForInterface
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from hubmirror.exchange import Exchange
+from hubmirror.protocol.errors import (
+    CodingRefused,
+    HeadTimedOut,
+    MirrorError,
+    RedirectRefused,
+    UpstreamFailed,
+    UpstreamsFailed,
+)
+from hubmirror.protocol.heads import listMembers
+from hubmirror.protocol.url import splitURL
+from hubmirror.transport.pool import Pool
+from hubmirror.upstream import policy
+from hubmirror.upstream.policy import Service, Upstream
+
+_DRAINED = 64 * 1024
+
+
+class _NoCookies(IndexableCookieJar):
+    """
+    Neither gives nor takes: what one client is told to send must not go with another's request.
+    """
+
+    def add_cookie_header(self, request: object) -> None:
+        pass
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        pass
+
+
+class _Undressed(proxyForInterface(IResponse)):  # type: ignore[misc]
+    """
+    An answer as treq may see it: without fields, so that it decodes nothing and keeps nothing.
+    """
+
+    headers = Headers()
+
+
+@implementer(IAgent)
+class VerbatimAgent:
+    """
+    What treq asks: sends the target and fields that it was made with, whatever treq made of
+    them on the way, and keeps the answer as it came.
+
+    @ivar answer: the answer, with all its fields.
+    """
+
+    def __init__(self, agent: IAgent, target: bytes, headers: Headers) -> None:
+        self._agent = agent
+        self._target = target
+        self._headers = headers
+        self.answer: IResponse
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        def keep(answer: IResponse) -> IResponse:
+            self.answer = answer
+            return _Undressed(answer)
+
+        return self._agent.request(method, self._target, self._headers, bodyProducer).addCallback(
+            keep
+        )
+
+
+_COOKIES = _NoCookies()
+
+
+async def ask(
+    reactor: Any,
+    agent: IAgent,
+    method: bytes,
+    target: bytes,
+    headers: Headers,
+    body: IBodyProducer | None = None,
+) -> IResponse:
+    """
+    Send a request through treq, target and fields byte for byte.
+
+    @param agent: takes C{target} as its URI.
+    @raise UpstreamFailed: when no upstream gives an answer.
+    """
+    verbatim = VerbatimAgent(agent, target, headers)
+    await HTTPClient(verbatim, cookiejar=_COOKIES).request(
+        method.decode("ascii"),
+        "http://upstream",
+        data=body,
+        allow_redirects=False,
+        unbuffered=True,
+        reactor=reactor,
+    )
+    return verbatim.answer
+
+
+@implementer(IAgent)
+class FailoverAgent:
+    """
+    Asks the upstreams of one service in order, until one serves.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        agent: IAgent,
+        upstreams: Sequence[Upstream],
+        service: Service,
+        exchange: Exchange,
+        *,
+        failoverOn: frozenset[int],
+        timeout: float,
+    ) -> None:
+        """
+        @param agent: takes absolute URIs.
+        @param failoverOn: statuses that move a request on.
+        @param timeout: seconds until a response head, all upstreams together.
+        """
+        self._reactor = reactor
+        self._agent = agent
+        self._upstreams = upstreams
+        self._service = service
+        self._exchange = exchange
+        self._failoverOn = failoverOn
+        self._timeout = timeout
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """
+        @param uri: the request target: what follows each upstream's base.
+        @return: fails with L{UpstreamsFailed} when no upstream gives an answer.
+        """
+        return Deferred.fromCoroutine(
+            self._request(method, uri, headers or Headers(), bodyProducer)
+        )
+
+    async def _request(
+        self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
+    ) -> IResponse:
+        repeatable = policy.mayRepeat(method, body is not None)
+        upstreams = self._upstreams if repeatable else self._upstreams[:1]
+        # A push takes as long as its body; a token, however it is asked for, must not.
+        limited = repeatable or self._service is Service.TOKEN
+        deadline = self._reactor.seconds() + self._timeout
+        attempts: list[tuple[str, MirrorError]] = []
+        statuses: list[int] = []
+        first: IResponse | None = None
+        try:
+            for position, upstream in enumerate(upstreams):
+                asking = self._agent.request(
+                    method, upstream.bases[self._service] + target, headers, body
+                )
+                if limited:
+                    left = deadline - self._reactor.seconds()
+                    asking.addTimeout(
+                        max(0.0, policy.share(left, len(upstreams) - position)),
+                        self._reactor,
+                        _noHead,
+                    )
+                try:
+                    response = await asking
+                except UpstreamFailed as error:
+                    self._failed(attempts, upstream, error)
+                    continue
+                status = response.code
+                if (
+                    (status not in self._failoverOn or not repeatable)
+                    if position == 0
+                    else policy.fallbackServes(status)
+                    or policy.fallbackChallenges(status, statuses, headers)
+                ):
+                    self._exchange.upstream = upstream.name
+                    return response
+                statuses.append(status)
+                self._failed(attempts, upstream, UpstreamFailed(f"answered {status}"))
+                if position == 0:
+                    first = response
+                else:
+                    discard(response)
+            if first is None:
+                raise UpstreamsFailed(attempts)
+            response, first = first, None
+            self._exchange.upstream = upstreams[0].name
+            return response
+        finally:
+            if first is not None:
+                discard(first)
+
+    def _failed(
+        self, attempts: list[tuple[str, MirrorError]], upstream: Upstream, error: MirrorError
+    ) -> None:
+        attempts.append((upstream.name, error))
+        self._exchange.failures.append((upstream.name, error.message))
+
+
+def _noHead(_: object, timeout: float) -> None:
+    raise HeadTimedOut(f"no response head within {timeout:g} s")
+
+
+@implementer(IAgent)
+class RedirectAgent:
+    """
+    Follows what a GET or HEAD is redirected to, so that the client never leaves the mirror.
+    """
+
+    def __init__(self, agent: IAgent, exchange: Exchange) -> None:
+        self._agent = agent
+        self._exchange = exchange
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """
+        @return: fails with L{RedirectRefused} too.
+        """
+        return Deferred.fromCoroutine(
+            self._request(method, uri, headers or Headers(), bodyProducer)
+        )
+
+    async def _request(
+        self, method: bytes, uri: bytes, headers: Headers, body: IBodyProducer | None
+    ) -> IResponse:
+        response = await self._agent.request(method, uri, headers, body)
+        if not policy.mayRepeat(method, body is not None):
+            return response
+        followed = 0
+        while response.code in policy.REDIRECTS:
+            location = response.headers.getRawHeaders(b"Location") or ()
+            discard(response)
+            if followed == policy.MAX_REDIRECTS:
+                raise RedirectRefused(f"more than {followed} redirects")
+            uri, headers = policy.follow(uri, headers, location)
+            followed += 1
+            self._exchange.redirects += 1
+            response = await self._agent.request(method, uri, headers, None)
+        return response
+
+
+@implementer(IAgent)
+class OriginAgent:
+    """
+    The innermost: one request to one origin over the pool.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """
+        @param uri: absolute; what follows its authority goes out byte for byte.
+        @return: fails with L{UpstreamFailed}.
+        """
+        origin, target = splitURL(uri)
+        return Deferred.fromCoroutine(
+            self._pool.request(origin, method, target, headers or Headers(), bodyProducer)
+        ).addCallback(_identity)
+
+
+def _identity(response: IResponse) -> IResponse:
+    """
+    Identity was asked for.  Bytes in any other coding would be taken for the blob by whoever
+    asked without knowing of it.
+    """
+    if listMembers(response.headers, b"Content-Encoding") not in ([], [b"identity"]):
+        discard(response)
+        raise CodingRefused("the answer has a content coding that nobody asked for")
+    return response
+
+
+class _Drain(Protocol):
+    def __init__(self) -> None:
+        self._left = _DRAINED
+
+    def dataReceived(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            transport: Any = self.transport
+            transport.stopProducing()
+
+
+def discard(response: IResponse) -> None:
+    """
+    Read a short body that nobody wants, so that its connection can be kept; end a long one.
+    """
+    response.deliverBody(_Drain())

@@ -1,0 +1,165 @@
+"""
+The decisions about upstreams, without the doing: pure, so that a table of them is a test.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+
+import attrs
+from twisted.web.http_headers import Headers
+
+from hubmirror.config import MirrorConfig
+from hubmirror.protocol.errors import RedirectRefused
+from hubmirror.protocol.fields import acrossOrigins
+from hubmirror.protocol.forwarded import Address, Network, unmapped
+from hubmirror.protocol.url import Origin, resolve, splitURL
+
+MAX_REDIRECTS = 10
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_NAT64 = IPv6Network("64:ff9b::/96")
+_REPEATABLE = (b"GET", b"HEAD")
+
+
+class Service(enum.Enum):
+    """
+    The three services of a registry that the mirror stands for.
+    """
+
+    REGISTRY = "registry"
+    TOKEN = "token"
+    SEARCH = "search"
+
+
+@attrs.frozen
+class Upstream:
+    """
+    One place to ask.
+
+    @ivar name: what logs and errors call it.
+    @ivar bases: the URL below which each service lies, without a trailing slash.
+    """
+
+    name: str
+    bases: dict[Service, bytes]
+
+
+def upstreamsOf(config: MirrorConfig) -> tuple[Upstream, ...]:
+    """
+    The Hub, then the fallbacks, in the order in which they are asked.
+    """
+    hub = (config.registry_url, config.auth_url, config.search_url)
+    mirrors = [(base, base + "/token", base) for base in config.fallback]
+    return tuple(
+        Upstream(
+            splitURL(urls[0].encode("ascii"))[0].authority.decode("ascii"),
+            {service: url.encode("ascii") for service, url in zip(Service, urls, strict=True)},
+        )
+        for urls in (hub, *mirrors)
+    )
+
+
+def mayRepeat(method: bytes, hasBody: bool) -> bool:
+    """
+    Whether a request can go to another upstream when the first fails.
+    """
+    return method in _REPEATABLE and not hasBody
+
+
+def share(left: float, upstreams: int) -> float:
+    """
+    The seconds that the next upstream gets, of C{left} for it and those after it.
+    """
+    return left / upstreams
+
+
+def fallbackServes(status: int) -> bool:
+    """
+    Whether a fallback's answer counts.  What it refuses or does not have is no verdict on what
+    the first upstream could not say: many mirrors hold only part of the Hub.
+    """
+    return 200 <= status < 300 or status in (304, 416)
+
+
+def fallbackChallenges(status: int, answered: Collection[int], headers: Headers) -> bool:
+    """
+    Whether a fallback's 401 goes to the client after all: when no upstream before it gave any
+    verdict, and the client has not shown a token yet.  Without this challenge it could never
+    get one, and no pull would begin while the Hub is down.
+
+    @param answered: the statuses of the upstreams before.
+    """
+    return (
+        status == 401
+        and not headers.hasHeader(b"Authorization")
+        and all(earlier >= 500 for earlier in answered)
+    )
+
+
+def follow(uri: bytes, headers: Headers, location: Sequence[bytes]) -> tuple[bytes, Headers]:
+    """
+    Where a redirect leads and what is sent there.
+
+    @param uri: what was asked.
+    @param location: the values of C{Location}.
+    @raise RedirectRefused: when it must not be followed.
+    """
+    if len(location) != 1:
+        raise RedirectRefused("a redirect without exactly one Location")
+    try:
+        target = resolve(uri, location[0])
+        before, after = splitURL(uri)[0], splitURL(target)[0]
+    except ValueError as error:
+        raise RedirectRefused(f"a redirect to what is {error}") from None
+    if before.scheme == b"https" and after.scheme != b"https":
+        raise RedirectRefused(f"a redirect from https to http ({after})")
+    return target, headers if before == after else acrossOrigins(headers)
+
+
+def isGlobal(address: Address) -> bool:
+    """
+    Whether an address lies in the public Internet, also when it is an IPv6 one that carries an
+    IPv4 one (mapped, 6to4, Teredo, NAT64).
+    """
+    address = unmapped(address)
+    if isinstance(address, IPv6Address):
+        carried: list[IPv4Address | None] = [address.sixtofour, *(address.teredo or ())[1:]]
+        if address in _NAT64:
+            carried.append(IPv4Address(address.packed[-4:]))
+        if any(inner is not None and not isGlobal(inner) for inner in carried):
+            return False
+    return address.is_global and not address.is_multicast
+
+
+class AddressPolicy:
+    """
+    Which addresses an origin may be connected to: any for one that was configured; for one that
+    only a redirect named, those in the public Internet and those allowed.
+    """
+
+    def __init__(
+        self, configured: Collection[Origin], allowed: Collection[Origin | Network]
+    ) -> None:
+        self._origins = frozenset(configured) | {
+            item for item in allowed if isinstance(item, Origin)
+        }
+        self._networks = [item for item in allowed if not isinstance(item, Origin)]
+
+    def permits(self, origin: Origin, address: Address) -> bool:
+        return (
+            origin in self._origins
+            or isGlobal(address)
+            or any(unmapped(address) in network for network in self._networks)
+        )
+
+
+def addressPolicy(config: MirrorConfig) -> AddressPolicy:
+    """
+    The policy that a configuration means.
+    """
+    configured = {
+        splitURL(base)[0] for upstream in upstreamsOf(config) for base in upstream.bases.values()
+    }
+    return AddressPolicy(configured, config.allow_redirects_to)

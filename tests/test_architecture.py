@@ -1,0 +1,207 @@
+"""Which room of the house may import which, and what the house shows to the outside."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import resolve_name
+
+from twisted.python.modules import getModule
+from twisted.trial.unittest import SynchronousTestCase
+
+import hubmirror
+
+#: What of hubmirror each room may import beside itself; "" is the package itself, with its public
+#: names. A room is a module, or a package with all that lies in it and has no line of its own.
+ALLOWED = {
+    "protocol": set(),
+    "config": {"protocol"},
+    "exchange": {"protocol"},
+    "transport": {"config", "protocol"},
+    "upstream.policy": {"config", "protocol"},
+    "upstream": {"config", "exchange", "protocol", "transport", "upstream.policy"},
+    "downstream": {
+        "config",
+        "exchange",
+        "protocol",
+        "transport",
+        "upstream",
+        "upstream.policy",
+    },
+    "operations": {"config", "exchange", "protocol"},
+    "service": {
+        "config",
+        "downstream",
+        "exchange",
+        "operations",
+        "protocol",
+        "transport",
+        "upstream",
+        "upstream.policy",
+    },
+    "": {"config", "service"},
+    "tap": {"", "config", "operations", "service"},
+    "testing": {"protocol", "transport"},
+    "demo": {"", "config", "service", "testing"},
+    "__main__": {"", "demo", "operations", "tap", "testing"},
+}
+
+#: The rooms that only compute, and what gives anything else away. A name stands for all below it.
+PURE = {"protocol", "config", "upstream.policy"}
+IMPURE = {
+    "asyncio",
+    "http.client",
+    "io",
+    "os",
+    "pathlib",
+    "socket",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "treq",
+    "twisted.internet",
+    "twisted.python.filepath",
+    "twisted.web.client",
+    "urllib.request",
+}
+
+FILES = {module.name: module.filePath for module in getModule("hubmirror").walkModules()}
+
+
+def findImports(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """
+    Find the imports of a module, those within functions too.
+
+    @param package: the package that the module is in, which relative imports start from.
+    @return: the line, and the full name of what is imported, for each.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            origin = resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                yield node.lineno, f"{origin}.{alias.name}"
+
+
+def importsOf(module: str) -> Iterator[tuple[str, str]]:
+    """Find the imports of a module here: the place (file and line) and the full name for each."""
+    path = FILES[module]
+    package = module if path.basename() == "__init__.py" else module.rpartition(".")[0]
+    for line, name in findImports(path.getContent().decode(), package):
+        yield f"{path.path}:{line}", name
+
+
+def roomOf(name: str) -> str:
+    """Tell which room a module of hubmirror, or something in one, belongs to."""
+    room = name.removeprefix("hubmirror").removeprefix(".")
+    while room not in ALLOWED:
+        room = room.rpartition(".")[0]
+    return room
+
+
+def isUnder(name: str, ancestors: set[str]) -> bool:
+    """Tell whether a name is one of some others or lies below one."""
+    return any(f"{name}.".startswith(f"{ancestor}.") for ancestor in ancestors)
+
+
+class ReaderTests(SynchronousTestCase):
+    """The tests below can see what they look for."""
+
+    def test_spellings(self) -> None:
+        """Every way to write an import is read."""
+        for statement, name in [
+            ("import hubmirror.tap", "hubmirror.tap"),
+            ("import hubmirror.tap as t", "hubmirror.tap"),
+            ("from hubmirror import tap", "hubmirror.tap"),
+            ("from hubmirror.tap import Options", "hubmirror.tap.Options"),
+            ("from . import agents", "hubmirror.upstream.agents"),
+            ("from ..tap import Options", "hubmirror.tap.Options"),
+            ("def f():\n    from twisted.internet import reactor", "twisted.internet.reactor"),
+        ]:
+            found = [name for _, name in findImports(statement, "hubmirror.upstream")]
+            self.assertEqual(found, [name], statement)
+
+    def test_rooms(self) -> None:
+        """The nearest room counts."""
+        for name, room in [
+            ("hubmirror.upstream.policy.order", "upstream.policy"),
+            ("hubmirror.upstream.agents", "upstream"),
+            ("hubmirror.MirrorConfig", ""),
+            ("hubmirror", ""),
+        ]:
+            self.assertEqual(roomOf(name), room)
+
+
+class ImportTests(SynchronousTestCase):
+    def assertNothing(self, faults: list[str]) -> None:
+        if faults:
+            self.fail("\n".join(faults))
+
+    def test_everyModuleHasARoom(self) -> None:
+        """A new module is given its place in L{ALLOWED} on purpose."""
+        homeless = [name for name in FILES if name != "hubmirror" and not roomOf(name)]
+        self.assertNothing([f"{FILES[name].path}: ALLOWED has no room for it" for name in homeless])
+
+    def test_direction(self) -> None:
+        """No room imports one that is further out."""
+        self.assertNothing(
+            [
+                f"{place} imports {name}: '{roomOf(module)}' may not know '{roomOf(name)}'"
+                for module in FILES
+                for place, name in importsOf(module)
+                if isUnder(name, {"hubmirror"})
+                and roomOf(name) not in ALLOWED[roomOf(module)] | {roomOf(module)}
+            ]
+        )
+
+    def test_pure(self) -> None:
+        """The rooms that only compute import nothing that does I/O, waits or tells the time."""
+        self.assertNothing(
+            [
+                f"{place} imports {name}: '{roomOf(module)}' is pure"
+                for module in FILES
+                if roomOf(module) in PURE
+                for place, name in importsOf(module)
+                if isUnder(name, IMPURE)
+            ]
+        )
+
+    def test_reactorByName(self) -> None:
+        """Only the plugin takes the global reactor; all else is given one."""
+        self.assertNothing(
+            [
+                f"{place} imports the global reactor"
+                for module in FILES
+                if roomOf(module) != "tap"
+                for place, name in importsOf(module)
+                if isUnder(name, {"twisted.internet.reactor"})
+            ]
+        )
+
+    def test_reactorByImport(self) -> None:
+        """To import any module installs no reactor, so that an embedder can still choose one."""
+        names = ", ".join(name for name in FILES if roomOf(name) != "__main__")
+        code = f"import {names}, sys; assert 'twisted.internet.reactor' not in sys.modules"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+
+class PublicNamesTests(SynchronousTestCase):
+    def test_exported(self) -> None:
+        """These names are a promise: one more is a decision, one less breaks somebody's program."""
+        self.assertEqual(
+            sorted(hubmirror.__all__), ["HubMirror", "MirrorConfig", "__version__", "makeSite"]
+        )
+        for name in hubmirror.__all__:
+            self.assertTrue(hasattr(hubmirror, name), name)

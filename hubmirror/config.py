@@ -27,15 +27,12 @@ class ConfigError(ValueError):
     """
 
 
-def _one(coerce: Callable[[Any], T], default: Any, help: str, value: str = "") -> Any:
-    return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "value": value})
+def _one(coerce: Callable[[Any], T], default: Any, help: str) -> Any:
+    return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "repeats": False})
 
 
-def _many(coerce: Callable[[Any], T], default: Any, help: str, value: str = "") -> Any:
-    return attrs.field(
-        default=default,
-        metadata={"help": help, "coerce": coerce, "value": value, "repeats": True},
-    )
+def _many(coerce: Callable[[Any], T], default: tuple[str, ...], help: str) -> Any:
+    return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "repeats": True})
 
 
 def _coerced(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
@@ -51,7 +48,7 @@ def _converter(field: attrs.Attribute[Any]) -> Callable[[Any], Any]:
 
     def convert(value: Any) -> Any:
         try:
-            if not field.metadata.get("repeats"):
+            if not field.metadata["repeats"]:
                 return None if value is None else coerce(value)
             if isinstance(value, str):
                 value = [value]
@@ -69,6 +66,18 @@ def optionName(field: attrs.Attribute[Any]) -> str:
     return field.name.replace("_", "-")
 
 
+def describeDefault(field: attrs.Attribute[Any]) -> str:
+    """
+    An option's default as its user would write it; empty where there is none.
+    """
+    default: Any = field.default
+    if isinstance(default, tuple):
+        return " ".join(default)
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "" if default in (None, False) else str(default)
+
+
 def _endpoint(value: str) -> str:
     if ":" not in value:
         raise ValueError(
@@ -81,16 +90,21 @@ def _baseURL(value: str) -> str:
     """
     An absolute http or https URL without query, fragment or trailing slash.
     """
-    try:
-        raw = value.encode("ascii")
-        _origin, target = splitURL(raw)
-    except ValueError as error:
-        raise ValueError(
-            f"{value!r} is {error}; write for example https://mirror.example"
-        ) from None
-    if b"?" in target or "#" in value or not re.match(rb"[\x21-\x7e]+\Z", raw):
+    _origin, target = _split(value, "https://mirror.example")
+    if b"?" in target or "#" in value or not re.match(rb"[\x21-\x7e]+\Z", target):
         raise ValueError(f"{value!r} must have no query, no fragment and no white space")
     return value.rstrip("/")
+
+
+def _split(url: str, example: str) -> tuple[Origin, bytes]:
+    """
+    L{splitURL} for people.  What can't be split is not repeated to them: it may be because of a
+    password.
+    """
+    try:
+        return splitURL(url.encode())
+    except ValueError as error:
+        raise ValueError(f"{error}; write for example {example}") from None
 
 
 def _statuses(value: str | Iterable[int]) -> frozenset[int]:
@@ -121,10 +135,7 @@ def _originOrNetwork(value: str | Origin | Network) -> Origin | Network:
         return value
     if not isinstance(value, str) or "://" not in value:
         return _network(value)
-    try:
-        origin, target = splitURL(value.encode("ascii"))
-    except ValueError as error:
-        raise ValueError(f"{value!r} is {error}; write for example https://cdn.example") from None
+    origin, target = _split(value, "https://cdn.example")
     if target != b"/":
         raise ValueError(f"{value!r} is more than an origin; leave off what follows the host")
     return origin
@@ -133,12 +144,10 @@ def _originOrNetwork(value: str | Origin | Network) -> Origin | Network:
 def _server(value: str | tuple[str, int]) -> tuple[str, int]:
     if not isinstance(value, str):
         return value
-    match = re.match(r"(?:\[([^\]]+)\]|([^:]+)|([^.]+:[^.]*:[^.]*))(?::([0-9]+))?\Z", value)
+    match = re.match(r"(?:\[(.+)\]|([^:]+))(?::([0-9]{1,5}))?\Z", value)
+    host, port = (match[1] or match[2], int(match[3] or 53)) if match else (value, 53)
     try:
-        if match is None:
-            raise ValueError
-        address = ip_address(match[1] or match[2] or match[3])
-        port = int(match[4] or 53)
+        address = ip_address(host)
     except ValueError:
         raise ValueError(
             f"{value!r} is no address of a DNS server; write 1.1.1.1 or 1.1.1.1:53"
@@ -149,13 +158,12 @@ def _server(value: str | tuple[str, int]) -> tuple[str, int]:
 
 
 def _proxy(value: str) -> str:
-    match = re.match(r"(http|socks5)://", value)
-    if match is None:
-        raise ValueError(f"{value!r} is no proxy; write http://host:port or socks5://host:port")
-    try:
-        _origin, target = splitURL(b"http" + value[len(match[1]) :].encode("ascii"))
-    except ValueError as error:
-        raise ValueError(f"{value!r} is {error}; user information is not supported") from None
+    scheme, mark, rest = value.partition("://")
+    if scheme not in ("http", "socks5"):
+        raise ValueError("no proxy; write http://host:port or socks5://host:port")
+    _origin, target = _split(
+        "http" + mark + rest, f"{scheme}://host:port; user information is not supported"
+    )
     if target != b"/":
         raise ValueError(f"{value!r} must end with the port")
     return value.rstrip("/")

@@ -11,9 +11,12 @@ import enum
 from collections.abc import Callable, Sequence
 
 import attrs
+from twisted.logger import Logger
 
 from hubmirror.protocol.forwarded import Address
 from hubmirror.protocol.target import Kind
+
+_log = Logger()
 
 
 class Outcome(enum.Enum):
@@ -78,4 +81,7 @@ class Exchange:
         self.outcome = outcome
         self.seconds = now - self.started
         for listener in self._listeners:
-            listener(self)
+            try:
+                listener(self)
+            except Exception:
+                _log.failure("a listener failed")

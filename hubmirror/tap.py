@@ -12,7 +12,7 @@ from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 from twisted.python import usage
 
-from hubmirror.config import ConfigError, MirrorConfig, options
+from hubmirror.config import ConfigError, MirrorConfig, describeDefault, options
 from hubmirror.service import HubMirror
 
 
@@ -32,7 +32,7 @@ def _optionMethod(field: attrs.Attribute[Any]) -> Callable[..., None]:
     def repeated(self: Options, value: str) -> None:
         self.given.setdefault(name, []).append(value)
 
-    if field.metadata.get("repeats"):
+    if field.metadata["repeats"]:
         method: Callable[..., None] = repeated
     else:
         method = flag if field.default is False else value
@@ -42,37 +42,37 @@ def _optionMethod(field: attrs.Attribute[Any]) -> Callable[..., None]:
 
 def _help(field: attrs.Attribute[Any]) -> str:
     text: str = field.metadata["help"]
-    if field.metadata.get("repeats"):
+    if field.metadata["repeats"]:
         text += "; may be given more than once"
-        if field.default:
-            text += f" [default: {' '.join(field.default)}]"
-    elif field.default not in (None, False):
-        default = field.default
-        text += (
-            f" [default: {default:g}]" if isinstance(default, float) else f" [default: {default}]"
-        )
-    return text
+    default = describeDefault(field)
+    return f"{text} [default: {default}]" if default else text
 
 
 class Options(usage.Options):
     """
     The options of L{MirrorConfig}, on the command line.
 
-    @ivar config: what they mean, once they are parsed.
+    @ivar mirror: what they ask for, once they are parsed.
     """
 
     synopsis = "[options]"
     longdesc = "A streaming mirror of Docker Hub. Without options: the Hub, on 127.0.0.1:5000."
 
-    config: MirrorConfig
+    mirror: HubMirror
 
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}
         super().__init__()
 
     def postOptions(self) -> None:
+        """
+        The mirror is made here, since C{twistd} shows a C{UsageError} in one line only as long as
+        it reads options, and some of them name files that must be there.
+        """
+        from twisted.internet import reactor
+
         try:
-            self.config = MirrorConfig(**self.given)
+            self.mirror = HubMirror(reactor, MirrorConfig(**self.given))
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
 
@@ -96,15 +96,7 @@ class CommandLineService(MultiService):
 def makeService(options: Options) -> MultiService:
     """
     The service of a command line.
-
-    @raise usage.UsageError: when a file or an endpoint that it names can't be used.
     """
-    from twisted.internet import reactor
-
-    try:
-        mirror = HubMirror(reactor, options.config)
-    except ConfigError as error:
-        raise usage.UsageError(str(error)) from None
     service = CommandLineService()
-    mirror.service.setServiceParent(service)
+    options.mirror.service.setServiceParent(service)
     return service

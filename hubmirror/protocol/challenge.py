@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import re
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_CHARACTER = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_TOKEN = _CHARACTER + rb"+"
 _PART = re.compile(
-    rb"(?P<name>" + _TOKEN + rb")[ \t]*=[ \t]*"
+    # Without the first line a long token would be tried again from each of its characters.
+    rb"(?<!" + _CHARACTER + rb")"
+    rb"(?:(?P<name>" + _TOKEN + rb")[ \t]*=[ \t]*"
     rb"(?P<value>\"(?:[^\"\\]|\\.)*\"|" + _TOKEN + rb")"
-    rb"|(?P<scheme>" + _TOKEN + rb")(?=[ \t,]|\Z)",
+    rb"|(?P<scheme>" + _TOKEN + rb")(?=[ \t,]|\Z))",
     re.DOTALL,
 )
 

@@ -15,7 +15,7 @@ from twisted.web.http_headers import Headers
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-_PAIR = re.compile(rb"([A-Za-z]+)=(\"(?:[^\"\\]|\\.)*\"|[^;,\"\s]+)")
+_PAIR = re.compile(rb"\b([A-Za-z]+)=(\"(?:[^\"\\]|\\.)*\"|[^;,\"\s]+)")
 
 
 class Client(NamedTuple):

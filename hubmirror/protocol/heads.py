@@ -31,7 +31,7 @@ _MAX_CHUNK_LINE = 4096
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _METHOD = re.compile(_TOKEN + rb"\Z")
 _REQUEST_TARGET = re.compile(rb"[\x21-\x7e]+\Z")
-_FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00\r\n]*?)[ \t]*\Z")
+_FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):([^\x00\r\n]*)\Z")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\x00\r\n]*))?\Z")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?\Z")
 
@@ -67,10 +67,10 @@ def findHeadEnd(data: bytes | bytearray) -> int:
     """
     end = data.find(b"\r\n\r\n", 0, MAX_HEAD + 4)
     if end < 0 or end > MAX_START_LINE:
-        if data.find(b"\r\n", 0, MAX_START_LINE + 2) < 0 and len(data) > MAX_START_LINE:
-            raise TargetTooLong(f"the request line is longer than {MAX_START_LINE} bytes")
+        if data.find(b"\r\n", 0, MAX_START_LINE + 2) < 0 and len(data) >= MAX_START_LINE + 2:
+            raise TargetTooLong(f"the first line is longer than {MAX_START_LINE} bytes")
         if end < 0 and len(data) >= MAX_HEAD + 4:
-            raise FieldsTooLarge(f"the request's head is larger than {MAX_HEAD} bytes")
+            raise FieldsTooLarge(f"the head is larger than {MAX_HEAD} bytes")
     return end
 
 
@@ -129,7 +129,7 @@ def _parseFields(lines: bytes) -> Headers:
         match = _FIELD_LINE.match(line)
         if match is None:
             raise BadRequest("malformed field line")
-        headers.addRawHeader(match[1], match[2])
+        headers.addRawHeader(match[1], match[2].strip(b" \t"))
     return headers
 
 
@@ -267,9 +267,9 @@ class ChunkedDecoder(Decoder):
 
     def _line(self) -> bytes | None:
         line, end, rest = self._buffer.partition(b"\r\n")
+        if len(line) > _MAX_CHUNK_LINE:
+            raise BodyFailed("a chunk's line is too long")
         if not end:
-            if len(line) > _MAX_CHUNK_LINE:
-                raise BodyFailed("a chunk's line is too long")
             return None
         self._buffer = rest
         return line

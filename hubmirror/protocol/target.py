@@ -66,8 +66,8 @@ _KINDS_IN_REPOSITORY = (Kind.MANIFEST, Kind.UPLOAD, Kind.BLOB, Kind.REFERRERS, K
 _IN_REPOSITORY = re.compile(
     rb"/v2/(?P<repository>.+)/"
     rb"(?:(?P<manifest>manifests)|(?P<upload>blobs/uploads)|(?P<blob>blobs)"
-    rb"|(?P<referrers>referrers)|(?P<tags>tags)(?=/list\Z))"
-    rb"(?:/(?P<reference>[^/]+))?\Z"
+    rb"|(?P<referrers>referrers)|(?P<tags>tags/list)(?=/?\Z))"
+    rb"(?:/(?P<reference>[^/]+))?/?\Z"
 )
 
 
@@ -89,12 +89,15 @@ def readTarget(raw: bytes) -> Target:
                 kept.append(pair)
         query = b"&".join(kept)
         mark = b"?" if query else b""
-    # Some servers end the path at a '#', others take it as part of it: a route is never found
-    # behind one.
-    path = _asServed(rawPath.partition(b"#")[0])
-    if b"\0" in path:
+    decoded = _decode(rawPath)
+    if b"\0" in decoded:
         raise BadRequest("the path contains a NUL")
+    path = removeDotSegments(re.sub(rb"/+", b"/", decoded.partition(b"#")[0]))
     kind, repository, reference = _classify(path)
+    if path != rawPath and b"_catalog" in re.split(rb"[/?#]", decoded):
+        # Servers differ in how often they decode, in whether they merge slashes before they
+        # resolve dot segments, and in where they end a path.  No client writes a name like this.
+        kind, repository, reference = Kind.CATALOG, None, None
     if path == b"/v2":
         rawPath = b"/v2/"
     return Target(rawPath + mark + query, path, kind, repository, reference, tuple(namespaces))
@@ -111,16 +114,14 @@ def _classify(path: bytes) -> tuple[Kind, bytes | None, bytes | None]:
     return kind, match["repository"], match["reference"]
 
 
-def _asServed(path: bytes) -> bytes:
+def _decode(path: bytes) -> bytes:
     """
-    The path as a server resolves it.  Decoded until it stays the same: an upstream behind
-    another proxy may decode once more, and no name in a registry contains a percent sign.
+    Decoded until it stays the same: an upstream behind another proxy may decode once more, and no
+    name in a registry contains a percent sign.
     """
-    if b"%" not in path and b"//" not in path and b"/." not in path:
-        return path
-    while (decoded := unquote_to_bytes(path)) != path:
+    while b"%" in path and (decoded := unquote_to_bytes(path)) != path:
         path = decoded
-    return removeDotSegments(re.sub(rb"/+", b"/", path))
+    return path
 
 
 def searchTarget(raw: bytes) -> bytes:

@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)")
-_AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=-]+)(?::([0-9]{0,5}))?\Z")
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
+_AUTHORITY = re.compile(
+    rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=-]{1,255})(?::([0-9]{0,5}))?\Z"
+)
 _UNSAFE = re.compile(rb"[^\x21-\x7e]")
 
 
@@ -94,7 +97,7 @@ def resolve(base: bytes, reference: bytes) -> bytes:
     """
     reference = _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], reference.partition(b"#")[0])
     origin, target = splitURL(base)
-    if not _ABSOLUTE.match(reference):
+    if not _SCHEME.match(reference):
         root = b"%b://%b" % (origin.scheme, origin.authority)
         path, mark, _query = target.partition(b"?")
         if reference.startswith(b"//"):

@@ -129,8 +129,8 @@ class _Socks5:
         bound = {1: 4, 3: 1 + answer[4], 4: 16}.get(answer[3])
         if bound is None:
             raise ConnectFailed("the proxy's answer is no SOCKS 5")
-        length = 4 + bound + 2
-        return b"", answer[length:], len(answer) >= length
+        finished = len(answer) >= 4 + bound + 2
+        return b"", b"" if finished else answer, finished
 
 
 @implementer(IStreamClientEndpoint)

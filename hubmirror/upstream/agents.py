@@ -172,7 +172,6 @@ class FailoverAgent:
         limited = repeatable or self._service is Service.TOKEN
         deadline = self._reactor.seconds() + self._timeout
         attempts: list[tuple[str, MirrorError]] = []
-        statuses: list[int] = []
         first: IResponse | None = None
         try:
             for position, upstream in enumerate(upstreams):
@@ -196,11 +195,13 @@ class FailoverAgent:
                     (status not in self._failoverOn or not repeatable)
                     if position == 0
                     else policy.fallbackServes(status)
-                    or policy.fallbackChallenges(status, statuses, headers)
+                    or (
+                        policy.fallbackChallenges(status, headers)
+                        and not (first and policy.limitsPulls(first.code, first.headers))
+                    )
                 ):
                     self._exchange.upstream = upstream.name
                     return response
-                statuses.append(status)
                 self._failed(attempts, upstream, UpstreamFailed(f"answered {status}"))
                 if position == 0:
                     first = response
@@ -256,6 +257,7 @@ class RedirectAgent:
         response = await self._agent.request(method, uri, headers, body)
         if not policy.mayRepeat(method, body is not None):
             return response
+        first = uri
         followed = 0
         while response.code in policy.REDIRECTS:
             location = response.headers.getRawHeaders(b"Location") or ()
@@ -266,6 +268,9 @@ class RedirectAgent:
             followed += 1
             self._exchange.redirects += 1
             response = await self._agent.request(method, uri, headers, None)
+        if followed and splitURL(uri)[0] != splitURL(first)[0]:
+            # Nobody else may ask for the credentials that are meant for the registry.
+            response.headers.removeHeader(b"WWW-Authenticate")
         return response
 
 
@@ -289,7 +294,10 @@ class OriginAgent:
         @param uri: absolute; what follows its authority goes out byte for byte.
         @return: fails with L{UpstreamFailed}.
         """
-        origin, target = splitURL(uri)
+        # In a request target a "#" starts no fragment: it is what the client wrote.
+        url, mark, rest = uri.partition(b"#")
+        origin, target = splitURL(url)
+        target += mark + rest
         return Deferred.fromCoroutine(
             self._pool.request(origin, method, target, headers or Headers(), bodyProducer)
         ).addCallback(_identity)

@@ -20,6 +20,7 @@ from hubmirror.protocol.url import Origin, resolve, splitURL
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _NAT64 = IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
 _REPEATABLE = (b"GET", b"HEAD")
 
 
@@ -83,19 +84,23 @@ def fallbackServes(status: int) -> bool:
     return 200 <= status < 300 or status in (304, 416)
 
 
-def fallbackChallenges(status: int, answered: Collection[int], headers: Headers) -> bool:
+def limitsPulls(status: int, headers: Headers) -> bool:
     """
-    Whether a fallback's 401 goes to the client after all: when no upstream before it gave any
-    verdict, and the client has not shown a token yet.  Without this challenge it could never
-    get one, and no pull would begin while the Hub is down.
+    Whether an answer says that a quota of pulls is used up: the Hub says that in JSON.  Its other
+    429, in plain text, is for every request from an address, whatever it asks for.
+    """
+    return status == 429 and b"json" in (headers.getRawHeaders(b"Content-Type") or [b""])[0].lower()
 
-    @param answered: the statuses of the upstreams before.
+
+def fallbackChallenges(status: int, headers: Headers) -> bool:
     """
-    return (
-        status == 401
-        and not headers.hasHeader(b"Authorization")
-        and all(earlier >= 500 for earlier in answered)
-    )
+    Whether a fallback's 401 goes to the client after all, when the upstreams before it said
+    nothing of what was asked for: a client that has not shown a token yet needs this challenge
+    to get one.  Without it no pull would begin while the Hub is down.
+
+    @param headers: of the request.
+    """
+    return status == 401 and not headers.hasHeader(b"Authorization")
 
 
 def follow(uri: bytes, headers: Headers, location: Sequence[bytes]) -> tuple[bytes, Headers]:
@@ -120,15 +125,15 @@ def follow(uri: bytes, headers: Headers, location: Sequence[bytes]) -> tuple[byt
 
 def isGlobal(address: Address) -> bool:
     """
-    Whether an address lies in the public Internet, also when it is an IPv6 one that carries an
-    IPv4 one (mapped, 6to4, Teredo, NAT64).
+    Whether an address lies in the public Internet.  An IPv6 one that carries an IPv4 one (mapped,
+    6to4, NAT64) leads to where that one does.
     """
     address = unmapped(address)
     if isinstance(address, IPv6Address):
-        carried: list[IPv4Address | None] = [address.sixtofour, *(address.teredo or ())[1:]]
-        if address in _NAT64:
-            carried.append(IPv4Address(address.packed[-4:]))
-        if any(inner is not None and not isGlobal(inner) for inner in carried):
+        carried = IPv4Address(address.packed[-4:]) if address in _NAT64 else address.sixtofour
+        if carried is not None:
+            return isGlobal(carried)
+        if address not in _GLOBAL_UNICAST:
             return False
     return address.is_global and not address.is_multicast
 

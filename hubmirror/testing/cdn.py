@@ -1,0 +1,152 @@
+"""
+The CDN: gives blobs to whoever has a signed link, and takes offence at anything else.
+"""
+
+import base64
+import hmac
+import re
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+
+from hubmirror.testing.answers import Answer, bytesAnswer
+from hubmirror.testing.blobs import Blob, DiscardedBlob
+from hubmirror.testing.contents import Contents
+from hubmirror.testing.ranges import parseRange
+from hubmirror.testing.wire import HubRequest
+
+_KEY = b"the CDN's key: made up, and no secret"
+_BOUNDARY = "4d6f7265207468616e206f6e65"
+_LAST_MODIFIED = "Mon, 01 Jan 2024 00:00:00 GMT"
+_TYPE = "application/octet-stream"
+_PATH = re.compile(rb"/registry-v2/docker/registry/v2/blobs/sha256/[0-9a-f]{2}/([0-9a-f]{64})/data")
+_EXPIRES = re.compile(rb"Expires=(\d+)&")
+
+
+class CDN:
+    """
+    Serves blobs by signed links.
+
+    @param origin: tells its own origin, as in C{https://127.0.0.1:4711}.
+    @param seconds: the clock that links expire by.
+    @ivar lifetime: for how long a link is good, in seconds.
+    """
+
+    def __init__(
+        self, contents: Contents, origin: Callable[[], str], seconds: Callable[[], float]
+    ) -> None:
+        self.lifetime = 1200
+        self._contents = contents
+        self._origin = origin
+        self._seconds = seconds
+
+    def redirect(self, request: HubRequest, blob: Blob) -> Answer:
+        """
+        Send the client to a signed link.
+        """
+        name = blob.digest.removeprefix("sha256:")
+        path = f"/registry-v2/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data".encode()
+        query = _signed(path, int(self._seconds()) + self.lifetime)
+        location = f"{self._origin()}{path.decode()}?{query.decode()}"
+        return bytesAnswer(307, _TYPE, b"", {"Location": location})
+
+    def serve(self, request: HubRequest) -> Answer:
+        """
+        Answer a request to the CDN itself.
+        """
+        if request.requestHeaders.hasHeader("Authorization"):
+            return _refuse(400, "InvalidArgument", "Only one auth mechanism allowed")
+        if request.requestHeaders.hasHeader("Cookie"):
+            return _refuse(400, "InvalidArgument", "No cookies here")
+        if request.fieldOf("Host") != self._origin().removeprefix("https://"):
+            return _refuse(403, "AccessDenied", "Another host")
+        if request.method not in (b"GET", b"HEAD"):
+            return _refuse(405, "MethodNotAllowed", "GET or HEAD")
+        path, _, query = request.uri.partition(b"?")
+        expires = _EXPIRES.match(query)
+        if expires is None or not hmac.compare_digest(query, _signed(path, int(expires[1]))):
+            return _refuse(403, "SignatureDoesNotMatch", "The link was changed on its way")
+        if int(expires[1]) < self._seconds():
+            return _refuse(403, "AccessDenied", "The link has expired")
+        match = _PATH.fullmatch(path)
+        blob = match and self._contents.blob(f"sha256:{match[1].decode()}")
+        if not blob:
+            return _refuse(404, "NoSuchKey", "There is no such blob")
+        return self.deliver(request, blob)
+
+    def deliver(self, request: HubRequest, blob: Blob) -> Answer:
+        """
+        The blob, or the parts of it that are asked for.
+        """
+        if isinstance(blob, DiscardedBlob) and request.method == b"GET":
+            return _refuse(404, "NoSuchKey", "This blob was too big to be kept")
+        etag = f'"{blob.digest[7:39]}"'
+        fields = {
+            "ETag": etag,
+            "Last-Modified": _LAST_MODIFIED,
+            "Accept-Ranges": "bytes",
+            "Cache-Control": "public, max-age=14400",
+        }
+        if etag in request.fieldOf("If-None-Match"):
+            return Answer(304, fields)
+        parts = None
+        if (request.fieldOf("If-Range") or etag) in (etag, _LAST_MODIFIED):
+            parts = parseRange(request.fieldOf("Range"), blob.size)
+        if parts is None:
+            whole = blob.pieces(0, blob.size)
+            return Answer(200, {"Content-Type": _TYPE, **fields}, blob.size, whole)
+        if not parts:
+            return Answer(416, {"Content-Range": f"bytes */{blob.size}", **fields}, 0)
+        if len(parts) > 1:
+            return _multipart(blob, parts, fields)
+        [(start, stop)] = parts
+        fields |= {"Content-Type": _TYPE, "Content-Range": _contentRange(blob, start, stop)}
+        return Answer(206, fields, stop - start, blob.pieces(start, stop))
+
+
+def _signed(path: bytes, expires: int) -> bytes:
+    """
+    A query whose every byte matters.
+
+    It has in it what a re-encoder would change: escapes in upper and lower case, one that nobody
+    needs (C{%7E}), a bare C{~}, a parameter without a value, an empty one.
+    """
+    signature = hmac.digest(_KEY, path + b"?%d" % expires, sha256)
+    escaped = base64.b64encode(signature).replace(b"+", b"%2B").replace(b"/", b"%2F")
+    return b"Expires=%d&Signature=%s&Key-Pair-Id=K2%%2b%%7E~%%3D&&flag&empty=" % (
+        expires,
+        escaped.replace(b"=", b"%3D"),
+    )
+
+
+def _contentRange(blob: Blob, start: int, stop: int) -> str:
+    return f"bytes {start}-{stop - 1}/{blob.size}"
+
+
+def _multipart(blob: Blob, parts: list[tuple[int, int]], fields: dict[str, str]) -> Answer:
+    """
+    Several parts at once (RFC 9110, 14.6).
+    """
+    heads = [
+        f"\r\n--{_BOUNDARY}\r\nContent-Type: {_TYPE}\r\n"
+        f"Content-Range: {_contentRange(blob, start, stop)}\r\n\r\n".encode()
+        for start, stop in parts
+    ]
+    end = f"\r\n--{_BOUNDARY}--\r\n".encode()
+
+    def pieces() -> Iterator[bytes]:
+        for head, (start, stop) in zip(heads, parts, strict=True):
+            yield head
+            yield from blob.pieces(start, stop)
+        yield end
+
+    length = sum(map(len, heads)) + sum(stop - start for start, stop in parts) + len(end)
+    fields["Content-Type"] = f"multipart/byteranges; boundary={_BOUNDARY}"
+    return Answer(206, fields, length, pieces())
+
+
+def _refuse(status: int, code: str, message: str) -> Answer:
+    """
+    An error as object stores put it.
+    """
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return bytesAnswer(status, "application/xml", body.encode())

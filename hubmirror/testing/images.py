@@ -1,0 +1,157 @@
+"""
+Images: layers that can be unpacked, their configs, manifests and indexes.
+
+All is made from seeds: the same arguments give the same digests, today and on another machine.
+"""
+
+import gzip
+import io
+import json
+import random
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hubmirror.testing.blobs import Blob, HeldBlob, digestOf
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+
+_INDEX_OF = {DOCKER_MANIFEST: DOCKER_INDEX, OCI_MANIFEST: OCI_INDEX}
+_CONFIG_OF = {
+    DOCKER_MANIFEST: "application/vnd.docker.container.image.v1+json",
+    OCI_MANIFEST: "application/vnd.oci.image.config.v1+json",
+}
+_LAYER_OF = {
+    DOCKER_MANIFEST: "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    OCI_MANIFEST: "application/vnd.oci.image.layer.v1.tar+gzip",
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """
+    A manifest or an index: JSON, and the media type that it goes by.
+    """
+
+    mediaType: str
+    body: bytes = field(repr=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", digestOf(self.body))
+
+
+@dataclass(frozen=True)
+class Image:
+    """
+    An image for one platform: a manifest with all that it names.
+    """
+
+    manifest: Manifest
+    config: HeldBlob
+    layers: tuple[Blob, ...]
+
+    @property
+    def digest(self) -> str:
+        """
+        Digest of the manifest.
+        """
+        return self.manifest.digest
+
+
+@dataclass(frozen=True)
+class Index:
+    """
+    An image for several platforms.
+    """
+
+    manifest: Manifest
+    images: Mapping[str, Image]
+
+    @property
+    def digest(self) -> str:
+        """
+        Digest of the index itself.
+        """
+        return self.manifest.digest
+
+
+def makeLayer(size: int, seed: str) -> bytes:
+    """
+    A layer: a gzipped tar with one file of C{size} bytes that don't compress.
+    """
+    content = random.Random(seed).randbytes(size)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo(f"data-{digestOf(seed.encode())[7:19]}")
+        entry.size = size
+        archive.addfile(entry, io.BytesIO(content))
+    # Level 0 stores: these bytes would not get smaller, and time would be lost on them.
+    return gzip.compress(packed.getvalue(), compresslevel=0, mtime=0)
+
+
+def makeImage(layers: Sequence[bytes], platform: str, mediaType: str) -> Image:
+    """
+    An image of these layers.
+
+    @param layers: gzipped tars, lowest first; other bytes do, if nobody unpacks them.
+    @param platform: such as C{linux/amd64}.
+    @param mediaType: L{DOCKER_MANIFEST} or L{OCI_MANIFEST}.
+    """
+    blobs = tuple(HeldBlob(layer) for layer in layers)
+    config = HeldBlob(
+        _dump(
+            {
+                **_platformFields(platform),
+                "config": {},
+                "rootfs": {"type": "layers", "diff_ids": [_diffID(layer) for layer in layers]},
+                "history": [{"created_by": "hubmirror.testing"} for _ in layers],
+            }
+        )
+    )
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediaType,
+        "config": _descriptor(_CONFIG_OF[mediaType], config.digest, config.size),
+        "layers": [_descriptor(_LAYER_OF[mediaType], blob.digest, blob.size) for blob in blobs],
+    }
+    return Image(Manifest(mediaType, _dump(manifest)), config, blobs)
+
+
+def makeIndex(images: Mapping[str, Image]) -> Index:
+    """
+    An index of these images, by platform; Docker's or OCI's, as the first of them is.
+    """
+    mediaType = _INDEX_OF[next(iter(images.values())).manifest.mediaType]
+    index = {
+        "schemaVersion": 2,
+        "mediaType": mediaType,
+        "manifests": [
+            {
+                **_descriptor(image.manifest.mediaType, image.digest, len(image.manifest.body)),
+                "platform": _platformFields(platform),
+            }
+            for platform, image in images.items()
+        ],
+    }
+    return Index(Manifest(mediaType, _dump(index)), dict(images))
+
+
+def _descriptor(mediaType: str, digest: str, size: int) -> dict[str, Any]:
+    return {"mediaType": mediaType, "digest": digest, "size": size}
+
+
+def _platformFields(platform: str) -> dict[str, str]:
+    return dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
+
+
+def _diffID(layer: bytes) -> str:
+    return digestOf(gzip.decompress(layer) if layer.startswith(b"\x1f\x8b") else layer)
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, indent=2).encode()

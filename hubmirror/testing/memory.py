@@ -1,0 +1,101 @@
+"""
+The embedded Hub without sockets: an agent that reaches it in memory, for tests with a Clock.
+"""
+
+from collections.abc import Iterable
+from itertools import count
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError, DNSLookupError
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    ISSLTransport,
+    IStreamClientEndpoint,
+)
+from twisted.test.iosim import FakeTransport, IOPump, connect
+from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from zope.interface import directlyProvides, implementer
+
+from hubmirror.testing.origin import Origin
+from hubmirror.testing.wire import HubSite
+
+_SERVER = IPv4Address("TCP", "127.0.0.1", 443)
+
+
+@implementer(IAgent, IAgentEndpointFactory)
+class MemoryAgent:
+    """
+    An agent whose connections lead to the embedded Hub in memory, by real HTTP on both sides.
+
+    A request goes out at once, and its answer is there at once, if the Hub has one. What happens
+    later (a body sent in pieces, a request on a connection of C{endpointForURI}) moves when
+    C{flush} is called. These connections take whatever they are given: backpressure needs real
+    ones.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, origins: Iterable[Origin], pool: HTTPConnectionPool | None
+    ) -> None:
+        self._origins = list(origins)
+        self._pumps: list[IOPump] = []
+        self._agent = Agent.usingEndpointFactory(reactor, self, pool)
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """
+        Ask, as any L{IAgent} does.
+        """
+        response: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
+        self.flush()
+        return response
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """
+        An endpoint in memory for the origin of a URI; one that fails, if it is not the Hub's.
+        """
+        url = (uri.scheme + b"://" + uri.netloc).decode()
+        found = (origin for origin in self._origins if origin.url == url)
+        return _MemoryEndpoint(next(found, None), self._pumps)
+
+    def flush(self) -> None:
+        """
+        Move all bytes that wait on either side, till none do.
+        """
+        while any(pump.flush() for pump in list(self._pumps)):
+            pass
+        self._pumps[:] = [pump for pump in self._pumps if not pump.clientIO.disconnected]
+
+
+@implementer(IStreamClientEndpoint)
+class _MemoryEndpoint:
+    _ports = count(49152)
+
+    def __init__(self, origin: Origin | None, pumps: list[IOPump]) -> None:
+        self._origin = origin
+        self._pumps = pumps
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        if self._origin is None:
+            return fail(DNSLookupError("not an origin of the embedded Hub"))
+        if self._origin.refusing:
+            return fail(ConnectionRefusedError())
+        here = IPv4Address("TCP", "127.0.0.1", next(self._ports))
+        server = HubSite(self._origin).buildProtocol(here)
+        client = protocolFactory.buildProtocol(_SERVER)
+        assert client is not None, "the factory refused to connect"
+        serverIO = FakeTransport(server, isServer=True, hostAddress=_SERVER, peerAddress=here)
+        clientIO = FakeTransport(client, isServer=False, hostAddress=here, peerAddress=_SERVER)
+        for transport in (serverIO, clientIO):
+            directlyProvides(transport, ISSLTransport)
+        self._pumps.append(connect(server, serverIO, client, clientIO))
+        return succeed(client)

@@ -1,0 +1,162 @@
+"""
+An origin: one service of the embedded Hub with its port, its faults, and its counters.
+"""
+
+from collections.abc import Generator
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import SSL4ServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IReactorSSL
+from twisted.internet.ssl import CertificateOptions
+from twisted.web.http_headers import Headers
+
+from hubmirror.testing.answers import Serve, send
+from hubmirror.testing.faults import Faults, Seen
+from hubmirror.testing.wire import HubChannel, HubRequest, HubSite
+
+
+class Origin(Faults):
+    """
+    A service that listens on an origin of its own.
+
+    @ivar fields: put on every answer, for what the Hub might send besides: L{Headers}.
+    @ivar connections: how many connections were ever made to it.
+    @ivar bytesSent: bytes of bodies that it gave to its transports.
+    @ivar bytesReceived: bytes that it took from clients, heads and all, after TLS.
+    """
+
+    def __init__(self, name: str, log: list[Seen]) -> None:
+        super().__init__()
+        self.name = name
+        self.fields = Headers()
+        self.connections = 0
+        self.bytesSent = 0
+        self.bytesReceived = 0
+        #: Whether it refuses connections.
+        self.refusing = False
+        self.serve: Serve
+        self._log = log
+        self._address = f"{name}.hub.test"
+        self._tls: CertificateOptions | None = None
+        self._reactor: IReactorSSL
+        self._port: IListeningPort | None = None
+        self._portNumber = 0
+        self._readingLimit: int | None = None
+        self._site = HubSite(self)
+
+    @property
+    def url(self) -> str:
+        """
+        Its origin, without a slash at the end.
+
+        A name under C{.test} by which the agent in memory finds it, until it listens.
+        """
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        return f"https://{host}:{self._portNumber}" if self._portNumber else f"https://{host}"
+
+    @property
+    def seen(self) -> list[Seen]:
+        """
+        What it was asked, in that order.
+        """
+        return [seen for seen in self._log if seen.service == self.name]
+
+    def listenWith(self, reactor: IReactorSSL, address: str, tls: CertificateOptions) -> None:
+        """
+        Say where to listen, before C{startListening}.
+        """
+        self._reactor, self._address, self._tls = reactor, address, tls
+
+    @inlineCallbacks
+    def startListening(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Listen; on the same port as before, if it did already.
+        """
+        self.refusing = False
+        if self._tls is None or self._port is not None:
+            return
+        endpoint = SSL4ServerEndpoint(
+            self._reactor, self._portNumber, self._tls, interface=self._address
+        )
+        port = yield endpoint.listen(self._site)
+        self._port, self._portNumber = port, port.getHost().port
+
+    @inlineCallbacks
+    def stopListening(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Be dead: refuse connections, and reset those that there are.
+        """
+        self.refusing = True
+        if self._port is not None:
+            port, self._port = self._port, None
+            yield maybeDeferred(port.stopListening)
+        yield self.disconnect()
+
+    @inlineCallbacks
+    def disconnect(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Reset every connection that there is, idle or not.
+        """
+        channels = list(self._site.channels)
+        for channel in channels:
+            channel.transport.abortConnection()
+        yield gatherResults([channel.lost for channel in channels])
+
+    def stopReading(self, after: int) -> None:
+        """
+        Read no more from a connection that has sent so many bytes, until C{restore}.
+        """
+        self._readingLimit = after
+
+    def restore(self) -> None:
+        super().restore()
+        self._readingLimit = None
+        for channel in self._site.channels:
+            channel.transport.resumeProducing()
+
+    def connected(self) -> int:
+        """
+        Count a connection.
+        """
+        self.connections += 1
+        return self.connections
+
+    def received(self, channel: HubChannel, length: int) -> None:
+        """
+        Count what a connection brought, and stop it if it is to be.
+        """
+        self.bytesReceived += length
+        if self._readingLimit is not None and channel.bytesReceived >= self._readingLimit:
+            channel.transport.pauseProducing()
+
+    def answer(self, request: HubRequest) -> None:
+        """
+        Take down a request, and answer it, rightly or not.
+        """
+        seen = Seen(
+            service=self.name,
+            method=request.method,
+            target=request.uri,
+            headers=request.requestHeaders.copy(),
+            connection=request.channel.number,
+            bodyLength=_lengthOf(request),
+        )
+        self._log.append(seen)
+        for name, values in self.fields.getAllRawHeaders():
+            for value in values:
+                request.responseHeaders.addRawHeader(name, value)
+        fault = self.choose(seen)
+        answer = self.serve(request) if fault is None else fault(request, self.serve)
+        if answer is not None:
+            send(request, answer, self._wrote)
+
+    def _wrote(self, length: int) -> None:
+        self.bytesSent += length
+
+
+def _lengthOf(request: HubRequest) -> int:
+    request.content.seek(0, 2)
+    length = request.content.tell()
+    request.content.seek(0)
+    return length

@@ -1,0 +1,36 @@
+"""
+C{Range} as a server reads it (RFC 9110, 14.1.2 and 14.2).
+"""
+
+import re
+
+_SPEC = re.compile(r"(\d*)-(\d*)")
+
+
+def parseRange(value: str, size: int) -> list[tuple[int, int]] | None:
+    """
+    The parts of a representation that a C{Range} field asks for, in its order.
+
+    @return: pairs of the first byte and the one after the last; none if nothing of what is asked
+        for exists (416); L{None} if the field makes no sense and is to be ignored.
+    """
+    unit, _, specs = value.partition("=")
+    if unit.strip().lower() != "bytes":
+        return None
+    parts = []
+    for spec in specs.split(","):
+        match = _SPEC.fullmatch(spec.strip())
+        if match is None:
+            return None
+        first, last = match.groups()
+        if first:
+            start, stop = int(first), min(int(last) + 1, size) if last else size
+            if last and int(last) < start:
+                return None
+        elif last:
+            start, stop = max(size - int(last), 0), size
+        else:
+            return None
+        if start < stop:
+            parts.append((start, stop))
+    return parts

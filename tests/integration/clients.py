@@ -1,0 +1,299 @@
+"""
+The clients of a mirror, each set up as its users do it, with a store of its own. None of them
+can resolve the Hub's names: what they pull comes through the mirror, or not at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tests.integration.programs import CommandFailed, Server, require, run, withHosts
+from tests.integration.tokens import PASSWORD, USER
+
+
+class Client(Protocol):
+    """
+    What pulls images.
+
+    @ivar userAgent: how the product begins that it calls itself on the wire.
+    """
+
+    userAgent: str
+
+    def pull(self, name: str, *, private: bool = False) -> str:
+        """
+        Pull C{docker.io/NAME} anew.
+
+        @param name: C{repository:tag}.
+        @param private: as alice, who has logged in.
+        @return: what the client's store says of the digests of that image.
+        @raise CommandFailed: it did not succeed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """
+    What every client is given.
+
+    @ivar hosts: its C{/etc/hosts}.
+    @ivar bundle: the CA that it trusts.
+    @ivar mirror: C{HOST:PORT} of its mirror.
+    """
+
+    hosts: Path
+    bundle: Path
+    mirror: str
+
+
+class Dockerd:
+    """
+    dockerd with C{registry-mirrors}, and the docker command.
+
+    The Hub's credentials lie in the configuration of the command, as C{docker login} leaves them
+    there: the login itself goes to the Hub, past every mirror.
+    """
+
+    userAgent = "docker/"
+
+    def __init__(self, folder: Path, surroundings: Surroundings) -> None:
+        require("dockerd", "docker")
+        folder.mkdir()
+        self._mirror = mirror = surroundings.mirror
+        configuration = folder / "daemon.json"
+        configuration.write_text(json.dumps({"registry-mirrors": [f"https://{mirror}"]}))
+        self._socket = folder / "docker.sock"
+        self._anonymous = _writeAuths(folder / "anonymous", {})
+        self._alice = _writeAuths(folder / "alice", {"https://index.docker.io/v1/": USER})
+        command = [
+            "dockerd",
+            f"--config-file={configuration}",
+            f"--host=unix://{self._socket}",
+            f"--data-root={folder}/data",
+            f"--exec-root={folder}/exec",
+            f"--pidfile={folder}/pid",
+            "--storage-driver=vfs",
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+        ]
+        self.server = Server(
+            "dockerd",
+            withHosts(surroundings.hosts, command),
+            folder,
+            ready=self._answers,
+            env={"SSL_CERT_FILE": str(surroundings.bundle)},
+        )
+
+    def pull(self, name: str, *, private: bool = False) -> str:
+        reference = f"docker.io/{name}"
+        self._docker("image", "prune", "--all", "--force")
+        self._docker("pull", reference, config=self._alice if private else self._anonymous)
+        return self._docker("image", "inspect", "--format={{.RepoDigests}}", reference)
+
+    def pullFromMirror(self, name: str) -> str:
+        """Pull C{MIRROR/NAME}, as who logged in to the mirror."""
+        reference = f"{self._mirror}/{name}"
+        self._docker("image", "prune", "--all", "--force")
+        self._docker("pull", reference)
+        return self._docker("image", "inspect", "--format={{.RepoDigests}}", reference)
+
+    def login(self, password: str = PASSWORD) -> str:
+        """C{docker login MIRROR}."""
+        return self._docker(
+            "login", f"--username={USER}", "--password-stdin", self._mirror, stdin=password
+        )
+
+    def logout(self) -> None:
+        self._docker("logout", self._mirror)
+
+    def push(self, name: str, target: str) -> str:
+        """Push the image C{docker.io/NAME}, which is here, to C{MIRROR/TARGET}."""
+        self._docker("tag", f"docker.io/{name}", f"{self._mirror}/{target}")
+        return self._docker("push", f"{self._mirror}/{target}")
+
+    def search(self, term: str) -> str:
+        """C{docker search MIRROR/TERM}."""
+        return self._docker("search", f"{self._mirror}/{term}")
+
+    def _docker(self, *arguments: str, config: Path | None = None, stdin: str | None = None) -> str:
+        command = ["docker", f"--config={config or self._anonymous}"]
+        return run([*command, f"--host=unix://{self._socket}", *arguments], stdin=stdin)
+
+    def _answers(self) -> bool:
+        try:
+            self._docker("version")
+        except CommandFailed:
+            return False
+        return True
+
+
+class Containerd:
+    """
+    containerd with C{hosts.toml}, and its command ctr.
+    """
+
+    userAgent = "containerd/"
+
+    def __init__(self, folder: Path, surroundings: Surroundings) -> None:
+        require("containerd", "ctr")
+        folder.mkdir()
+        self._hosts = surroundings.hosts
+        self._address = folder / "containerd.sock"
+        self._registries = folder / "certs.d"
+        (self._registries / "docker.io").mkdir(parents=True)
+        (self._registries / "docker.io" / "hosts.toml").write_text(
+            'server = "https://registry-1.docker.io"\n'
+            f'[host."https://{surroundings.mirror}"]\n'
+            '  capabilities = ["pull", "resolve"]\n'
+            f'  ca = "{surroundings.bundle}"\n'
+        )
+        configuration = folder / "config.toml"
+        configuration.write_text(
+            "version = 2\n"
+            f'root = "{folder}/root"\n'
+            f'state = "{folder}/state"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
+            f'[grpc]\naddress = "{self._address}"\n'
+        )
+        self.server = Server(
+            "containerd",
+            withHosts(surroundings.hosts, ["containerd", f"--config={configuration}"]),
+            folder,
+            ready=self._answers,
+        )
+
+    def pull(self, name: str, *, private: bool = False) -> str:
+        reference = f"docker.io/{name}"
+        self._ctr("images", "remove", "--sync", reference)
+        user = [f"--user={USER}:{PASSWORD}"] if private else []
+        options = [f"--hosts-dir={self._registries}", "--snapshotter=native", *user]
+        self._ctr("images", "pull", *options, reference)
+        return self._ctr("images", "list", f"name=={reference}")
+
+    def _ctr(self, *arguments: str) -> str:
+        return run(withHosts(self._hosts, ["ctr", f"--address={self._address}", *arguments]))
+
+    def _answers(self) -> bool:
+        try:
+            self._ctr("version")
+        except CommandFailed:
+            return False
+        return True
+
+
+class Podman:
+    """
+    podman with C{registries.conf}, logged in to the mirror where it needs to be.
+    """
+
+    userAgent = "containers/"
+
+    def __init__(self, folder: Path, surroundings: Surroundings) -> None:
+        require("podman")
+        folder.mkdir()
+        self._hosts = surroundings.hosts
+        self._environment = {
+            "CONTAINERS_REGISTRIES_CONF": str(_writeRegistries(folder, surroundings.mirror)),
+            "SSL_CERT_FILE": str(surroundings.bundle),
+            "HOME": str(folder),
+        }
+        self._anonymous = _writeAuths(folder / "anonymous", {}) / "config.json"
+        self._alice = folder / "alice.json"
+        self._mirror = surroundings.mirror
+        self._command = [
+            "podman",
+            f"--root={folder}/root",
+            f"--runroot={folder}/run",
+            f"--tmpdir={folder}/tmp",
+            "--storage-driver=vfs",
+            "--cgroup-manager=cgroupfs",
+            "--events-backend=none",
+        ]
+
+    def pull(self, name: str, *, private: bool = False) -> str:
+        reference = f"docker.io/{name}"
+        self._podman("rmi", "--all", "--force")
+        if private:
+            credentials = [f"--username={USER}", "--password-stdin"]
+            authfile = f"--authfile={self._alice}"
+            self._podman("login", authfile, *credentials, self._mirror, stdin=PASSWORD)
+        authfile = f"--authfile={self._alice if private else self._anonymous}"
+        self._podman("pull", authfile, reference)
+        return self._podman("image", "inspect", "--format={{.RepoDigests}}", reference)
+
+    def search(self, term: str) -> str:
+        """C{podman search MIRROR/TERM}."""
+        return self._podman("search", f"{self._mirror}/{term}")
+
+    def _podman(self, *arguments: str, stdin: str | None = None) -> str:
+        command = withHosts(self._hosts, [*self._command, *arguments])
+        return run(command, env=self._environment, stdin=stdin)
+
+
+class Skopeo:
+    """
+    skopeo with C{registries.conf}; its store is a folder an image.
+    """
+
+    userAgent = "skopeo/"
+
+    def __init__(self, folder: Path, surroundings: Surroundings) -> None:
+        require("skopeo")
+        folder.mkdir()
+        self._folder = folder
+        self._hosts = surroundings.hosts
+        registries = _writeRegistries(folder, surroundings.mirror)
+        self._command = ["skopeo", "--insecure-policy", f"--registries-conf={registries}"]
+        self._environment = {"SSL_CERT_FILE": str(surroundings.bundle)}
+        self._anonymous = _writeAuths(folder / "anonymous", {}) / "config.json"
+        self._alice = _writeAuths(folder / "alice", {surroundings.mirror: USER}) / "config.json"
+        self._mirror = surroundings.mirror
+
+    def pull(self, name: str, *, private: bool = False) -> str:
+        stored = self._folder / name.replace("/", "-").replace(":", "-")
+        authfile = self._alice if private else self._anonymous
+        return self._copy(f"docker://docker.io/{name}", f"dir:{stored}", authfile)
+
+    def push(self, image: Path, target: str) -> str:
+        """Push an image from its folder to C{MIRROR/TARGET}; gives the digest."""
+        return self._copy(f"dir:{image}", f"docker://{self._mirror}/{target}", self._alice)
+
+    def _copy(self, source: str, target: str, authfile: Path) -> str:
+        digest = self._folder / "digest"
+        options = ["--all", f"--authfile={authfile}", f"--digestfile={digest}"]
+        run(
+            withHosts(self._hosts, [*self._command, "copy", *options, source, target]),
+            env=self._environment,
+        )
+        return digest.read_text()
+
+
+def _writeRegistries(folder: Path, mirror: str) -> Path:
+    """Write the C{registries.conf} in which docker.io has this mirror."""
+    path = folder / "registries.conf"
+    path.write_text(
+        f'[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "{mirror}"\n'
+    )
+    return path
+
+
+def _writeAuths(folder: Path, users: dict[str, str]) -> Path:
+    """
+    Write the C{config.json} that C{docker login} makes.
+
+    @param users: who is logged in, by registry.
+    @return: the folder.
+    """
+    folder.mkdir()
+    auths = {
+        registry: {"auth": base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()}
+        for registry, user in users.items()
+    }
+    (folder / "config.json").write_text(json.dumps({"auths": auths}))
+    return folder

@@ -1,0 +1,88 @@
+"""
+hubmirror itself, as its users start it: C{twistd -n hubmirror}.
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.integration.ca import CertificateAuthority
+from tests.integration.programs import Server, freePort, listens, pythonProgram, withHosts
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole HTTP response."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+class Mirror:
+    """
+    One mirror of the stand-in Hub, which listens with TLS and without.
+
+    @ivar address: C{HOST:PORT} where it speaks TLS.
+    @ivar server: its process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        hosts: Path,
+        authority: CertificateAuthority,
+        options: Sequence[str],
+    ) -> None:
+        folder.mkdir()
+        shutil.copy(authority.server(name, "127.0.0.1"), folder / "server.pem")
+        self._bundle = authority.bundle
+        self.port, self.plainPort = freePort(), freePort()
+        self.address = f"{name}:{self.port}"
+        ports = [
+            f"--port=ssl:{self.port}:interface=127.0.0.1",
+            f"--port=tcp:{self.plainPort}:interface=127.0.0.1",
+        ]
+        self.server = Server(
+            "twistd",
+            withHosts(hosts, [*TWISTD, *ports, f"--ca-file={authority.bundle}", *options]),
+            folder,
+            ready=lambda: listens(self.port) and listens(self.plainPort),
+        )
+
+    def connect(self) -> http.client.HTTPSConnection:
+        """A connection to its TLS port."""
+        context = ssl.create_default_context(cafile=str(self._bundle))
+        return http.client.HTTPSConnection("127.0.0.1", self.port, context=context, timeout=30)
+
+    def ask(
+        self, target: str, fields: Mapping[str, str] | None = None, method: str = "GET"
+    ) -> Answer:
+        """One request, on a connection of its own."""
+        connection = self.connect()
+        try:
+            return ask(connection, target, fields, method)
+        finally:
+            connection.close()
+
+
+#: The command of the README.
+TWISTD = (pythonProgram("twistd"), "-n", "hubmirror")
+
+
+def ask(
+    connection: http.client.HTTPConnection,
+    target: str,
+    fields: Mapping[str, str] | None = None,
+    method: str = "GET",
+) -> Answer:
+    """One request on a connection that stays open."""
+    connection.request(method, target, headers=dict(fields or {}))
+    response = connection.getresponse()
+    return Answer(response.status, response.headers, response.read())

@@ -1,0 +1,231 @@
+"""
+The real programs: which are needed, how they are started, run and stopped.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: The Debian package of each program that the tests start.
+PACKAGES = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "curl": "curl",
+    "docker": "docker.io",
+    "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
+    "ip": "iproute2",
+    "mount": "mount",
+    "nginx": "nginx-light",
+    "nsenter": "util-linux",
+    "podman": "podman",
+    "setpriv": "util-linux",
+    "skopeo": "skopeo",
+    "unshare": "util-linux",
+}
+
+
+def require(*programs: str) -> None:
+    """
+    Go on only if these programs, and the rights to use them, are there.
+
+    @raise SkipTest: something is missing.
+    @raise AssertionError: the same, when the environment says C{HUBMIRROR_NO_SKIP=1}.
+    """
+    missing = [
+        f"{program} (Debian package {PACKAGES[program]})"
+        for program in programs
+        if shutil.which(program) is None
+    ]
+    if os.geteuid() != 0:
+        missing.append("root, for mount namespaces and image stores")
+    if missing:
+        reason = "missing: " + ", ".join(missing)
+        if os.environ.get("HUBMIRROR_NO_SKIP") == "1":
+            raise AssertionError(reason)
+        raise SkipTest(reason)
+
+
+def freePort() -> int:
+    """
+    A TCP port of 127.0.0.1 that nobody listened on a moment ago, never the same one twice.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _portsGiven:
+            _portsGiven.add(port)
+            return port
+
+
+_portsGiven: set[int] = set()
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """
+    The environment of every program: no proxy of the machine, and this tree importable.
+    """
+    kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    return {**kept, "PYTHONPATH": str(ROOT), **(extra or {})}
+
+
+def withHosts(hosts: Path, command: Sequence[str]) -> list[str]:
+    """
+    The command, in a mount namespace of its own where C{hosts} is C{/etc/hosts}.
+
+    This is how the mirror knows the stand-in Hub by name, and how no client can reach it but
+    through the mirror.
+    """
+    script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, str(hosts), *command]
+
+
+def run(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    timeout: float = 60,
+) -> str:
+    """
+    Run a command to its end and give what it wrote on standard output.
+
+    @param timeout: seconds.
+    @raise CommandFailed: its status was not 0; with all that it wrote.
+    """
+    done = subprocess.run(
+        list(command),
+        env=environment(env),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if done.returncode:
+        raise CommandFailed(command, done.returncode, done.stdout + done.stderr)
+    return done.stdout
+
+
+class CommandFailed(Exception):
+    """A command ended with a status other than 0."""
+
+    def __init__(self, command: Sequence[str], status: int, output: str) -> None:
+        super().__init__(f"{' '.join(command)}: status {status}\n{output}")
+        self.status = status
+        self.output = output
+
+
+def eventually(condition: Callable[[], bool], what: str, timeout: float = 20) -> None:
+    """
+    Wait until something holds in another process, which can't tell us by itself.
+
+    @param timeout: seconds.
+    @raise AssertionError: it still does not hold.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what}")
+        time.sleep(0.02)
+
+
+def listens(port: int) -> bool:
+    """Does somebody accept connections on this port of 127.0.0.1?"""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+class Server:
+    """
+    One program that runs until it is stopped, or until the tests end, however they end.
+
+    @param folder: its working directory, and where its output goes.
+    @param ready: does it serve?
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        *,
+        ready: Callable[[], bool],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._output = folder / f"{name}.out"
+        self._command = ["setpriv", "--pdeathsig", "TERM", "--", *command]
+        self._folder = folder
+        self._ready = ready
+        self._env = environment(env)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """
+        Start it, and return when it is ready.
+
+        @raise AssertionError: it ended, or was not ready in time.
+        """
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        atexit.register(self.stop)
+        try:
+            eventually(lambda: self._ended() or self._ready(), "ready")
+            assert not self._ended(), "it ended"
+        except AssertionError as failure:
+            self.stop()
+            raise AssertionError(f"{self._command}: {failure}\n{self.output()}") from None
+
+    def stop(self) -> None:
+        """End it by its pid, and wait until it is gone."""
+        if self._process is None:
+            return
+        atexit.unregister(self.stop)
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def output(self) -> str:
+        """What it has written so far, standard output and error."""
+        return self._output.read_text(errors="replace")
+
+    def _ended(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is not None
+
+
+def pythonProgram(name: str) -> str:
+    """The path of a program that was installed beside this Python, C{twistd} for one."""
+    return str(Path(sys.executable).parent / name)

@@ -1,0 +1,194 @@
+"""
+The stand-in Hub's token service and index, one process: C{python -m tests.integration.tokens
+FOLDER}. (The registry and the CDN are real programs; for these two Debian has none.)
+
+The token service signs what docker-registry's C{auth: token} verifies: a JWT whose header carries
+the certificate. Everybody may pull what does not belong to alice; she may pull and push hers.
+
+Each request is a line of JSON in C{tokens.log} before it is answered.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from twisted.internet import endpoints, reactor
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from tests.integration.ca import privatePem, selfSigned
+
+SERVICE = "registry.docker.io"
+ISSUER = "auth.docker.io"
+USER, PASSWORD = "alice", "correct horse"
+
+#: What the index finds, whatever it is asked.
+FOUND = "library/one"
+
+
+class Signer:
+    """Makes registry tokens; the key lies in a folder that the service and the tests share."""
+
+    def __init__(self, folder: Path) -> None:
+        key = serialization.load_pem_private_key((folder / "token.key").read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        self._key = key
+        pem = (folder / "token.crt").read_text().splitlines()
+        self._certificate = "".join(line for line in pem if not line.startswith("-----"))
+
+    @staticmethod
+    def makeKey(folder: Path) -> Path:
+        """Make the key; gives the certificate that the registry is to trust."""
+        key, certificate = selfSigned("token service")
+        (folder / "token.key").write_bytes(privatePem(key))
+        bundle = folder / "token.crt"
+        bundle.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        return bundle
+
+    def token(self, user: str, access: list[dict[str, object]]) -> str:
+        """A JWT (RFC 7519, ES256) for five minutes."""
+        now = int(time.time())
+        header = {"typ": "JWT", "alg": "ES256", "x5c": [self._certificate]}
+        claims = {
+            "iss": ISSUER,
+            "sub": user,
+            "aud": SERVICE,
+            "nbf": now - 10,
+            "iat": now,
+            "exp": now + 300,
+            "jti": secrets.token_hex(8),
+            "access": access,
+        }
+        signed = b".".join(_base64(json.dumps(part).encode()) for part in (header, claims))
+        r, s = utils.decode_dss_signature(self._key.sign(signed, ec.ECDSA(hashes.SHA256())))
+        signature = r.to_bytes(32, "big") + s.to_bytes(32, "big")
+        return (signed + b"." + _base64(signature)).decode()
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def access(user: str, scopes: Iterable[str]) -> list[dict[str, object]]:
+    """
+    What this user (C{""} is nobody) gets of the scopes asked for.
+
+    @param scopes: each one or several C{repository:NAME:ACTION,ACTION}, apart by spaces.
+    """
+    granted: list[dict[str, object]] = []
+    for scope in " ".join(scopes).split():
+        kind, _, rest = scope.partition(":")
+        name, _, actions = rest.rpartition(":")
+        owner = name.partition("/")[0]
+        allowed = {"pull", "push"} if owner == user else {"pull"} if owner != USER else set()
+        given = sorted(allowed.intersection(actions.split(",")))
+        if kind == "repository" and given:
+            granted.append({"type": kind, "name": name, "actions": given})
+    return granted
+
+
+class _Logged(Resource):
+    """Writes down each request, without the credential itself."""
+
+    isLeaf = True
+
+    def __init__(self, log: Path) -> None:
+        super().__init__()
+        self._log = log
+
+    def note(self, request: Request, **more: object) -> None:
+        scheme, _, _ = (request.getHeader("authorization") or "").partition(" ")
+        seen = {
+            "method": request.method.decode(),
+            "uri": request.uri.decode(),
+            "authorization": scheme,
+            "forwardedFor": request.getHeader("x-forwarded-for") or "",
+            **more,
+        }
+        with self._log.open("a") as log:
+            log.write(json.dumps(seen) + "\n")
+
+
+class TokenResource(_Logged):
+    """
+    C{/token}: the GET of the token specification and the POST of its OAuth2 form.
+    """
+
+    def __init__(self, log: Path, signer: Signer) -> None:
+        super().__init__(log)
+        self._signer = signer
+        self._refreshTokens = {secrets.token_hex(16)}
+
+    def render_GET(self, request: Request) -> bytes:
+        self.note(request)
+        user, password = request.getUser().decode(), request.getPassword().decode()
+        return self._answer(request, user, _same(password, PASSWORD) if user else True)
+
+    def render_POST(self, request: Request) -> bytes:
+        grant = _argument(request, "grant_type")
+        self.note(request, grant=grant)
+        if grant == "password":
+            user = _argument(request, "username")
+            return self._answer(request, user, _same(_argument(request, "password"), PASSWORD))
+        known = _argument(request, "refresh_token") in self._refreshTokens
+        return self._answer(request, USER, grant == "refresh_token" and known)
+
+    def _answer(self, request: Request, user: str, known: bool) -> bytes:
+        request.setHeader("content-type", "application/json")
+        if user not in ("", USER) or not known:
+            request.setResponseCode(401)
+            return b'{"details":"incorrect username or password"}\n'
+        if _argument(request, "service") != SERVICE:
+            request.setResponseCode(400)
+            return b'{"details":"unknown service"}\n'
+        scopes = [scope.decode() for scope in request.args.get(b"scope", [])]
+        token = self._signer.token(user, access(user, scopes))
+        answer: dict[str, object] = {"token": token, "access_token": token, "expires_in": 300}
+        if user and "true" in (_argument(request, "offline_token")):
+            answer["refresh_token"] = next(iter(self._refreshTokens))
+        return json.dumps(answer).encode()
+
+
+class IndexResource(_Logged):
+    """C{/v1/search}: finds one image, whatever was asked."""
+
+    def render_GET(self, request: Request) -> bytes:
+        self.note(request)
+        request.setHeader("content-type", "application/json")
+        found = {"name": FOUND, "description": "one layer", "star_count": 7, "is_official": True}
+        return json.dumps({"num_results": 1, "query": "", "results": [found]}).encode()
+
+
+def _argument(request: Request, name: str) -> str:
+    values: list[bytes] = request.args.get(name.encode(), [b""])
+    return values[0].decode()
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def main(folder: Path) -> None:
+    """Serve as C{services.json} in the folder says."""
+    settings = json.loads((folder / "services.json").read_text())
+    log = folder / "tokens.log"
+    for resource, port in (
+        (TokenResource(log, Signer(folder)), settings["tokenPort"]),
+        (IndexResource(log), settings["searchPort"]),
+    ):
+        description = f"ssl:{port}:interface=127.0.0.1:privateKey={settings['certificate']}"
+        endpoints.serverFromString(reactor, description).listen(Site(resource))
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

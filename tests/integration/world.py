@@ -1,0 +1,133 @@
+"""
+All of it together, started when a test first needs it and stopped when the process ends: the
+stand-in Hub, two mirrors of it, one the fallback of the other, and the clients of the first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import cache, cached_property
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.ca import CertificateAuthority
+from tests.integration.clients import Containerd, Dockerd, Podman, Skopeo, Surroundings
+from tests.integration.hub import Hub
+from tests.integration.mirror import Mirror
+from tests.integration.nginx import Log
+from tests.integration.programs import require
+
+
+class World:
+    """
+    @ivar folder: where everything lies; removed at the end.
+    @ivar hubHosts: C{/etc/hosts} for those who may know the Hub.
+    @ivar mirror: the mirror under test, by way of C{hub.front}, then of the fallback.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="hubmirror-integration-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self.authority = CertificateAuthority(self.folder)
+        self.hub = Hub(self.folder, self.authority)
+        self.hubHosts = self.hostsFile("hub", f"{self.hub.hosts}127.0.0.1 fallback.test\n")
+        self.fallback = self.makeMirror("fallback.test", self.hubHosts, self.hub.backdoorUrl)
+        self.mirror = self.makeMirror(
+            "mirror.test",
+            self.hubHosts,
+            self.hub.registryUrl,
+            f"--fallback=https://{self.fallback.address}",
+        )
+        self.clientHosts = self.hostsFile("clients", "127.0.0.1 mirror.test\n")
+        self._surroundings = Surroundings(
+            self.clientHosts, self.authority.bundle, self.mirror.address
+        )
+
+    def start(self) -> None:
+        self.hub.start()
+        self.fallback.server.start()
+        self.mirror.server.start()
+
+    def hostsFile(self, name: str, lines: str) -> Path:
+        """
+        Make an C{/etc/hosts}. The names of the real Hub lead to an address where nobody listens,
+        so that nothing here depends on a network, or reaches it.
+        """
+        path = self.folder / f"{name}.hosts"
+        path.write_text(
+            "127.0.0.1 localhost\n"
+            "127.255.255.254 registry-1.docker.io auth.docker.io index.docker.io docker.io\n"
+            f"{lines}"
+        )
+        return path
+
+    def makeMirror(self, name: str, hosts: Path, registryUrl: str, *options: str) -> Mirror:
+        hub = self.hub
+        return Mirror(
+            self.folder / name,
+            name,
+            hosts,
+            self.authority,
+            [
+                f"--registry-url={registryUrl}",
+                f"--auth-url={hub.tokenUrl}",
+                f"--search-url={hub.searchUrl}",
+                f"--allow-redirects-to={hub.cdnUrl}",
+                *options,
+            ],
+        )
+
+    @cached_property
+    def dockerd(self) -> Dockerd:
+        dockerd = Dockerd(self.folder / "dockerd", self._surroundings)
+        dockerd.server.start()
+        return dockerd
+
+    @cached_property
+    def containerd(self) -> Containerd:
+        containerd = Containerd(self.folder / "containerd", self._surroundings)
+        containerd.server.start()
+        return containerd
+
+    @cached_property
+    def podman(self) -> Podman:
+        return Podman(self.folder / "podman", self._surroundings)
+
+    @cached_property
+    def skopeo(self) -> Skopeo:
+        return Skopeo(self.folder / "skopeo", self._surroundings)
+
+
+@cache
+def _started() -> World | AssertionError:
+    """The world, or why there is none: it is tried once, not once a test."""
+    world = World()
+    try:
+        world.start()
+    except AssertionError as failure:
+        return failure
+    return world
+
+
+class IntegrationTestCase(SynchronousTestCase):
+    """
+    A test in that world. It blocks: everything that it waits for is another process, and every
+    wait has its end.
+    """
+
+    def setUp(self) -> None:
+        require("docker-registry", "nginx", "unshare", "setpriv", "mount")
+        world = _started()
+        if isinstance(world, AssertionError):
+            raise world
+        self.world, self.hub, self.mirror = world, world.hub, world.mirror
+        hub = world.hub
+        logs = (hub.front.log, hub.backdoor.log, hub.cdn.log, hub.services)
+        self._marks = {log: log.mark() for log in logs}
+
+    def seen(self, log: Log) -> list[dict[str, str]]:
+        """What a server has seen since this test began."""
+        return log.since(self._marks[log])

@@ -1,0 +1,116 @@
+"""A challenge keeps everything but its realm."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.protocol.challenge import withRealm
+
+REALM = b"https://mirror.example/token"
+NEW = b'"' + REALM + b'"'
+
+#: Values with %b where the realm that is put on the mirror stands, and what stood there.
+CHALLENGES = [
+    # Docker Hub, without and with what was asked for.
+    (b'Bearer realm=%b,service="registry.docker.io"', b'"https://auth.docker.io/token"'),
+    (
+        b'Bearer realm=%b,service="registry.docker.io",'
+        b'scope="repository:library/debian:pull",error="invalid_token"',
+        b'"https://auth.docker.io/token"',
+    ),
+    # Others.
+    (b'Bearer service="r",scope="repository:a:pull,push",realm=%b', b'"https://a.example/t?x=1"'),
+    (b'bearer Realm = %b , error="insufficient_scope"', b'"x"'),
+    (b"BEARER realm=%b", b"token"),
+    (b"Bearer realm=%b, service=r", b'""'),
+    # Escapes, and quotes with commas and equals signs.
+    (b'Bearer realm=%b,service="a\\"b, realm=c"', b'"a\\"b\\\\"'),
+    (b'Bearer scope="realm=x,Bearer realm=y",realm=%b', b'"https://a.example/?b=c,d"'),
+    # Several schemes in one field.
+    (b'Basic realm="registry", Bearer realm=%b,service="r"', b'"a"'),
+    (b'Bearer realm=%b,service="r", Basic realm="registry"', b'"a"'),
+    (b"Negotiate, Bearer realm=%b", b'"a"'),
+    (b"Negotiate YWJj==, Bearer realm=%b", b'"a"'),
+]
+
+UNCHANGED = [
+    b"",
+    b'Basic realm="Registry Realm"',
+    b'Digest realm="a", nonce="b"',
+    b"Bearer",
+    b'Bearer service="r"',
+    b'Bearer xrealm="a"',
+    b'Bearer realm="never closed',
+    b'realm="no scheme"',
+    b'"Bearer" realm="a"',
+    b"Bearer realm=",
+    b'\xff\x00=,"\\',
+]
+
+token = st.text("ab-Z9._~!", min_size=1, max_size=6).map(str.encode)
+quoted = st.lists(
+    st.sampled_from([b"a", b" ", b",", b"=", b"realm=", b"Bearer ", b'\\"', b"\\\\", b"\xe4"])
+).map(lambda some: b'"' + b"".join(some) + b'"')
+parameter = st.tuples(
+    st.one_of(token, st.sampled_from([b"realm", b"Realm", b"service", b"scope", b"error"])),
+    st.sampled_from([b"=", b" = ", b"="]),
+    st.one_of(quoted, token),
+)
+challenge = st.tuples(
+    st.sampled_from([b"Bearer", b"bearer", b"Basic", b"X-Other"]),
+    st.lists(parameter, min_size=1, max_size=4),
+)
+
+
+class RealmTests(SynchronousTestCase):
+    def test_table(self) -> None:
+        for template, realm in CHALLENGES:
+            value = template % realm
+            self.assertEqual(withRealm(value, REALM), template % NEW, value)
+
+    def test_unchanged(self) -> None:
+        for value in UNCHANGED:
+            self.assertEqual(withRealm(value, REALM), value)
+
+    def test_quoting(self) -> None:
+        """A realm can't break out of its quotes."""
+        value = withRealm(b'Bearer realm="x",service="y"', b'a"b\\')
+        self.assertEqual(value, b'Bearer realm="a\\"b\\\\",service="y"')
+
+    @settings(deadline=None)
+    @given(st.lists(challenge, min_size=1, max_size=3), st.sampled_from([b",", b", ", b" , "]))
+    def test_allElseStays(
+        self, challenges: list[tuple[bytes, list[tuple[bytes, bytes, bytes]]]], comma: bytes
+    ) -> None:
+        def written(moved: bool) -> bytes:
+            return comma.join(
+                scheme
+                + b" "
+                + comma.join(
+                    name
+                    + equals
+                    + (
+                        NEW
+                        if moved and (scheme.lower(), name.lower()) == (b"bearer", b"realm")
+                        else value
+                    )
+                    for name, equals, value in parameters
+                )
+                for scheme, parameters in challenges
+            )
+
+        self.assertEqual(withRealm(written(False), REALM), written(True))
+
+    @settings(deadline=None)
+    @given(st.binary())
+    def test_anything(self, value: bytes) -> None:
+        """No challenge, no change."""
+        if b"bearer" not in value.lower():
+            self.assertEqual(withRealm(value, REALM), value)
+
+    def test_endless(self) -> None:
+        """
+        A long token is read once, not once from each of its bytes: that would take minutes.
+        """
+        for value in (b"a" * 60_000 + b'"', b"a" * 30_000 + b'="' + b"b" * 30_000):
+            self.assertEqual(withRealm(b"Bearer " + value, REALM), b"Bearer " + value)

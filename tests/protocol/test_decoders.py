@@ -1,0 +1,144 @@
+"""Bodies, taken out of their framing however the bytes happen to arrive."""
+
+import contextlib
+from collections.abc import Iterable
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.protocol.errors import BodyFailed
+from hubmirror.protocol.heads import (
+    MAX_HEAD,
+    ChunkedDecoder,
+    Decoder,
+    IdentityDecoder,
+    UntilCloseDecoder,
+)
+
+MALFORMED = [
+    b"x\r\n",
+    b"\r\n",
+    b" 5\r\n",
+    b"-5\r\n",
+    b"+5\r\n",
+    b"0x5\r\n",
+    b"5_0\r\n",
+    b"\xd9\xa5\r\n",
+    b"5 5\r\n",
+    b"5\nhello\r\n",
+    b"5,\r\n",
+    b"5;a\nb\r\n",
+    b"5;a\0\r\n",
+    b"1" * 16 + b"\r\n",
+    b"5\r\nhello!",
+    b"5\r\nhello\n",
+    b"5\r\nhello\rx",
+    b"0\r\nX\r\n",
+    b"0\r\nX : a\r\n",
+    b"0\r\n folded: a\r\n",
+    b"0\r\nX: a\nY: b\r\n",
+]
+
+extensions = st.sampled_from([b"", b" ", b";a", b";a=b", b' ; a="b;c"\t', b";\xff"])
+chunks = st.lists(st.tuples(st.binary(min_size=1, max_size=40), extensions), max_size=8)
+trailers = st.lists(st.sampled_from([b"X: a", b"Digest:sha256=ab", b"X-Y:"]), max_size=3)
+
+
+@st.composite
+def encoded(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A body, and the same as somebody may write it in the chunked coding."""
+    wire = body = b""
+    for data, extension in draw(chunks):
+        size = draw(st.sampled_from([b"%x", b"%X", b"%04x"])) % len(data)
+        wire += size + extension + b"\r\n" + data + b"\r\n"
+        body += data
+    wire += draw(st.sampled_from([b"0", b"000"])) + draw(extensions) + b"\r\n"
+    return body, wire + b"".join(line + b"\r\n" for line in draw(trailers)) + b"\r\n"
+
+
+def split(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """Cut some bytes at some places; those that are too far don't count."""
+    ends = [0, *sorted({place for place in places if 0 < place < len(data)}), len(data)]
+    return [data[start:end] for start, end in pairwise(ends)]
+
+
+def decode(decoder: Decoder, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
+    """All of a body, and what follows it."""
+    body = rest = b""
+    for piece in pieces:
+        if decoder.done:
+            rest += piece
+        else:
+            found, rest = decoder.feed(piece)
+            body += b"".join(found)
+    return body, rest
+
+
+class ChunkedTests(SynchronousTestCase):
+    @settings(deadline=None)
+    @given(encoded(), st.binary(max_size=20), st.sets(st.integers(1, 400), max_size=40))
+    def test_anySplit(self, coded: tuple[bytes, bytes], rest: bytes, places: set[int]) -> None:
+        body, wire = coded
+        decoder = ChunkedDecoder()
+        self.assertEqual(decode(decoder, split(wire + rest, places)), (body, rest))
+        self.assertTrue(decoder.done)
+
+    @settings(deadline=None)
+    @given(encoded())
+    def test_unfinished(self, coded: tuple[bytes, bytes]) -> None:
+        """Without its last byte, no body is whole."""
+        decoder = ChunkedDecoder()
+        self.assertEqual(decode(decoder, [coded[1][:-1]]), (coded[0], b""))
+        self.assertFalse(decoder.done)
+
+    def test_atOnce(self) -> None:
+        """What there is of a chunk is not held back until the rest is there."""
+        decoder = ChunkedDecoder()
+        self.assertEqual(decoder.feed(b"a\r\nhel"), ([b"hel"], b""))
+        self.assertEqual(decoder.feed(b"lo"), ([b"lo"], b""))
+
+    def test_malformed(self) -> None:
+        for wire in MALFORMED:
+            self.assertRaises(BodyFailed, ChunkedDecoder().feed, wire)
+            self.assertRaises(BodyFailed, decode, ChunkedDecoder(), split(wire, range(len(wire))))
+
+    @settings(deadline=None)
+    @given(st.binary())
+    def test_anything(self, wire: bytes) -> None:
+        with contextlib.suppress(BodyFailed):
+            decode(ChunkedDecoder(), [wire])
+
+    def test_longLines(self) -> None:
+        """Neither a line nor the trailers may be as long as somebody likes."""
+        for line in (b"5;" + b"a" * 4096, b"5;" + b"a" * 4096 + b"\r\n"):
+            self.assertRaises(BodyFailed, ChunkedDecoder().feed, line)
+        decoder = ChunkedDecoder()
+        decoder.feed(b"0\r\n")
+        line = b"X: " + b"a" * 1021 + b"\r\n"
+        decoder.feed(line * (MAX_HEAD // 1024))
+        self.assertRaises(BodyFailed, decoder.feed, line)
+
+
+class IdentityTests(SynchronousTestCase):
+    @settings(deadline=None)
+    @given(st.binary(min_size=1), st.binary(max_size=20), st.sets(st.integers(1, 100)))
+    def test_anySplit(self, body: bytes, rest: bytes, places: set[int]) -> None:
+        decoder = IdentityDecoder(len(body))
+        self.assertEqual(decode(decoder, split(body + rest, places)), (body, rest))
+        self.assertTrue(decoder.done)
+        self.assertEqual(decoder.length, len(body))
+
+    def test_unfinished(self) -> None:
+        decoder = IdentityDecoder(6)
+        self.assertEqual(decode(decoder, [b"hel", b"lo"]), (b"hello", b""))
+        self.assertFalse(decoder.done)
+
+
+class UntilCloseTests(SynchronousTestCase):
+    def test_neverDone(self) -> None:
+        decoder = UntilCloseDecoder()
+        self.assertEqual(decode(decoder, [b"0\r\n\r\n", b"more"]), (b"0\r\n\r\nmore", b""))
+        self.assertFalse(decoder.done)
+        self.assertIsNone(decoder.length)

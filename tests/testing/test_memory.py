@@ -1,0 +1,74 @@
+"""
+The agent in memory.
+"""
+
+from twisted.internet.error import ConnectionRefusedError, DNSLookupError
+from twisted.web.client import URI, HTTPConnectionPool, ProxyAgent, ResponseNeverReceived, readBody
+
+from tests.testing.support import MemoryCase
+
+
+class MemoryAgentTests(MemoryCase):
+    def test_origins(self) -> None:
+        """
+        Requests find their way by their origin.
+        """
+        for url in (self.hub.registryURL, self.hub.authURL, self.hub.searchURL, self.hub.cdnOrigin):
+            self.ask("GET", f"{url}/")
+        self.assertEqual(
+            [(seen.service, seen.target) for seen in self.hub.seen],
+            [("registry", b"/"), ("token", b"/token/"), ("search", b"/"), ("cdn", b"/")],
+        )
+
+    def test_elsewhere(self) -> None:
+        self.failureResultOf(self.agent.request(b"GET", b"https://elsewhere.test/"), DNSLookupError)
+
+    def test_dead(self) -> None:
+        self.successResultOf(self.hub.search.stopListening())
+        url = f"{self.hub.searchURL}/v1/search"
+        self.failureResultOf(self.agent.request(b"GET", url.encode()), ConnectionRefusedError)
+        self.successResultOf(self.hub.search.startListening())
+        self.assertEqual(self.ask("GET", url).status, 200)
+
+    def test_connections(self) -> None:
+        """
+        A connection for each request, or those of a pool.
+        """
+        url = f"{self.hub.searchURL}/v1/search"
+        self.ask("GET", url)
+        self.ask("GET", url)
+        self.assertEqual([seen.connection for seen in self.hub.seen], [1, 2])
+        self.agent = self.hub.agent(HTTPConnectionPool(self.clock))
+        self.ask("GET", url)
+        self.ask("GET", url)
+        self.assertEqual([seen.connection for seen in self.hub.seen], [1, 2, 3, 3])
+        self.assertEqual(self.hub.connections("search"), 3)
+
+    def test_endpoint(self) -> None:
+        """
+        Over an endpoint in memory a target arrives byte for byte.
+        """
+        agent = self.hub.agent()
+        endpoint = agent.endpointForURI(URI.fromBytes(self.hub.searchURL.encode()))
+        target = b"/v1//search?q=%2f&&x;#y?"
+        response = ProxyAgent(endpoint, self.clock).request(b"GET", target)
+        agent.flush()
+        self.successResultOf(response)
+        [seen] = self.hub.seen
+        self.assertEqual(seen.target, target)
+
+    def test_hang(self) -> None:
+        self.hub.search.hang()
+        pending = self.agent.request(b"GET", f"{self.hub.searchURL}/v1/search".encode())
+        self.assertNoResult(pending)
+        pending.cancel()
+        self.failureResultOf(pending, ResponseNeverReceived)
+
+    def test_cut(self) -> None:
+        self.hub.search.cut(10)
+        response = self.successResultOf(
+            self.agent.request(b"GET", f"{self.hub.searchURL}/v1/search".encode())
+        )
+        body = readBody(response)
+        self.agent.flush()
+        self.failureResultOf(body)

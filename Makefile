@@ -3,7 +3,7 @@
 PYTHON ?= python3
 
 .NOTPARALLEL:
-.PHONY: demo test run lint docs dist
+.PHONY: demo test run bench lint docs dist
 
 # An image pulled through the mirror, from a stand-in of the Hub; no network needed.
 demo: .venv/test.stamp
@@ -15,6 +15,10 @@ test: .venv/test.stamp
 # The mirror of the real Hub, on 127.0.0.1:5000.
 run: .venv/test.stamp
 	.venv/bin/twistd --nodaemon --pidfile= hubmirror
+
+# What the mirror costs beside nginx: BENCH='--quick' for a first look.
+bench: .venv/test.stamp
+	.venv/bin/python -m benchmarks $(BENCH)
 
 lint: .venv/lint.stamp
 	.venv/bin/ruff check

@@ -169,6 +169,61 @@ def _proxy(value: str) -> str:
     return value.rstrip("/")
 
 
+def _verify(value: str) -> str:
+    if value not in ("never", "fallback", "always"):
+        raise ValueError(f"{value!r} is none of never, fallback, always")
+    return value
+
+
+def _count(value: str | int) -> int:
+    try:
+        count = int(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no whole number") from None
+    if not 0 <= count <= 1000:
+        raise ValueError(f"{value} is out of range; write a number from 0 to 1000")
+    return count
+
+
+def _size(value: str | int) -> int:
+    match = re.match(r"([0-9]{1,18})([kMGT]?)i?B?\Z", str(value))
+    if match is None:
+        raise ValueError(f"{value!r} is no size; write bytes, or for example 64k, 10G")
+    size: int = int(match[1]) << 10 * " kMGT".index(match[2] or " ")
+    return size
+
+
+def _workers(value: str | int) -> int:
+    return 0 if value in ("auto", 0) else _most(value)
+
+
+def _most(value: str | int) -> int:
+    try:
+        most = int(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no whole number") from None
+    if most < 1:
+        raise ValueError(f"{value} is out of range; write 1 or more")
+    return most
+
+
+def _headSize(value: str | int) -> int:
+    size = _size(value)
+    if not 8 * 1024 <= size <= 1024 * 1024:
+        raise ValueError(f"{value} is out of range; write a size from 8k to 1M")
+    return size
+
+
+def _speed(value: str | float) -> float:
+    try:
+        speed = float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no number of bytes each second") from None
+    if not 0 <= speed < 1e9:
+        raise ValueError(f"{value} is out of range; write bytes each second, or 0 for no floor")
+    return speed
+
+
 def _seconds(value: str | float) -> float:
     try:
         seconds = float(value)
@@ -214,6 +269,9 @@ class MirrorConfig:
     ca_file: str | None = _one(
         str, None, "PEM bundle that upstream certificates are verified with; else the system's"
     )
+    workers: int = _one(
+        _workers, 1, "processes that share the work, or auto for one on each processor"
+    )
     resolver: tuple[str, int] | None = _one(
         _server, None, "ADDRESS[:PORT] of a DNS server for upstream names; else the system's"
     )
@@ -226,6 +284,17 @@ class MirrorConfig:
     trusted_proxy: tuple[Network, ...] = _many(
         _network, (), "address or network whose Forwarded and X-Forwarded-* fields count"
     )
+    verify: str = _one(
+        _verify, "fallback", "when to hash blobs while they pass: never, fallback or always"
+    )
+    resumes: int = _one(
+        _count,
+        5,
+        "times in a row, without a byte in between, that a broken body is asked for again",
+    )
+    min_speed: float = _one(
+        _speed, 1024.0, "bytes each second below which an upstream's body counts as stalled"
+    )
     connect_timeout: float = _one(
         _seconds, 5.0, "seconds for the name, the connection and TLS to an upstream"
     )
@@ -235,6 +304,21 @@ class MirrorConfig:
     stall_timeout: float = _one(
         _seconds, 15.0, "seconds without a byte after which an upstream's body counts as broken"
     )
+    client_timeout: float = _one(
+        _seconds, 300.0, "seconds that a client may take nothing of its answer"
+    )
+    head_timeout: float = _one(
+        _seconds, 30.0, "seconds that a client has to shake hands, and to send a request's head"
+    )
+    drain_timeout: float = _one(
+        _seconds, 30.0, "seconds that answers under way have to end when the mirror stops"
+    )
+    max_connections: int = _one(_most, 8192, "connections of clients in all")
+    max_connections_per_client: int = _one(
+        _most, 1024, "connections of one client address, or one /64 of IPv6"
+    )
+    max_head: int = _one(_headSize, "64k", "size of a request's head")
+    max_upload: int = _one(_size, "0", "size of one request's body; 0 for any")
     idle_timeout: float = _one(
         _seconds, 75.0, "seconds that a connection without a request is kept"
     )

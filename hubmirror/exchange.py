@@ -34,6 +34,8 @@ class Outcome(enum.Enum):
     """The answer broke in its middle, and the client's connection was aborted."""
     CLIENT_LEFT = "client left"
     """The client closed before the answer was whole."""
+    CLIENT_STALLED = "client stalled"
+    """The client took nothing for too long, and its connection was aborted."""
 
 
 @attrs.define(eq=False)
@@ -48,6 +50,7 @@ class Exchange:
     @ivar upstream: the name of the upstream that answered.
     @ivar failures: upstreams that did not, and why.
     @ivar redirects: how many were followed.
+    @ivar resumes: how often the answer broke and went on.
     @ivar headAfter: seconds from the start to the answer's head.
     @ivar sent: bytes of body sent to the client.
     @ivar received: bytes of body taken from the client.
@@ -65,6 +68,7 @@ class Exchange:
     upstream: str | None = None
     failures: list[tuple[str, str]] = attrs.Factory(list)
     redirects: int = 0
+    resumes: int = 0
     headAfter: float | None = None
     sent: int = 0
     received: int = 0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
@@ -18,21 +18,18 @@ from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from hubmirror.config import ConfigError, MirrorConfig
+from hubmirror.downstream.admission import Admission
 from hubmirror.downstream.relay import abortRequest
 from hubmirror.downstream.resources import Mirror, MirrorResource
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Exchange
 from hubmirror.operations.accesslog import logExchange
+from hubmirror.operations.banner import announce
 from hubmirror.transport.connecting import Connector, loadTrust
 from hubmirror.transport.pool import Pool
 from hubmirror.upstream.agents import OriginAgent
 from hubmirror.upstream.client import UpstreamClient
 from hubmirror.upstream.policy import addressPolicy
-
-DRAIN = 30.0
-"""
-Seconds that requests under way have to end when the mirror stops.
-"""
 
 
 class HubMirror:
@@ -43,6 +40,9 @@ class HubMirror:
     @ivar site: a site of the mirror's own, which streams pushes.
     @ivar service: listens on C{config.port}, and ends everything when it stops.  With an empty
         C{port} it does only the latter.
+    @ivar endpoints: what it listens on.
+    @ivar via: the mirror's name in C{Via}, unlike any other's, so that two mirrors that are each
+        other's fallback notice.
     """
 
     def __init__(
@@ -51,10 +51,15 @@ class HubMirror:
         config: MirrorConfig,
         agent: IAgent | None = None,
         listeners: tuple[Callable[[Exchange], None], ...] = (logExchange,),
+        *,
+        listening: Any = None,
+        via: str | None = None,
     ) -> None:
         """
         @param agent: sends one request to one origin; by default over the mirror's own pool.
         @param listeners: told of each exchange when it has ended.
+        @param listening: the reactor to listen with, when that is not the one to work with.
+        @param via: by default a name made up.
         @raise ConfigError: when a file that the configuration names can't be used, or an
             endpoint can't be made.
         """
@@ -62,18 +67,23 @@ class HubMirror:
         if agent is None:
             self._pool = Pool(reactor, _connector(reactor, config), config.idle_timeout)
             agent = OriginAgent(self._pool)
-        mirror = Mirror(
-            reactor,
-            config,
-            UpstreamClient(reactor, config, agent),
-            # Its own name in Via, so that two mirrors that are each other's fallback notice.
-            b"hubmirror-" + secrets.token_hex(4).encode("ascii"),
-            listeners,
-        )
+        self.via = via or f"hubmirror-{secrets.token_hex(4)}"
+        client = UpstreamClient(reactor, config, agent)
+        mirror = Mirror(reactor, config, client, self.via.encode("ascii"), listeners)
         self.resource: IResource = MirrorResource(mirror)
-        self.site = MirrorSite(self.resource, reactor, config.idle_timeout)
-        endpoints = [_endpoint(reactor, description) for description in config.port]
-        self.service = MirrorService(mirror, self.site, endpoints, self._pool)
+        self.site = MirrorSite(
+            self.resource,
+            reactor,
+            config.idle_timeout,
+            admission=Admission(reactor, config.max_connections, config.max_connections_per_client),
+            headTimeout=config.head_timeout,
+            maxHead=config.max_head,
+        )
+        self.site.onRefused = mirror.refused
+        self.endpoints = [_endpoint(listening or reactor, each) for each in config.port]
+        self.service = MirrorService(
+            mirror, self.site, self.endpoints, self._pool, announces=listening is None
+        )
 
 
 def makeSite(config: MirrorConfig, reactor: Any, agent: IAgent | None = None) -> MirrorSite:
@@ -114,7 +124,8 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 class MirrorService(Service):
     """
-    Listens for as long as it runs.  Stopping it lets what is under way end, for L{DRAIN} seconds.
+    Listens for as long as it runs.  Stopping it lets what is under way end, for C{drain_timeout}
+    seconds.
 
     @ivar ports: the ports that are listened on.
     """
@@ -127,7 +138,12 @@ class MirrorService(Service):
         site: MirrorSite,
         endpoints: Sequence[IStreamServerEndpoint],
         pool: Pool | None,
+        announces: bool,
     ) -> None:
+        """
+        @param announces: whether to log where it listens.
+        """
+        self._announces = announces
         self._mirror = mirror
         self._site = site
         self._endpoints = endpoints
@@ -149,6 +165,8 @@ class MirrorService(Service):
         """
         super().startService()
         self._listen()
+        if self._announces:
+            announce(self._mirror.config, self.ports)
 
     def _listen(self) -> None:
         for endpoint in self._endpoints[len(self.ports) :]:
@@ -171,15 +189,16 @@ class MirrorService(Service):
         for port in ports:
             await maybeDeferred(port.stopListening)
         self._mirror.closing = True
-        ended = gatherResults([self._mirror.whenIdle(), self._site.close()])
-        ended.addTimeout(DRAIN, self._mirror.reactor)
-        try:
-            await ended
-        except TimeoutError:
-            left = len(self._mirror.active)
-            self._log.warn("ending {left} requests that took too long", left=left)
-            for request in list(self._mirror.active):
-                abortRequest(request)
-            await self._site.abort()
+        deadline = self._mirror.reactor.callLater(self._mirror.config.drain_timeout, self._endAll)
+        await gatherResults([self._mirror.whenIdle(), self._site.close()])
+        if deadline.active():
+            deadline.cancel()
         if self._pool is not None:
             await self._pool.close()
+
+    def _endAll(self) -> None:
+        left = list(self._mirror.active)
+        self._log.warn("ending {left} requests that took too long", left=len(left))
+        for request in left:
+            abortRequest(request)
+        self._site.abort()

@@ -4,6 +4,8 @@ The plugin: the command line of C{twistd hubmirror}, and the service that it ask
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,10 @@ from twisted.internet.error import CannotListenError
 from twisted.python import usage
 
 from hubmirror.config import ConfigError, MirrorConfig, describeDefault, options
-from hubmirror.service import HubMirror
+from hubmirror.service import HubMirror, MirrorService
+from hubmirror.workers import AdoptingReactor, Lifeline, Supervisor, inheritance
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _optionMethod(field: attrs.Attribute[Any]) -> Callable[..., None]:
@@ -52,13 +57,15 @@ class Options(usage.Options):
     """
     The options of L{MirrorConfig}, on the command line.
 
-    @ivar mirror: what they ask for, once they are parsed.
+    @ivar config: what they mean, once they are parsed.
+    @ivar service: what they ask for: a mirror, or workers that are one.
     """
 
     synopsis = "[options]"
     longdesc = "A streaming mirror of Docker Hub. Without options: the Hub, on 127.0.0.1:5000."
 
-    mirror: HubMirror
+    config: MirrorConfig
+    service: MirrorService | Supervisor
 
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}
@@ -72,9 +79,42 @@ class Options(usage.Options):
         from twisted.internet import reactor
 
         try:
-            self.mirror = HubMirror(reactor, MirrorConfig(**self.given))
+            self.config = MirrorConfig(**self.given)
+            self.service = self._makeService(reactor)
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
+
+    def _makeService(self, reactor: Any) -> MirrorService | Supervisor:
+        config, inherited = self.config, inheritance()
+        if inherited is not None:
+            listening = AdoptingReactor(reactor, inherited.sockets)
+            reactor.callWhenRunning(reactor.addReader, Lifeline(reactor))
+            return HubMirror(reactor, config, listening=listening, via=inherited.via).service
+        mirror = HubMirror(reactor, config)
+        if config.workers == 1:
+            return mirror.service
+        count = config.workers or len(os.sched_getaffinity(0))
+        return Supervisor(
+            reactor, config, mirror.endpoints, count, self._workerArguments, via=mirror.via
+        )
+
+    def _workerArguments(self, number: int) -> list[str]:
+        """
+        The arguments of a worker's twistd: our own, with a log of its own where the log is a file.
+        """
+        arguments = ["--nodaemon", "--pidfile="]
+        twistd: Any = self.parent
+        if twistd and not (twistd["nodaemon"] and twistd["logfile"] in (None, "-")):
+            arguments.append(f"--logfile={twistd['logfile'] or 'twistd.log'}.worker-{number}")
+        arguments.append("hubmirror")
+        for name, value in self.given.items():
+            option = "--" + name.replace("_", "-")
+            if value is True:
+                arguments.append(option)
+            else:
+                values = value if isinstance(value, list) else [value]
+                arguments += [f"{option}={each}" for each in values]
+        return arguments
 
 
 for _field in options():
@@ -83,8 +123,31 @@ for _field in options():
 
 class CommandLineService(MultiService):
     """
-    Ends the process with one line, without a traceback, when a port can't be had.
+    The mirror as a process.  A port that can't be had ends it with one line, without a traceback;
+    SIGTERM or SIGINT drains it and ends it with status 0, a second one ends it at once.
     """
+
+    def startService(self) -> None:
+        """
+        Twisted's own handlers, which the reactor installs when it begins to run, would end the
+        process by the signal that they got.
+        """
+        from twisted.internet import reactor
+
+        super().startService()
+        reactor.callWhenRunning(self._handleSignals, reactor)
+
+    def _handleSignals(self, reactor: Any) -> None:
+        def stop(number: int, _frame: object) -> None:
+            for each in _SIGNALS:
+                signal.signal(each, end)
+            reactor.callFromThread(reactor.stop)
+
+        def end(number: int, _frame: object) -> None:
+            os._exit(128 + number)
+
+        for each in _SIGNALS:
+            signal.signal(each, stop)
 
     def privilegedStartService(self) -> None:
         try:
@@ -98,5 +161,5 @@ def makeService(options: Options) -> MultiService:
     The service of a command line.
     """
     service = CommandLineService()
-    options.mirror.service.setServiceParent(service)
+    options.service.setServiceParent(service)
     return service

@@ -40,11 +40,14 @@ ALLOWED = {
         "upstream",
         "upstream.policy",
     },
+    "workers": {"config", "operations"},
     "": {"config", "service"},
-    "tap": {"", "config", "operations", "service"},
+    "tap": {"", "config", "operations", "service", "workers"},
     "testing": {"protocol", "transport"},
-    "demo": {"", "config", "service", "testing"},
-    "__main__": {"", "demo", "operations", "tap", "testing"},
+    # Programs of their own, which nothing in a mirror knows.
+    "operations.doctor": {"operations", "protocol", "transport"},
+    "operations.demo": {"operations", "testing"},
+    "__main__": {"", "operations", "operations.demo", "operations.doctor"},
 }
 
 #: The rooms that only compute, and what gives anything else away. A name stands for all below it.

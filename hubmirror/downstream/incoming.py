@@ -36,12 +36,12 @@ class Incoming:
     base: bytes
 
 
-def peerAddress(request: Any) -> Address | None:
+def addressOf(peer: Any) -> Address | None:
     """
-    The address of whoever opened the connection; C{None} for what has none.
+    The address of whoever opened a connection; C{None} for what has none.
     """
     try:
-        return ip_address(request.getClientAddress().host.partition("%")[0])
+        return ip_address(peer.host.partition("%")[0])
     except (AttributeError, ValueError):
         return None
 
@@ -65,7 +65,7 @@ def readIncoming(request: Any, config: MirrorConfig, via: bytes) -> Incoming:
     headers = request.requestHeaders
     if hasPassed(headers, via):
         raise LoopDetected("this request has passed here before: the mirrors ask each other")
-    client = findClient(peerAddress(request), headers, config.trusted_proxy)
+    client = findClient(addressOf(request.getClientAddress()), headers, config.trusted_proxy)
     scheme = client.scheme or (b"https" if request.isSecure() else b"http")
     host = _host(request, client, scheme)
     base = (

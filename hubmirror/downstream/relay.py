@@ -31,7 +31,8 @@ def abortRequest(request: Any) -> None:
 @implementer(IPushProducer)
 class Relay(Protocol):
     """
-    @ivar done: fires with the outcome, once.
+    @ivar done: fires with the outcome, once.  To cancel it is to say that the client has left:
+        HTTP/2 stops no producer when a stream is reset.
     """
 
     def __init__(
@@ -39,48 +40,44 @@ class Relay(Protocol):
         request: Any,
         exchange: Exchange,
         reactor: IReactorTime,
-        stallTimeout: float,
+        clientTimeout: float,
         length: int | None,
     ) -> None:
         """
         @param request: whose head is set.
-        @param stallTimeout: seconds without a byte from an upstream that may send.
+        @param clientTimeout: seconds that a client may make us wait without taking a byte.
         @param length: of the body in bytes, where it is known.
         """
-        self.done: Deferred[Outcome] = Deferred()
+        self.done: Deferred[Outcome] = Deferred(lambda _: self.stopProducing())
         self._request = request
         self._exchange = exchange
         self._reactor = reactor
-        self._stallTimeout = stallTimeout
+        self._clientTimeout = clientTimeout
         self._length = length
         self._watch: IDelayedCall | None = None
-        self._alive = 0.0
-        self._paused = False
+        self._pausedAt: float | None = None
 
     def connectionMade(self) -> None:
-        self._alive = self._reactor.seconds()
-        self._watch = self._reactor.callLater(self._stallTimeout, self._check)
+        self._watch = self._reactor.callLater(self._clientTimeout, self._check)
         self._request.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
-        self._alive = self._reactor.seconds()
         self._exchange.sent += len(data)
         self._request.write(data)
 
     def _check(self) -> None:
         """
-        A stall is no byte for the whole time in which the client was ready for some: a slow
-        client must not look like a stalled upstream.
+        A client that takes nothing holds an upstream's connection.  One timer runs over all
+        pauses, of which a slow client makes thousands.
         """
         now = self._reactor.seconds()
-        if self._paused:
-            self._alive = now
-        left = self._alive + self._stallTimeout - now
+        since = now if self._pausedAt is None else self._pausedAt
+        left = since + self._clientTimeout - now
         if left > 0:
             self._watch = self._reactor.callLater(left, self._check)
         else:
             self._watch = None
-            self._stop(Outcome.BROKEN)
+            self._stop(Outcome.CLIENT_STALLED)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         whole = reason.check(ResponseDone, PotentialDataLoss) and (
@@ -91,13 +88,12 @@ class Relay(Protocol):
     # From the client's side
 
     def pauseProducing(self) -> None:
-        self._paused = True
+        self._pausedAt = self._reactor.seconds()
         transport: Any = self.transport
         transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        self._paused = False
-        self._alive = self._reactor.seconds()
+        self._pausedAt = None
         transport: Any = self.transport
         transport.resumeProducing()
 

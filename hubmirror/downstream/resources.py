@@ -13,9 +13,8 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -25,25 +24,28 @@ from hubmirror.downstream.answer import writeError, writeHead, writeOwn
 from hubmirror.downstream.incoming import (
     READING,
     Incoming,
+    addressOf,
     checkServed,
     methodsAllowed,
-    peerAddress,
     readIncoming,
     refusedMethod,
 )
-from hubmirror.downstream.relay import Relay
+from hubmirror.downstream.relay import Relay, abortRequest
 from hubmirror.downstream.upload import RequestBody, bodyOf
 from hubmirror.exchange import Exchange, Outcome
 from hubmirror.protocol.cors import CORS_FIELDS, preflightFields
 from hubmirror.protocol.errors import (
     BadRequest,
+    ContentTooLarge,
     MirrorError,
     RequestRefused,
     ShuttingDown,
+    UpstreamFailed,
 )
 from hubmirror.protocol.fields import forUpstream
 from hubmirror.protocol.target import Kind, readTarget, searchTarget
-from hubmirror.upstream.agents import discard
+from hubmirror.protocol.url import splitURL
+from hubmirror.upstream.bodies import discard
 from hubmirror.upstream.client import UpstreamClient
 from hubmirror.upstream.policy import Service
 
@@ -70,6 +72,16 @@ class Mirror:
 
     def cors(self) -> tuple[tuple[bytes, bytes], ...]:
         return () if self.config.no_cors else CORS_FIELDS
+
+    def refused(self, peer: IAddress, error: RequestRefused) -> None:
+        """
+        Record what came and could not be read as a request.
+        """
+        now = self.reactor.seconds()
+        exchange = Exchange(b"-", b"-", addressOf(peer), now, self.listeners)
+        exchange.status = error.status
+        exchange.failures.append(("request", error.message))
+        exchange.end(Outcome.REFUSED, now)
 
     def done(self, request: Any) -> None:
         """
@@ -106,9 +118,10 @@ class MirrorResource(Resource):
         self._search = SearchResource(mirror)
 
     def getChild(self, path: bytes, request: Any) -> Resource:
+        uri = request.uri
         try:
-            kind = readTarget(request.uri).kind
-        except BadRequest:
+            kind = readTarget(uri if uri.startswith(b"/") else splitURL(uri)[1]).kind
+        except (BadRequest, ValueError):
             return self._registry
         if kind is Kind.TOKEN:
             return self._token
@@ -151,7 +164,7 @@ class _ProxyResource(Resource):
         exchange = Exchange(
             request.method,
             request.uri,
-            peerAddress(request),
+            addressOf(request.getClientAddress()),
             mirror.reactor.seconds(),
             mirror.listeners,
         )
@@ -159,16 +172,14 @@ class _ProxyResource(Resource):
         serving = Deferred.fromCoroutine(self._serve(request, exchange))
         request.notifyFinish().addErrback(lambda _: serving.cancel())
 
-        def ended(outcome: Outcome | Failure) -> None:
-            if isinstance(outcome, Failure):
-                outcome = Outcome.CLIENT_LEFT
+        def ended(outcome: Outcome) -> None:
             if isinstance(content, RequestBody):
                 exchange.received = content.received
             exchange.end(outcome, mirror.reactor.seconds())
             mirror.done(request)
 
         content = request.content
-        serving.addBoth(ended)
+        serving.addCallback(ended)
         return NOT_DONE_YET
 
     async def _serve(self, request: Any, exchange: Exchange) -> Outcome:
@@ -179,6 +190,7 @@ class _ProxyResource(Resource):
             if self._answerHere(request, exchange, incoming):
                 return Outcome.COMPLETE
             response = await self._ask(request, exchange, incoming)
+            return await self._relay(request, exchange, incoming, response)
         except CancelledError:
             return Outcome.CLIENT_LEFT
         except MirrorError as error:
@@ -186,9 +198,11 @@ class _ProxyResource(Resource):
             return Outcome.REFUSED if isinstance(error, RequestRefused) else Outcome.FAILED
         except Exception:
             self._log.failure("a defect of the mirror")
+            if request.startedWriting:
+                abortRequest(request)
+                return Outcome.BROKEN
             self._refuse(request, exchange, MirrorError("the mirror itself failed"))
             return Outcome.FAILED
-        return await self._relay(request, exchange, incoming, response)
 
     def _answerHere(self, request: Any, exchange: Exchange, incoming: Incoming) -> bool:
         """
@@ -211,6 +225,11 @@ class _ProxyResource(Resource):
         if request.method not in self.methods():
             raise refusedMethod(request.method, self.methods())
         checkServed(incoming.target, mirror.config)
+        body = request.content
+        if isinstance(body, RequestBody):
+            body.limit = mirror.config.max_upload or None
+            if body.isTooLarge:
+                raise _tooLarge(body)
         return False
 
     async def _ask(self, request: Any, exchange: Exchange, incoming: Incoming) -> IResponse:
@@ -222,9 +241,23 @@ class _ProxyResource(Resource):
             mirror.via,
             request.clientproto.rpartition(b"/")[2],
         )
-        return await mirror.client.ask(
-            exchange, self.service, self.upstreamTarget(incoming), headers, bodyOf(request)
-        )
+        if self.service is Service.SEARCH:
+            # Credentials are for the registry and its token service.
+            headers.removeHeader(b"Authorization")
+        content = request.content
+        try:
+            return await mirror.client.ask(
+                exchange,
+                self.service,
+                incoming.target,
+                self.upstreamTarget(incoming),
+                headers,
+                bodyOf(request),
+            )
+        except UpstreamFailed:
+            if isinstance(content, RequestBody) and content.isTooLarge:
+                raise _tooLarge(content) from None
+            raise
 
     async def _relay(
         self, request: Any, exchange: Exchange, incoming: Incoming, response: IResponse
@@ -246,7 +279,7 @@ class _ProxyResource(Resource):
             return Outcome.COMPLETE
         # The head goes out before the body's first byte: a stalled body must not hide it.
         request.write(b"")
-        relay = Relay(request, exchange, mirror.reactor, mirror.config.stall_timeout, length)
+        relay = Relay(request, exchange, mirror.reactor, mirror.config.client_timeout, length)
         response.deliverBody(relay)
         return await relay.done
 
@@ -257,6 +290,10 @@ class _ProxyResource(Resource):
     def _answered(self, exchange: Exchange, status: int) -> None:
         exchange.status = status
         exchange.headAfter = self._mirror.reactor.seconds() - exchange.started
+
+
+def _tooLarge(body: RequestBody) -> ContentTooLarge:
+    return ContentTooLarge(f"a body may have {body.limit} bytes here")
 
 
 class RegistryResource(_ProxyResource):

@@ -4,20 +4,33 @@ The site that the mirror listens with: requests handed on with their head, HTTP/
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    IReactorTime,
+    ISSLTransport,
+)
+from twisted.internet.protocol import Protocol
+from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, parse_qs
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
+from zope.interface import implementer
 
+from hubmirror.downstream.admission import Admission, clientOf
 from hubmirror.downstream.upload import RequestBody, collect
 from hubmirror.protocol.errors import BodyFailed, RequestRefused
+from hubmirror.protocol.heads import MAX_HEAD
 from hubmirror.transport.http1server import HTTP1Channel
+from hubmirror.transport.http2server import HTTP2Channel
 
 
 class MirrorRequest(Request):
@@ -66,27 +79,104 @@ class MirrorRequest(Request):
         collect(self.content, file).addCallback(collected).addErrback(failed)  # type: ignore[arg-type]
 
 
+@implementer(IHandshakeListener)
+class _Negotiation(Protocol, TimeoutMixin):
+    """
+    A connection that becomes a channel: HTTP/2 where TLS has agreed on it (ALPN), else HTTP/1.1.
+    """
+
+    site: Any = None
+    _channel: Any = None
+    _client: str | None = None
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        client = clientOf(transport.getPeer())
+        if not self.site.admission.enter(client):
+            self.abortConnection()
+            return
+        self._client = client
+        if ISSLTransport.providedBy(self.transport):
+            self.setTimeout(self.site.headTimeout)
+            self.site.opened(self)
+        else:
+            self._become(HTTP1Channel())
+
+    def handshakeCompleted(self) -> None:
+        self.setTimeout(None)
+        transport: Any = self.transport
+        self._become(HTTP2Channel() if transport.negotiatedProtocol == b"h2" else HTTP1Channel())
+        self.site.closed(self)
+
+    def _become(self, channel: HTTP1Channel | HTTP2Channel) -> None:
+        self._channel = self.site.adopt(channel)
+        channel.makeConnection(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._channel is not None:
+            self._channel.dataReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        if self._client is None:
+            return
+        self.site.admission.leave(self._client)
+        if self._channel is not None:
+            self._channel.connectionLost(reason)
+        else:
+            self.setTimeout(None)
+            self.site.closed(self)
+
+    def abortConnection(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    closeWhenIdle = timeoutConnection = abortConnection
+
+
 class MirrorSite(Site):
     """
     A C{Site} with the mirror's own channels.
 
     @ivar closing: every answer from now on ends its connection.
+    @ivar admission: counts the connections.
+    @ivar headTimeout: seconds to shake hands, and to send a head once it has begun.
+    @ivar maxHead: bytes that a request's head may have.
+    @ivar onRefused: told of what came and was no request, and from where.
     """
 
     noisy = False
 
-    def __init__(self, resource: IResource, reactor: IReactorTime, idleTimeout: float) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        idleTimeout: float,
+        *,
+        admission: Admission | None = None,
+        headTimeout: float = 30.0,
+        maxHead: int = MAX_HEAD,
+    ) -> None:
         """
         @param idleTimeout: seconds that a connection is kept without a request.
+        @param admission: by default one that refuses nobody.
         """
         super().__init__(resource, requestFactory=MirrorRequest, reactor=reactor)
         self.timeOut = idleTimeout
+        self.admission = admission or Admission(reactor, sys.maxsize, sys.maxsize)
+        self.headTimeout = headTimeout
+        self.maxHead = maxHead
+        self.onRefused: Callable[[IAddress, RequestRefused], None] | None = None
         self.closing = False
         self._channels: set[Any] = set()
         self._waiting: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        channel: Any = HTTP1Channel()
+        return self.adopt(_Negotiation())
+
+    def adopt(self, channel: Any) -> Any:
+        """
+        Give a channel what it needs of its site.
+        """
         channel.site = channel.factory = self
         channel.requestFactory = MirrorRequest
         channel.callLater = self.reactor.callLater
@@ -94,7 +184,7 @@ class MirrorSite(Site):
         return channel
 
     def acceptableProtocols(self) -> list[bytes]:
-        return [b"http/1.1"]
+        return [b"h2", b"http/1.1"]
 
     def log(self, request: object) -> None:
         """
@@ -131,6 +221,7 @@ class MirrorSite(Site):
         @return: fires when none is left.
         """
         self.closing = True
+        self.admission.close()
         for channel in list(self._channels):
             channel.closeWhenIdle()
         return self._whenClosed()
@@ -157,6 +248,8 @@ class MirrorSite(Site):
         """
         Something came that was no request.
         """
+        if self.onRefused is not None:
+            self.onRefused(channel.getPeer(), error)
 
     @staticmethod
     def reason(status: int) -> bytes:

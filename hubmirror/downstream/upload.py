@@ -24,7 +24,10 @@ class RequestBody:
 
     @ivar length: in bytes, or C{UNKNOWN_LENGTH}.
     @ivar received: bytes that have arrived.
+    @ivar limit: bytes that it may have; C{None} for any number.
     """
+
+    limit: int | None = None
 
     def __init__(self, channel: Any, length: int | None) -> None:
         """
@@ -36,6 +39,7 @@ class RequestBody:
         self._early: list[bytes] = []
         self._complete = False
         self._closed = False
+        self._paused = False
         self._consumer: IConsumer | None = None
         self._finished: Deferred[None] | None = None
 
@@ -43,11 +47,21 @@ class RequestBody:
 
     def dataReceived(self, data: bytes) -> None:
         self.received += len(data)
-        if self._consumer is not None:
+        if self.isTooLarge:
+            self.close()
+        elif self._consumer is not None:
             self._consumer.write(data)
         elif not self._closed:
             self._early.append(data)
             self._channel.pauseBody()
+
+    @property
+    def isTooLarge(self) -> bool:
+        """
+        Whether it has, or has announced, more bytes than it may.
+        """
+        announced = 0 if self.length is UNKNOWN_LENGTH else self.length
+        return self.limit is not None and max(announced, self.received) > self.limit
 
     def complete(self) -> None:
         """
@@ -83,7 +97,7 @@ class RequestBody:
             consumer.write(piece)
         if self._complete:
             self._finish()
-        else:
+        elif not self._paused:
             self._channel.resumeBody()
         return finished
 
@@ -100,10 +114,12 @@ class RequestBody:
         return finished
 
     def pauseProducing(self) -> None:
+        self._paused = True
         if not self._complete and not self._closed:
             self._channel.pauseBody()
 
     def resumeProducing(self) -> None:
+        self._paused = False
         if not self._complete and not self._closed:
             self._channel.resumeBody()
 

@@ -19,8 +19,11 @@ _log = Logger()
 def shownTarget(target: bytes) -> str:
     """
     A request target as a log may show it: of its query only the values that are known to be
-    harmless (an upload's state is signed, and who knows what a client writes).
+    harmless (an upload's state is signed, and who knows what a client writes), and of an absolute
+    one no user information.
     """
+    if not target.startswith(b"/") and b"@" in target:
+        target = b"...@" + target.rpartition(b"@")[2]
     path, mark, query = target.partition(b"?")
     pairs = []
     for pair in query.split(b"&"):
@@ -36,7 +39,7 @@ def logExchange(exchange: Exchange) -> None:
     """
     wrong = exchange.failures or exchange.outcome in (Outcome.FAILED, Outcome.BROKEN)
     (_log.warn if wrong else _log.info)(
-        "{client} {method} {shown} {status} {sent}B {millis}ms{via} {ended}{failed}",
+        "{client} {method} {shown} {status} {sent}B {millis}ms{via} {ended}{resumed}{failed}",
         client="-" if exchange.client is None else str(exchange.client),
         method=exchange.method.decode("ascii", "backslashreplace"),
         shown=shownTarget(exchange.target),
@@ -45,6 +48,7 @@ def logExchange(exchange: Exchange) -> None:
         millis=round(1000 * (exchange.seconds or 0)),
         via="" if exchange.upstream is None else f" from {exchange.upstream}",
         ended="-" if exchange.outcome is None else exchange.outcome.value,
+        resumed=f", resumed {exchange.resumes} times" if exchange.resumes else "",
         failed="".join(f"; {name}: {reason}" for name, reason in exchange.failures),
         exchange=exchange,
     )

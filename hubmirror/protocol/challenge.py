@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import re
 
+from hubmirror.protocol.heads import unquoted
+
 _CHARACTER = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TOKEN = _CHARACTER + rb"+"
 _PART = re.compile(
@@ -16,6 +18,20 @@ _PART = re.compile(
     rb"|(?P<scheme>" + _TOKEN + rb")(?=[ \t,]|\Z))",
     re.DOTALL,
 )
+
+
+def bearerParameters(value: bytes) -> dict[bytes, bytes]:
+    """
+    The parameters of a C{Bearer} challenge, their names in lower case; empty when there is none.
+    """
+    parameters: dict[bytes, bytes] = {}
+    scheme = b""
+    for part in _PART.finditer(value):
+        if part["scheme"] is not None:
+            scheme = part["scheme"].lower()
+        elif scheme == b"bearer":
+            parameters.setdefault(part["name"].lower(), unquoted(part["value"]))
+    return parameters
 
 
 def withRealm(value: bytes, realm: bytes) -> bytes:

@@ -74,6 +74,14 @@ class NotAllowed(RequestRefused):
     status, code = 405, "UNSUPPORTED"
 
 
+class ContentTooLarge(RequestRefused):
+    """
+    Has a body over the limit.
+    """
+
+    status, code = 413, "SIZE_INVALID"
+
+
 class TargetTooLong(RequestRefused):
     """
     Has a first line over the limit.
@@ -186,6 +194,12 @@ class BodyFailed(UpstreamFailed):
     """
     The answer's body broke, ended early or stalled.  By then the head is with the client,
     so this never becomes an answer: the connection is aborted.
+    """
+
+
+class OtherEntity(UpstreamFailed):
+    """
+    What an upstream has now is not what an answer began with.
     """
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from twisted.web.http_headers import Headers
 
+from hubmirror.protocol.heads import unquoted
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -90,11 +92,10 @@ def _fromForwarded(headers: Headers) -> tuple[list[bytes], bytes | None, bytes |
     seen: dict[bytes, bytes] = {}
     for line in headers.getRawHeaders(b"Forwarded") or ():
         for name, value in _PAIR.findall(line):
-            value = re.sub(rb"\\(.)", rb"\1", value.strip(b'"'))
             if name.lower() == b"for":
-                hops.append(value)
+                hops.append(unquoted(value))
             else:
-                seen.setdefault(name.lower(), value)
+                seen.setdefault(name.lower(), unquoted(value))
     return hops, seen.get(b"proto"), seen.get(b"host")
 
 

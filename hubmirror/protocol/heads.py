@@ -58,19 +58,20 @@ class ResponseHead(NamedTuple):
     headers: Headers
 
 
-def findHeadEnd(data: bytes | bytearray) -> int:
+def findHeadEnd(data: bytes | bytearray, most: int = MAX_HEAD) -> int:
     """
     Where the empty line that ends a head begins, or -1 when more is to come.
 
+    @param most: bytes that a head may have.
     @raise TargetTooLong: when the first line alone is over L{MAX_START_LINE}.
-    @raise FieldsTooLarge: when the head is over L{MAX_HEAD}.
+    @raise FieldsTooLarge: when the head is over C{most}.
     """
-    end = data.find(b"\r\n\r\n", 0, MAX_HEAD + 4)
+    end = data.find(b"\r\n\r\n", 0, most + 4)
     if end < 0 or end > MAX_START_LINE:
         if data.find(b"\r\n", 0, MAX_START_LINE + 2) < 0 and len(data) >= MAX_START_LINE + 2:
             raise TargetTooLong(f"the first line is longer than {MAX_START_LINE} bytes")
-        if end < 0 and len(data) >= MAX_HEAD + 4:
-            raise FieldsTooLarge(f"the head is larger than {MAX_HEAD} bytes")
+        if end < 0 and len(data) >= most + 4:
+            raise FieldsTooLarge(f"the head is larger than {most} bytes")
     return end
 
 
@@ -139,6 +140,15 @@ def listMembers(headers: Headers, name: bytes) -> list[bytes]:
     """
     joined = b",".join(headers.getRawHeaders(name) or ())
     return [member for part in joined.split(b",") if (member := part.strip(b" \t").lower())]
+
+
+def unquoted(value: bytes) -> bytes:
+    """
+    What a quoted string (RFC 9110 5.6.4) contains; a token is itself.
+    """
+    if not value.startswith(b'"'):
+        return value
+    return re.sub(rb"\\(.)", rb"\1", value[1:-1], flags=re.DOTALL)
 
 
 def contentLength(headers: Headers) -> int | None:

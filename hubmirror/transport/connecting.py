@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from OpenSSL import SSL
+from OpenSSL import crypto
 from twisted.internet import error, ssl
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -49,7 +49,7 @@ def loadTrust(caFile: str | None) -> Any:
     blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", pem, re.DOTALL)
     try:
         certificates = [ssl.Certificate.loadPEM(block) for block in blocks]
-    except SSL.Error:
+    except crypto.Error:
         certificates = []
     if not certificates:
         raise ValueError(f"{caFile} contains no PEM certificates")
@@ -96,7 +96,10 @@ class Connector:
         @param released: see L{UpstreamConnection}.
         @raise ConnectFailed: in the time set.
         """
-        endpoint, addresses = self._endpointOf(origin)
+        try:
+            endpoint, addresses = self._endpointOf(origin)
+        except ValueError:
+            raise ConnectFailed("its name can't be that of a host") from None
         factory = Factory.forProtocol(
             lambda: UpstreamConnection(self._reactor, origin.scheme == b"https", released)
         )
@@ -108,6 +111,9 @@ class Connector:
             connection: UpstreamConnection = await opening
         except (ConnectFailed, CancelledError):
             raise
+        except error.ConnectingCancelledError:
+            # What endpoints call it.
+            raise CancelledError from None
         except error.DNSLookupError:
             refused = addresses.refused
             if refused is not None:

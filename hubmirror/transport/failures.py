@@ -17,6 +17,7 @@ _TEXTS: tuple[tuple[type[BaseException], str], ...] = (
     (error.TimeoutError, "could not connect in time"),
     (error.NoRouteError, "no route to it"),
     (error.DNSLookupError, "the name does not resolve"),
+    (ValueError, "its name can't be that of a host"),
     (error.ConnectionClosed, "the connection closed while it was set up"),
 )
 

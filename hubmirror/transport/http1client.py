@@ -50,10 +50,10 @@ from hubmirror.protocol.heads import (
 )
 from hubmirror.transport.failures import describeFailure
 
-WRITE_RESPONSE_TIMEOUT = 300.0
+RESPONSE_TIMEOUT = 300.0
 """
-Seconds that an upstream has to answer a request that has a body, from the body's end: a registry
-may copy and hash a layer of many gigabytes before it says 201.
+Seconds that an upstream has to answer, from the end of the request, when nobody asks for less: a
+registry may copy and hash a layer of many gigabytes before it says 201.
 """
 
 _METHODS_WITH_BODY = (b"POST", b"PUT", b"PATCH")
@@ -232,6 +232,7 @@ class UpstreamConnection(Protocol):
         """
         Close at once; whatever is under way fails.
         """
+        self._keepAlive = False
         if self._open:
             transport: Any = self.transport
             transport.abortConnection()
@@ -287,7 +288,9 @@ class UpstreamConnection(Protocol):
         transport: Any = self.transport
         transport.write(b"".join(head))
         waiter = self._waiter
-        if body is not None:
+        if body is None:
+            self._awaitHead()
+        else:
             self._sendBody(body, length)
         return waiter
 
@@ -299,13 +302,16 @@ class UpstreamConnection(Protocol):
             self._sending = None
             writer.finish()
             if self._waiter is not None:
-                self._timer = self._reactor.callLater(WRITE_RESPONSE_TIMEOUT, self._timedOut)
+                self._awaitHead()
 
         def failed(reason: Failure) -> None:
             self._sending = None
             self.abort()
 
         body.startProducing(writer).addCallback(sent).addErrback(failed)
+
+    def _awaitHead(self) -> None:
+        self._timer = self._reactor.callLater(RESPONSE_TIMEOUT, self._timedOut)
 
     def _timedOut(self) -> None:
         self._timer = None
@@ -386,6 +392,8 @@ class UpstreamConnection(Protocol):
         assert decoder is not None
         try:
             pieces, rest = decoder.feed(data)
+            if rest:
+                raise BodyFailed("the body is longer than announced")
         except BodyFailed as error:
             self._end(Failure(error))
             self.abort()

@@ -51,12 +51,14 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         self._buffer = b""
         self._request: Any = None
         self._body: Decoder | None = None
-        self._producer: IPushProducer | None = None
+        self._producer: Any = None
+        self._pulls = False
         self._persistent = True
         self._keepAliveOf10 = False
         self._continue = False
         self._full = False
         self._reading = True
+        self._headBegun = False
         self._advancing = False
         self._closing = False
 
@@ -65,7 +67,9 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
-        self.setTimeout(self.timeOut)
+        # setTimeout changes timeOut.
+        self._idleTimeout = self.timeOut
+        self.setTimeout(self._idleTimeout)
         self.site.opened(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
@@ -85,8 +89,9 @@ class HTTP1Channel(Protocol, TimeoutMixin):
     # Reading
 
     def dataReceived(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
-        self._advance()
+        if not self._closing:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._advance()
 
     def _advance(self) -> None:
         """
@@ -124,12 +129,14 @@ class HTTP1Channel(Protocol, TimeoutMixin):
             self.abortConnection()
             return False
         try:
-            end = findHeadEnd(self._buffer)
+            end = findHeadEnd(self._buffer, self.site.maxHead)
             if end < 0:
+                self._awaitRestOfHead()
                 return False
             head = parseRequestHead(self._buffer[:end])
             body = requestBody(head)
         except RequestRefused as error:
+            self.site.refused(self, error)
             self._refuse(error)
             return False
         self._buffer = self._buffer[end + 4 :]
@@ -140,6 +147,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         expected = listMembers(head.headers, b"Expect")
         self._continue = body is not None and isVersion11 and b"100-continue" in expected
         self._body = body
+        self._headBegun = False
         self.setTimeout(None)
         request = self._request = self.requestFactory(self)
         request.requestHeaders = head.headers
@@ -149,7 +157,19 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         )
         return True
 
+    def _awaitRestOfHead(self) -> None:
+        """
+        A head that has begun has less time than one that may never come, and bytes that trickle
+        in don't give it more.
+        """
+        self._read(True)
+        if not self._headBegun:
+            self._headBegun = True
+            self.setTimeout(self.site.headTimeout)
+
     def _readBody(self, body: Decoder) -> None:
+        # A client that sends its body unasked is not waiting for 100 Continue.
+        self._continue = False
         data, self._buffer = self._buffer, b""
         try:
             pieces, self._buffer = body.feed(data)
@@ -159,6 +179,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         request = self._request
         if body.done:
             self._body = None
+            self._read(True)
         if request is not None:
             for piece in pieces:
                 request.handleContentChunk(piece)
@@ -180,7 +201,6 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         """
         Answer what never became a request, and close: where the next one begins is unknown.
         """
-        self.site.refused(self, error)
         body = error.body()
         transport: Any = self.transport
         transport.write(
@@ -221,12 +241,14 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def pauseProducing(self) -> None:
         self._full = True
-        if self._producer is not None:
+        if self._producer is not None and not self._pulls:
             self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
         self._full = False
-        if self._producer is not None:
+        if self._pulls:
+            self._pull()
+        elif self._producer is not None:
             self._producer.resumeProducing()
         self._advance()
 
@@ -249,13 +271,19 @@ class HTTP1Channel(Protocol, TimeoutMixin):
     def isSecure(self) -> bool:
         return ISSLTransport.providedBy(self.transport)
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        self._producer = producer
-        if self._full:
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._producer, self._pulls = producer, not streaming
+        if self._pulls:
+            self._pull()
+        elif self._full:
             producer.pauseProducing()
 
+    def _pull(self) -> None:
+        while self._pulls and not self._full:
+            self._producer.resumeProducing()
+
     def unregisterProducer(self) -> None:
-        self._producer = None
+        self._producer, self._pulls = None, False
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         if (
@@ -306,7 +334,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         if not self._persistent:
             self.loseConnection()
             return
-        self.setTimeout(self.timeOut)
+        self.setTimeout(self._idleTimeout)
         self._read(True)
         self._advance()
 
@@ -327,7 +355,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
             transport: Any = self.transport
             transport.unregisterProducer()
             transport.loseConnection()
-            self.setTimeout(self.timeOut)
+            self.setTimeout(self._idleTimeout)
 
     def abortConnection(self) -> None:
         """

@@ -61,7 +61,7 @@ class Pool:
             try:
                 return await kept.send(method, target, origin.authority, headers, body)
             except StaleConnection:
-                if body is not None or method not in _REPEATABLE:
+                if self._closing or body is not None or method not in _REPEATABLE:
                     raise
         connection = await self._connector.connect(
             origin, lambda connection: self._keep(origin, connection)

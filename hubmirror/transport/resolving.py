@@ -21,9 +21,7 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
 )
 from twisted.names import dns
-from twisted.names.cache import CacheResolver
 from twisted.names.client import Resolver
-from twisted.names.resolve import ResolverChain
 from twisted.python.components import proxyForInterface
 from zope.interface import implementer
 
@@ -44,16 +42,14 @@ class _Resolution:
 @implementer(IHostnameResolver)
 class ServerResolver:
     """
-    Asks one DNS server, and keeps what it says for as long as it says.
+    Asks one DNS server.
     """
 
     def __init__(self, reactor: Any, address: str, port: int) -> None:
         """
         @param address: the server's IP address.
         """
-        asking = Resolver(servers=[(address, port)], timeout=(1, 2), reactor=reactor)
-        self._chain = ResolverChain([CacheResolver(reactor=reactor), asking])
-        self._cache, self._asking = self._chain.resolvers
+        self._resolver = Resolver(servers=[(address, port)], timeout=(1, 2), reactor=reactor)
 
     def resolveHostName(
         self,
@@ -84,10 +80,8 @@ class ServerResolver:
             for succeeded, answer in results:
                 for record in answer[0] if succeeded else ():
                     if record.type == dns.AAAA:
-                        host = record.payload._address
-                        resolutionReceiver.addressResolved(
-                            IPv6Address("TCP", _text(host), portNumber)
-                        )
+                        host = str(ip_address(record.payload.address))
+                        resolutionReceiver.addressResolved(IPv6Address("TCP", host, portNumber))
                     elif record.type == dns.A:
                         resolutionReceiver.addressResolved(
                             IPv4Address("TCP", record.payload.dottedQuad(), portNumber)
@@ -95,15 +89,11 @@ class ServerResolver:
             resolutionReceiver.resolutionComplete()
 
         lookups: list[Deferred[Any]] = [
-            self._chain.lookupIPV6Address(hostName),
-            self._chain.lookupAddress(hostName),
+            self._resolver.lookupIPV6Address(hostName),
+            self._resolver.lookupAddress(hostName),
         ]
         DeferredList(lookups, consumeErrors=True).addCallback(found)
         return resolution
-
-
-def _text(packed: bytes) -> str:
-    return str(ip_address(packed))
 
 
 class _CheckedReceiver(proxyForInterface(IResolutionReceiver)):  # type: ignore[misc]
@@ -121,7 +111,7 @@ class CheckedResolver:
     """
     Leaves out the addresses that may not be connected to.
 
-    @ivar refused: the last address that was left out.
+    @ivar refused: an address that was left out when a name was last looked up.
     """
 
     def __init__(self, original: IHostnameResolver, permits: Callable[[Address], bool]) -> None:
@@ -135,6 +125,7 @@ class CheckedResolver:
         """
         @see: L{IHostnameResolver.resolveHostName}
         """
+        self.refused = None
 
         def check(address: Address) -> bool:
             permitted = self._permits(address)

@@ -1,41 +1,29 @@
 """
-C{IAgent}s around each other, one concern each: verbatim, failover, redirects, origin.
+C{IAgent}s around each other, one concern each: verbatim, unbroken, failover, redirects, origin.
 
-The two in the middle are made for each exchange, since they write into its record.  A target
-travels through all of them as the client wrote it.
+All but the last are made for each exchange, since they write into its record.  A target travels
+through them as the client wrote it.  Those that decide between upstreams have rooms of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Protocol
 from twisted.python.components import proxyForInterface
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from hubmirror.exchange import Exchange
-from hubmirror.protocol.errors import (
-    CodingRefused,
-    HeadTimedOut,
-    MirrorError,
-    RedirectRefused,
-    UpstreamFailed,
-    UpstreamsFailed,
-)
+from hubmirror.protocol.errors import CodingRefused, RedirectRefused
 from hubmirror.protocol.heads import listMembers
 from hubmirror.protocol.url import splitURL
 from hubmirror.transport.pool import Pool
 from hubmirror.upstream import policy
-from hubmirror.upstream.policy import Service, Upstream
-
-_DRAINED = 64 * 1024
+from hubmirror.upstream.bodies import discard
 
 
 class _NoCookies(IndexableCookieJar):
@@ -119,119 +107,14 @@ async def ask(
 
 
 @implementer(IAgent)
-class FailoverAgent:
-    """
-    Asks the upstreams of one service in order, until one serves.
-    """
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        agent: IAgent,
-        upstreams: Sequence[Upstream],
-        service: Service,
-        exchange: Exchange,
-        *,
-        failoverOn: frozenset[int],
-        timeout: float,
-    ) -> None:
-        """
-        @param agent: takes absolute URIs.
-        @param failoverOn: statuses that move a request on.
-        @param timeout: seconds until a response head, all upstreams together.
-        """
-        self._reactor = reactor
-        self._agent = agent
-        self._upstreams = upstreams
-        self._service = service
-        self._exchange = exchange
-        self._failoverOn = failoverOn
-        self._timeout = timeout
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        """
-        @param uri: the request target: what follows each upstream's base.
-        @return: fails with L{UpstreamsFailed} when no upstream gives an answer.
-        """
-        return Deferred.fromCoroutine(
-            self._request(method, uri, headers or Headers(), bodyProducer)
-        )
-
-    async def _request(
-        self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
-    ) -> IResponse:
-        repeatable = policy.mayRepeat(method, body is not None)
-        upstreams = self._upstreams if repeatable else self._upstreams[:1]
-        # A push takes as long as its body; a token, however it is asked for, must not.
-        limited = repeatable or self._service is Service.TOKEN
-        deadline = self._reactor.seconds() + self._timeout
-        attempts: list[tuple[str, MirrorError]] = []
-        first: IResponse | None = None
-        try:
-            for position, upstream in enumerate(upstreams):
-                asking = self._agent.request(
-                    method, upstream.bases[self._service] + target, headers, body
-                )
-                if limited:
-                    left = deadline - self._reactor.seconds()
-                    asking.addTimeout(
-                        max(0.0, policy.share(left, len(upstreams) - position)),
-                        self._reactor,
-                        _noHead,
-                    )
-                try:
-                    response = await asking
-                except UpstreamFailed as error:
-                    self._failed(attempts, upstream, error)
-                    continue
-                status = response.code
-                if (
-                    (status not in self._failoverOn or not repeatable)
-                    if position == 0
-                    else policy.fallbackServes(status)
-                    or (
-                        policy.fallbackChallenges(status, headers)
-                        and not (first and policy.limitsPulls(first.code, first.headers))
-                    )
-                ):
-                    self._exchange.upstream = upstream.name
-                    return response
-                self._failed(attempts, upstream, UpstreamFailed(f"answered {status}"))
-                if position == 0:
-                    first = response
-                else:
-                    discard(response)
-            if first is None:
-                raise UpstreamsFailed(attempts)
-            response, first = first, None
-            self._exchange.upstream = upstreams[0].name
-            return response
-        finally:
-            if first is not None:
-                discard(first)
-
-    def _failed(
-        self, attempts: list[tuple[str, MirrorError]], upstream: Upstream, error: MirrorError
-    ) -> None:
-        attempts.append((upstream.name, error))
-        self._exchange.failures.append((upstream.name, error.message))
-
-
-def _noHead(_: object, timeout: float) -> None:
-    raise HeadTimedOut(f"no response head within {timeout:g} s")
-
-
-@implementer(IAgent)
 class RedirectAgent:
     """
     Follows what a GET or HEAD is redirected to, so that the client never leaves the mirror.
+
+    @ivar asked: the URL that the last answer came from, and the fields that were sent there.
     """
+
+    asked: tuple[bytes, Headers]
 
     def __init__(self, agent: IAgent, exchange: Exchange) -> None:
         self._agent = agent
@@ -271,6 +154,7 @@ class RedirectAgent:
         if followed and splitURL(uri)[0] != splitURL(first)[0]:
             # Nobody else may ask for the credentials that are meant for the registry.
             response.headers.removeHeader(b"WWW-Authenticate")
+        self.asked = uri, headers
         return response
 
 
@@ -312,21 +196,3 @@ def _identity(response: IResponse) -> IResponse:
         discard(response)
         raise CodingRefused("the answer has a content coding that nobody asked for")
     return response
-
-
-class _Drain(Protocol):
-    def __init__(self) -> None:
-        self._left = _DRAINED
-
-    def dataReceived(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
-            transport: Any = self.transport
-            transport.stopProducing()
-
-
-def discard(response: IResponse) -> None:
-    """
-    Read a short body that nobody wants, so that its connection can be kept; end a long one.
-    """
-    response.deliverBody(_Drain())

@@ -12,9 +12,15 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 
 from hubmirror.config import MirrorConfig
 from hubmirror.exchange import Exchange
+from hubmirror.protocol.target import Target
 from hubmirror.protocol.url import splitURL
-from hubmirror.upstream.agents import FailoverAgent, RedirectAgent, ask
+from hubmirror.upstream.agents import RedirectAgent, ask
+from hubmirror.upstream.failover import FailoverAgent
+from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, upstreamsOf
+from hubmirror.upstream.quota import Quotas
+from hubmirror.upstream.resuming import UnbrokenAgent
+from hubmirror.upstream.unbroken import Patience
 
 
 class UpstreamClient:
@@ -30,11 +36,15 @@ class UpstreamClient:
         self._config = config
         self._agent = agent
         self._upstreams = upstreamsOf(config)
+        self._health = Health(reactor)
+        self._quotas = Quotas(reactor)
+        self._patience = Patience(config.resumes, config.stall_timeout, config.min_speed)
 
     async def ask(
         self,
         exchange: Exchange,
         service: Service,
+        asked: Target,
         target: bytes,
         headers: Headers,
         body: IBodyProducer | None,
@@ -42,19 +52,38 @@ class UpstreamClient:
         """
         Send a request to the first upstream that serves it.
 
+        @param asked: what the client asked for.
         @param target: what follows the service's URL, byte for byte.
-        @raise UpstreamFailed: when none gives an answer.
+        @return: an answer whose body goes on where it breaks.
+        @raise UpstreamFailed: when no upstream gives one.
         """
-        agent = FailoverAgent(
+        config = self._config
+        redirects = RedirectAgent(self._agent, exchange)
+        failover = FailoverAgent(
             self._reactor,
-            RedirectAgent(self._agent, exchange),
+            redirects,
             self._upstreams,
             service,
             exchange,
-            failoverOn=self._config.failover_on,
-            timeout=self._config.response_timeout,
+            health=self._health,
+            quotas=self._quotas,
+            failoverOn=config.failover_on,
+            timeout=config.response_timeout,
         )
-        return await ask(self._reactor, agent, exchange.method, target, headers, body)
+        unbroken = UnbrokenAgent(
+            self._reactor,
+            failover,
+            redirects,
+            self._upstreams,
+            service,
+            asked,
+            exchange,
+            health=self._health,
+            patience=self._patience,
+            verify=config.verify,
+            timeout=config.response_timeout,
+        )
+        return await ask(self._reactor, unbroken, exchange.method, target, headers, body)
 
     def pathOf(self, name: str | None) -> bytes:
         """

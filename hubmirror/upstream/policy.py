@@ -55,11 +55,16 @@ def upstreamsOf(config: MirrorConfig) -> tuple[Upstream, ...]:
     mirrors = [(base, base + "/token", base) for base in config.fallback]
     return tuple(
         Upstream(
-            splitURL(urls[0].encode("ascii"))[0].authority.decode("ascii"),
+            _nameOf(urls[0].encode("ascii")),
             {service: url.encode("ascii") for service, url in zip(Service, urls, strict=True)},
         )
         for urls in (hub, *mirrors)
     )
+
+
+def _nameOf(base: bytes) -> str:
+    origin, path = splitURL(base)
+    return (origin.authority + path.rstrip(b"/")).decode("ascii")
 
 
 def mayRepeat(method: bytes, hasBody: bool) -> bool:

@@ -104,7 +104,7 @@ class ChainTests(SynchronousTestCase):
                 b"https",
                 b"a.example:5000",
             ),
-            ([b'for="a\\"b;c,d";host=x'], [b'a"b;c,d'], None, b"x"),
+            ([b'for="a\\"b;c,d";host="x\\""'], [b'a"b;c,d'], None, b'x"'),
         ):
             found = client(Forwarded=lines)
             self.assertEqual(found.chain, (*hops, b"10.0.0.1"), lines)
@@ -134,4 +134,4 @@ class ChainTests(SynchronousTestCase):
 
     def test_endless(self) -> None:
         """A long name is read once, not once from each of its bytes."""
-        self.assertEqual(client(Forwarded=b"a" * 60_000).chain, (b"10.0.0.1",))
+        self.assertEqual(client(Forwarded=b"a" * 1_000_000).chain, (b"10.0.0.1",))

@@ -220,7 +220,7 @@ class RequestTests(SynchronousTestCase):
 
     def test_blanks(self) -> None:
         """White space within a value is passed once, not once from each of its bytes."""
-        value = b"a" + b" " * 60_000 + b"b"
+        value = b"a" + b" " * 1_000_000 + b"b"
         headers = parseRequestHead(LINE + b"\r\nX: " + value).headers
         self.assertEqual(headers.getRawHeaders(b"X"), [value])
 
@@ -287,6 +287,11 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(findHeadEnd(longest + b"\r\n\r\n"), MAX_START_LINE)
         for rest in (b"a\r", b"a\r\n", b"a\r\n\r\n", b"a" * MAX_HEAD):
             self.assertRaises(TargetTooLong, findHeadEnd, longest + rest)
+
+    def test_smallerHead(self) -> None:
+        head = b"GET / HTTP/1.1\r\n".ljust(8192, b"a")
+        self.assertEqual(findHeadEnd(head + b"\r\n\r\n", 8192), 8192)
+        self.assertRaises(FieldsTooLarge, findHeadEnd, head + b"a\r\n\r\n", 8192)
 
     def test_largeHead(self) -> None:
         largest = b"GET / HTTP/1.1\r\n".ljust(MAX_HEAD, b"a")

@@ -1,0 +1,36 @@
+"""
+Big blobs, through a redirect to the CDN.
+"""
+
+from __future__ import annotations
+
+from benchmarks.clients import getBlobs
+from benchmarks.scale import Scale
+from benchmarks.servers import Proxy
+from benchmarks.usage import MIB
+from benchmarks.world import World
+
+
+def blobs(proxy: Proxy, world: World, scale: Scale, http: str, atOnce: int) -> dict[str, float]:
+    """
+    Get the blob, once or several times at once.
+
+    @param http: C{1.1}, with a connection each, or C{2}, with a stream each.
+    """
+    blob = world.contents.blob
+    usage = proxy.usage
+    usage.resetPeak()
+    before = usage.cpu()
+    # They all begin at once.
+    each = getBlobs(proxy.place, [blob] * atOnce, http, atOnce).each
+    cpu = usage.cpu() - before
+    mebibytes = atOnce * blob.size / MIB
+    title = f"{'blob' if atOnce == 1 else f'{atOnce} blobs at once'}, HTTP/{http}"
+    figures = {
+        f"{title}: MiB/s": mebibytes / max(each),
+        f"{title}: CPU s/GiB": cpu / mebibytes * 1024,
+        f"{title}: peak RSS, MiB": usage.peak(),
+    }
+    if atOnce > 1:
+        figures[f"{title}: slowest by fastest, %"] = 100 * min(each) / max(each)
+    return figures

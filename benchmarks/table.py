@@ -1,0 +1,46 @@
+"""
+The figures, as one table in reStructuredText.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+
+class Table:
+    """
+    Medians over the rounds, a row for each figure and a column for each proxy. The first proxy is
+    compared with each of the others.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[str, list[float]]] = {}
+
+    def add(self, proxy: str, figures: Mapping[str, float]) -> None:
+        """Take in what one round measured."""
+        for row, value in figures.items():
+            self._rows.setdefault(row, {}).setdefault(proxy, []).append(value)
+
+    def __str__(self) -> str:
+        proxies = list(next(iter(self._rows.values())))
+        first, *others = proxies
+        lines = [["", *proxies, *(f"/ {other}" for other in others)]]
+        for row, found in self._rows.items():
+            medians = {proxy: statistics.median(values) for proxy, values in found.items()}
+            ratios = [_ratio(medians[first], medians[other]) for other in others]
+            lines.append([row, *(_number(medians[proxy]) for proxy in proxies), *ratios])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        rule = "  ".join("=" * width for width in widths)
+        text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+        # An empty first cell would make its row go on with the one before.
+        text[0] = "\\" + text[0][1:]
+        return "\n".join([rule, text[0], rule, *text[1:], rule])
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(value: float, other: float) -> str:
+    return f"{value / other:.2f}" if other else "-"

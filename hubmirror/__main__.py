@@ -1,0 +1,79 @@
+"""
+C{python -m hubmirror}: what is of use beside C{twistd hubmirror}.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from hubmirror import __version__
+from hubmirror.operations import demo, doctor
+from hubmirror.operations.clientconfig import CLIENTS, Unusable, describe, readURL
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a command.
+
+    @param arguments: by default those of the process.
+    @return: the status to exit with.
+    @raise SystemExit: what argparse and C{task.react} end with.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        options.run(options)
+    except Unusable as error:
+        print(f"hubmirror {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m hubmirror",
+        description="A streaming mirror of Docker Hub. The mirror itself: twistd -n hubmirror",
+    )
+    parser.add_argument("--version", action="version", version=f"hubmirror {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command")
+
+    command = commands.add_parser(
+        "demo", help="see it work, with a Hub that is made here; no network needed"
+    )
+    command.set_defaults(run=demo.run)
+
+    command = commands.add_parser(
+        "doctor",
+        help="check a mirror, or the way to the Hub",
+        description="Checks a mirror as its clients would use it; without a URL, the Hub as a"
+        " mirror would. Takes one or two of the pulls that the Hub grants.",
+    )
+    command.add_argument("url", nargs="?", metavar="URL", help="of the mirror")
+    command.add_argument("--ca-file", metavar="FILE", help="PEM bundle to verify certificates with")
+    command.add_argument("--repository", default="library/alpine", help="default: %(default)s")
+    command.add_argument("--tag", default="latest", help="default: %(default)s")
+    command.set_defaults(run=doctor.run)
+
+    command = commands.add_parser(
+        "client-config",
+        help="the settings with which a client uses a mirror",
+        description=f"Prints the settings with which a client uses a mirror. The clients:"
+        f" {', '.join(CLIENTS)}.",
+    )
+    command.add_argument("url", metavar="URL", help="of the mirror, such as https://mirror.example")
+    command.add_argument("client", metavar="CLIENT", help="which client")
+    command.set_defaults(run=_clientConfig)
+    return parser
+
+
+def _clientConfig(options: Namespace) -> None:
+    print(describe(options.client, readURL(options.url)), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

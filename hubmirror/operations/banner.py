@@ -1,0 +1,84 @@
+"""
+What a mirror says when it begins to listen.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from hubmirror.config import MirrorConfig
+from hubmirror.operations.clientconfig import Unusable, readURL, settingsFor
+from hubmirror.protocol.url import Origin, splitURL
+
+_SCHEMES = {"tcp": b"http", "tcp6": b"http", "ssl": b"https"}
+
+_log = Logger()
+
+
+def announce(
+    config: MirrorConfig, ports: Sequence[IListeningPort], terminal: bool | None = None
+) -> None:
+    """
+    Log where a mirror listens and what it mirrors, and for somebody who sits before it also the
+    settings by which clients use it.
+
+    @param ports: what listens, in the order of C{config.port}.
+    @param terminal: whether somebody does sit there; by default, whether the standard output is a
+        terminal.  C{sys.stdout} would not tell: twistd puts its log in that place.
+    """
+    if not ports:
+        return
+    origins = [_originOf(*pair) for pair in zip(config.port, ports, strict=False)]
+    for description, origin in zip(config.port, origins, strict=False):
+        _log.info("listening on {place}", place=origin or description)
+    upstreams = [
+        splitURL(url.encode("ascii"))[0] for url in (config.registry_url, *config.fallback)
+    ]
+    _log.info("mirroring {upstreams}", upstreams=", and when that fails ".join(map(str, upstreams)))
+    if terminal is None:
+        terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
+    url = config.public_url or (origins[0] and _reachable(origins[0]))
+    if terminal and url:
+        _log.info("{settings}", settings=_settings(url))
+
+
+def _originOf(description: str, port: IListeningPort) -> Origin | None:
+    """
+    Where a port is reached; C{None} when its kind of endpoint does not tell how.
+    """
+    scheme = _SCHEMES.get(description.partition(":")[0])
+    address = port.getHost()
+    if scheme is None or not isinstance(address, IPv4Address | IPv6Address):
+        return None
+    return Origin(scheme, address.host.encode("ascii"), address.port)
+
+
+def _reachable(origin: Origin) -> str:
+    """
+    A URL for clients on other machines, where they may use the port.
+    """
+    if ip_address(origin.host.decode("ascii")).is_unspecified:
+        origin = origin._replace(host=socket.gethostname().encode("ascii"))
+    return str(origin)
+
+
+def _settings(url: str) -> str:
+    try:
+        mirror = readURL(url)
+    except Unusable as error:
+        return f"no settings for clients: {error}"
+    docker, hosts = settingsFor("docker", mirror)
+    containerd, _config = settingsFor("containerd", mirror)
+    return (
+        f"settings for dockerd, in {docker.path}\n{docker.text}"
+        f"for containerd, in {containerd.path}, and for dockerd from 29 on, in {hosts.path}\n"
+        f"{containerd.text}"
+        f"for others: python -m hubmirror client-config {mirror} CLIENT"
+    )

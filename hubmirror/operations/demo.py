@@ -1,0 +1,271 @@
+"""
+C{python -m hubmirror demo}: the mirror at work, in front of a Hub that is made here.
+
+The Hub is L{hubmirror.testing}'s, in this process.  Two mirrors run under twistd, in processes of
+their own: one in front of the Hub, the other, with another origin of the same Hub behind it, as
+its fallback.  A third party, the client, pulls through the first; what it was told and what the
+Hub was asked is what is shown.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.internet.task import react
+
+from hubmirror.operations.pulling import Pulled, PullFailed, RegistryClient, pull
+from hubmirror.operations.twistd import NotRunning, Twistd
+from hubmirror.testing import EmbeddedHub, Seen
+
+LIMIT = 50.0
+"""
+Seconds that all of it may take.
+"""
+
+_REPOSITORY, _TAG = "library/hello", "latest"
+_PLATFORM = ("linux", "arm64")
+_LAYERS = (64 * 1024, 4 * 1024 * 1024, 32 * 1024 * 1024)
+
+
+class DemoFailed(Exception):
+    """
+    What was to be shown did not happen.
+    """
+
+
+@attrs.frozen
+class Stage:
+    """
+    What the acts play on.
+
+    @ivar url: of the mirror that the client pulls through.
+    @ivar say: takes each line for the user.
+    """
+
+    reactor: Any
+    hub: EmbeddedHub
+    client: RegistryClient
+    url: str
+    say: Callable[[str], None]
+
+    async def pull(self) -> Sight:
+        """
+        Pull the image through the mirror, and see what the Hub was asked for it.
+
+        @raise PullFailed: when a client could not have pulled it.
+        @raise DemoFailed: when the client's token went on to the CDN.
+        """
+        before, requests = len(self.hub.seen), self.client.requests
+        started = self.reactor.seconds()
+        pulled = await pull(self.client, self.url, _REPOSITORY, _TAG, _PLATFORM)
+        seconds = self.reactor.seconds() - started
+        sight = Sight(
+            pulled, self.client.requests - requests, seconds, tuple(self.hub.seen[before:])
+        )
+        if sight.withCredentials("cdn"):
+            raise DemoFailed("a credential went to the CDN")
+        return sight
+
+
+@attrs.frozen
+class Sight:
+    """
+    One pull, seen from both ends.
+
+    @ivar requests: how many the client sent.
+    @ivar seen: what the Hub was asked meanwhile.
+    """
+
+    pulled: Pulled
+    requests: int
+    seconds: float
+    seen: tuple[Seen, ...]
+
+    def asked(self, service: str) -> list[Seen]:
+        """
+        What one service of the Hub was asked.
+        """
+        return [seen for seen in self.seen if seen.service == service]
+
+    def withCredentials(self, service: str) -> int:
+        """
+        How many of these bore a credential.
+        """
+        return sum(
+            seen.headers.hasHeader("Authorization") or seen.headers.hasHeader("Cookie")
+            for seen in self.asked(service)
+        )
+
+    def traffic(self, service: str) -> str:
+        """
+        The requests to a service, in words.
+        """
+        asked = self.asked(service)
+        connections = len({seen.connection for seen in asked})
+        return (
+            f"{_count(len(asked), 'request')} over {_count(connections, 'connection')},"
+            f" {self.withCredentials(service)} of them with a credential"
+        )
+
+
+async def throughTheMirror(stage: Stage) -> None:
+    """
+    A pull, while all is well.
+    """
+    sight = await stage.pull()
+    _tellPull(stage, sight)
+    stage.say(f"  registry   {sight.traffic('registry')}")
+    stage.say(f"  CDN        {sight.traffic('cdn')}")
+    if not sight.asked("cdn") or sight.asked("mirror"):
+        raise DemoFailed("the blobs came another way than from the CDN")
+    stage.say("  answered   by the Hub; the mirror followed its redirects to the CDN")
+
+
+async def throughTheFallback(stage: Stage) -> None:
+    """
+    The same pull, while the Hub refuses all that the client asks for.
+    """
+    registry = stage.hub.registry
+    registry.fail(429, when=lambda seen: seen.headers.hasHeader("Authorization"))
+    try:
+        sight = await stage.pull()
+    finally:
+        registry.restore()
+    _tellPull(stage, sight)
+    refused = sight.withCredentials("registry")
+    served = len(sight.asked("mirror"))
+    stage.say(f"  registry   answered 429, too many requests, {_count(refused, 'time')}")
+    stage.say(f"  CDN        {_count(len(sight.asked('cdn')), 'request')}")
+    if not refused or served < sight.pulled.blobs:
+        raise DemoFailed("it was not the fallback that served")
+    stage.say(f"  answered   by the fallback, {_count(served, 'time')}; the client noticed nothing")
+
+
+ACTS: tuple[tuple[str, Callable[[Stage], Awaitable[None]]], ...] = (
+    ("A pull through the mirror", throughTheMirror),
+    ("The same, while the Hub says 429 (too many requests)", throughTheFallback),
+)
+"""
+What is shown, in this order.
+"""
+
+
+def _tellPull(stage: Stage, sight: Sight) -> None:
+    pulled = sight.pulled
+    stage.say(
+        f"  pulled     {_count(pulled.blobs, 'blob')}, {pulled.size / 2**20:.1f} MiB, in"
+        f" {sight.seconds:.2f} s; every digest is right"
+    )
+    stage.say(f"  client     {_count(sight.requests, 'request')}, all of them to the mirror")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+async def perform(reactor: Any, say: Callable[[str], None]) -> None:
+    """
+    Set the stage, play the acts, clear the stage, however they went.
+
+    @raise DemoFailed: when something was not as it should be, L{PullFailed} and L{NotRunning}
+        likewise.
+    """
+    hub = EmbeddedHub(reactor)
+    images = {
+        f"linux/{architecture}": hub.addImage(
+            _REPOSITORY, architecture, sizes=_LAYERS, platform=f"linux/{architecture}"
+        )
+        for architecture in ("amd64", "arm64")
+    }
+    hub.addIndex(_REPOSITORY, _TAG, images)
+    trust = trustRootFromCertificates([Certificate.loadPEM(hub.caPEM)])
+    client = RegistryClient(reactor, trust)
+    mirrors: list[Twistd] = []
+    with tempfile.TemporaryDirectory(prefix="hubmirror-demo-") as folder:
+        Path(folder, "server.pem").write_bytes(hub.serverPEM(["127.0.0.1"]))
+        try:
+            await hub.start()
+            say(f"An embedded Hub, with {_REPOSITORY}:{_TAG} for {' and '.join(images)}")
+            say(f"  registry   {hub.registryURL}")
+            say(f"  CDN        {hub.cdnOrigin}")
+
+            async def start(name: str, *options: str) -> str:
+                common = ("--port", "ssl:0:interface=127.0.0.1", "--ca-file", hub.caFile)
+                mirror = Twistd(reactor, folder, [*common, *options])
+                mirrors.append(mirror)
+                url = await mirror.listening
+                say(f"  {name}   {url}, process {mirror.pid}")
+                return url
+
+            say("Two mirrors, both twistd hubmirror")
+            fallback = await start(
+                "fallback",
+                *("--registry-url", hub.mirrorURL),
+                *("--auth-url", f"{hub.mirrorURL}/token"),
+                *("--search-url", hub.mirrorURL),
+            )
+            url = await start(
+                "mirror  ",
+                *("--registry-url", hub.registryURL),
+                *("--auth-url", hub.authURL),
+                *("--search-url", hub.searchURL),
+                *("--allow-redirects-to", hub.cdnOrigin),
+                *("--fallback", fallback),
+            )
+            stage = Stage(reactor, hub, client, url, say)
+            for number, (title, act) in enumerate(ACTS, 1):
+                say(f"\n{number}. {title}")
+                await act(stage)
+        finally:
+            await client.close()
+            for mirror in mirrors:
+                await mirror.stop()
+            await hub.stop()
+
+
+def run(arguments: Namespace) -> NoReturn:
+    """
+    The command.
+
+    @raise SystemExit: at the end, with 0 when all was shown, else 1.
+    """
+    react(_main)
+
+
+async def _main(reactor: Any) -> None:
+    started = reactor.seconds()
+    interrupted = False
+    performing = Deferred.fromCoroutine(perform(reactor, print))
+    performing.addTimeout(LIMIT, reactor, _late)
+
+    def interrupt() -> Deferred[None]:
+        nonlocal interrupted
+        interrupted = True
+        performing.cancel()
+        # The reactor waits for this, so that what was started is ended.
+        return performing
+
+    reactor.addSystemEventTrigger("before", "shutdown", interrupt)
+    try:
+        await performing
+    except Exception as error:
+        print(f"\nThe demo failed: {'interrupted' if interrupted else _reason(error)}")
+        raise SystemExit(1) from None
+    print(f"\nAll as it should be, in {reactor.seconds() - started:.1f} s.")
+
+
+def _late(_: object, limit: float) -> None:
+    raise DemoFailed(f"it took more than {limit:g} s")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, (DemoFailed, PullFailed, NotRunning)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,317 @@
+"""
+A pull as a container engine does it: challenge, token, index, manifest, blobs.
+
+Asked here is through treq over Twisted's own Agent, and not by the mirror's rooms: what they get
+wrong together would look right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import attrs
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    ResponseDone,
+)
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from hubmirror.protocol.url import Origin, resolve, splitURL
+
+ACCEPTED = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+"""
+The media types of manifests and indexes that a client takes.
+"""
+
+MAX_REDIRECTS = 10
+_SMALL = 4 * 1024 * 1024
+_PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"')
+
+
+class PullFailed(Exception):
+    """
+    An answer that no client could go on with.  The text is one line.
+    """
+
+
+@attrs.frozen
+class Challenge:
+    """
+    Where to get a token (RFC 6750 3, and the distribution project's "Token Authentication").
+
+    @ivar realm: URL of the token service.
+    @ivar service: what the registry calls itself.
+    """
+
+    realm: str
+    service: str
+
+
+@attrs.frozen
+class Pulled:
+    """
+    What a pull brought.
+
+    @ivar digest: of the manifest.
+    @ivar blobs: how many.
+    @ivar size: of all blobs together, in bytes.
+    """
+
+    digest: str
+    blobs: int
+    size: int
+
+
+class RegistryClient:
+    """
+    Asks one registry, or one mirror.
+
+    @ivar requests: how many were sent.
+    """
+
+    def __init__(self, reactor: Any, trust: Any) -> None:
+        """
+        @param trust: what certificates are verified with.
+        """
+        self.requests = 0
+        self._reactor = reactor
+        self._pool = HTTPConnectionPool(reactor)
+        self._treq = HTTPClient(
+            Agent(reactor, BrowserLikePolicyForHTTPS(trust), connectTimeout=5, pool=self._pool)
+        )
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        token: str | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> IResponse:
+        """
+        One request; a redirect is not followed.
+
+        @return: the answer, whose body has to be read.
+        """
+        headers = Headers({name: [value] for name, value in (fields or {}).items()})
+        if token is not None:
+            headers.setRawHeaders("Authorization", [f"Bearer {token}"])
+        self.requests += 1
+        response: IResponse = await self._treq.request(
+            method,
+            url,
+            headers=headers,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._reactor,
+        )
+        return response
+
+    async def askFollowing(
+        self, url: str, token: str | None, fields: Mapping[str, str] | None = None
+    ) -> tuple[IResponse, list[Origin]]:
+        """
+        GET, as many redirects further as it takes; the token stays with the first origin.
+
+        @return: the answer, and the origins that were asked for it.
+        @raise PullFailed: when it takes too many.
+        """
+        origins = [splitURL(url.encode("ascii"))[0]]
+        while True:
+            ownToken = token if origins[-1] == origins[0] else None
+            response = await self.ask("GET", url, ownToken, fields)
+            location = response.headers.getRawHeaders("Location")
+            if not 300 <= response.code < 400 or location is None:
+                return response, origins
+            await read(response)
+            if len(origins) > MAX_REDIRECTS:
+                raise PullFailed(f"more than {MAX_REDIRECTS} redirects, one after another")
+            try:
+                target = resolve(url.encode("ascii"), location[0].encode("latin-1"))
+            except ValueError as error:
+                raise PullFailed(f"a redirect to what is {error}") from None
+            origins.append(splitURL(target)[0])
+            url = target.decode("ascii")
+
+    async def token(self, challenge: Challenge, repository: str) -> str:
+        """
+        Get an anonymous token to pull with.
+
+        @raise PullFailed: when there is none in the answer.
+        """
+        query = {"service": challenge.service, "scope": f"repository:{repository}:pull"}
+        mark = "&" if "?" in challenge.realm else "?"
+        response = await self.ask("GET", f"{challenge.realm}{mark}{urlencode(query)}")
+        body = await read(response)
+        expect(response, 200)
+        answer = readJSON(body)
+        token = answer.get("token") or answer.get("access_token")
+        if not isinstance(token, str):
+            raise PullFailed("there is no token in the answer")
+        return token
+
+    async def close(self) -> None:
+        """
+        Close what connections there are.
+        """
+        await self._pool.closeCachedConnections()
+
+
+async def pull(
+    client: RegistryClient, url: str, repository: str, tag: str, platform: tuple[str, str]
+) -> Pulled:
+    """
+    Pull an image.
+
+    @param url: the registry's, or the mirror's: what comes before C{/v2/}.
+    @param platform: operating system and architecture.
+    @raise PullFailed: when it can't be pulled, or a digest is wrong.
+    """
+    response = await client.ask("GET", f"{url}/v2/")
+    await read(response)
+    expect(response, 401)
+    token = await client.token(readChallenge(response), repository)
+
+    async def fetch(kind: str, reference: str) -> bytes:
+        response = await client.ask(
+            "GET",
+            f"{url}/v2/{repository}/{kind}/{reference}",
+            token,
+            {"Accept": ", ".join(ACCEPTED)} if kind == "manifests" else {},
+        )
+        body = await read(response, limit=None)
+        expect(response, 200)
+        if reference != tag:
+            checkDigest(body, reference)
+        return body
+
+    digest = choose(readJSON(await fetch("manifests", tag)), platform)
+    manifest = readJSON(await fetch("manifests", digest))
+    digests = [blob["digest"] for blob in (manifest["config"], *manifest["layers"])]
+    sizes = [len(await fetch("blobs", each)) for each in digests]
+    return Pulled(digest, len(sizes), sum(sizes))
+
+
+def choose(index: Mapping[str, Any], platform: tuple[str, str]) -> str:
+    """
+    The digest of an index's manifest for a platform.
+
+    @raise PullFailed: when it has none.
+    """
+    for entry in index.get("manifests", ()):
+        system = entry.get("platform", {})
+        if (system.get("os"), system.get("architecture")) == platform:
+            return str(entry["digest"])
+    raise PullFailed(f"the index has no manifest for {'/'.join(platform)}")
+
+
+def readChallenge(response: IResponse) -> Challenge:
+    """
+    The C{Bearer} challenge of a 401.
+
+    @raise PullFailed: when there is none that a client could answer.
+    """
+    for value in response.headers.getRawHeaders("WWW-Authenticate", []):
+        scheme, _, rest = value.partition(" ")
+        parameters = dict(_PARAMETER.findall(rest))
+        if scheme.lower() == "bearer" and "realm" in parameters:
+            return Challenge(parameters["realm"], parameters.get("service", ""))
+    raise PullFailed("a 401 without a Bearer challenge that names a realm")
+
+
+def expect(response: IResponse, status: int) -> None:
+    """
+    @raise PullFailed: when an answer has another status.
+    """
+    if response.code != status:
+        raise PullFailed(f"answered {response.code}, not {status}")
+
+
+def readJSON(body: bytes) -> dict[str, Any]:
+    """
+    A JSON object.
+
+    @raise PullFailed: when it is none.
+    """
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise PullFailed("the answer is not a JSON object")
+    return value
+
+
+def digestOf(body: bytes) -> str:
+    """
+    The digest of some bytes.
+    """
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def checkDigest(body: bytes, digest: str) -> None:
+    """
+    @raise PullFailed: when bytes are not those that a digest names.
+    """
+    if digestOf(body) != digest:
+        raise PullFailed(f"{len(body)} bytes that are not those of {digest[:19]}...")
+
+
+def read(response: IResponse, limit: int | None = _SMALL) -> Deferred[bytes]:
+    """
+    The body of an answer.
+
+    @param limit: of its length, in bytes.
+    @return: fails with L{PullFailed} when it is cut or too long.
+    """
+    body = _Body(limit)
+    response.deliverBody(body)
+    return body.whole
+
+
+class _Body(Protocol):
+    def __init__(self, limit: int | None) -> None:
+        self.whole: Deferred[bytes] = Deferred(lambda _: self._stop())
+        self._limit = limit
+        self._length = 0
+        self._pieces: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._length += len(data)
+        if self._tooLong():
+            self._stop()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.whole.called:
+            return
+        if self._tooLong():
+            self.whole.errback(PullFailed("the answer is far too long"))
+        elif reason.check(ResponseDone, PotentialDataLoss):
+            self.whole.callback(b"".join(self._pieces))
+        else:
+            self.whole.errback(PullFailed("the answer was cut"))
+
+    def _tooLong(self) -> bool:
+        return self._limit is not None and self._length > self._limit
+
+    def _stop(self) -> None:
+        transport: Any = self.transport
+        transport.stopProducing()

@@ -1,0 +1,332 @@
+"""
+HTTP/2 as a server: one connection of a client, many requests at a time (RFC 9113).
+
+The C{h2} library reads and writes the frames and knows what is allowed when.  What is here decides
+how much is sent, held and taken.  Twisted's own channel sends one frame in a turn of the reactor,
+copies the rest of a chunk each time, and lets a producer go on until the client's window is full,
+32 MiB with curl.  This one sends all that windows and transport take, and what a client costs that
+does not read is the same whatever its window.
+
+A client that has sent GOAWAY gets no more of its answers: h2 has closed the connection by then.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
+from twisted.internet.protocol import Protocol
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from hubmirror.protocol.heads import MAX_HEAD
+from hubmirror.transport.http2stream import HTTP2Stream
+
+_MAX_STREAMS = 100
+_CONNECTION_WINDOW = 1024 * 1024
+_STREAM_WINDOW = 256 * 1024
+_BATCH = 64 * 1024
+_MAX_UNREAD = 256 * 1024
+_MAX_RESETS = 100
+
+
+@implementer(IPushProducer)
+class HTTP2Channel(Protocol, TimeoutMixin):
+    """
+    A connection.
+
+    @ivar site: the C{MirrorSite} that the requests are for.
+    @ivar requestFactory: makes a request from its stream.
+    @ivar timeOut: seconds that a connection may be without a request.
+    @ivar h2: the state of the connection, for its streams.
+    """
+
+    site: Any = None
+    factory: Any = None
+    requestFactory: Any = None
+
+    def __init__(self) -> None:
+        self.h2 = H2Connection(H2Configuration(client_side=False))
+        self.h2.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
+                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
+            },
+        )
+        self._streams: dict[int, HTTP2Stream] = {}
+        self._lastStream = 0
+        # Those with something to send and an open window, in the order of their turns.
+        self._ready: OrderedDict[HTTP2Stream, None] = OrderedDict()
+        self._busy = False
+        self._full = False
+        self._unread = 0
+        self._resets = 0
+        self._draining = False
+        self._closing = False
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        self._idleTimeout = self.timeOut
+        self.setTimeout(self._idleTimeout)
+        self.site.opened(self)
+        self.h2.initiate_connection()
+        self.h2.increment_flow_control_window(
+            _CONNECTION_WINDOW - self.h2.inbound_flow_control_window
+        )
+        self._flush()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self._closing = True
+        self._loseStreams(reason)
+        self.setTimeout(None)
+        # The transport would keep its producer, and so this channel, until the next collection.
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        self.site.closed(self)
+
+    def _loseStreams(self, reason: Failure) -> None:
+        for stream in list(self._streams.values()):
+            stream.lost(reason)
+
+    def timeoutConnection(self) -> None:
+        if self._closing:
+            self.abortConnection()
+        else:
+            self.loseConnection()
+
+    # Reading
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            events = self.h2.receive_data(data)
+        except ProtocolError:
+            self._shut()
+            return
+        # h2 is ahead of what is told here: on a stream that has ended nothing can be sent, nor can
+        # a request be made of it.  So ends come first.
+        reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
+        events.sort(key=lambda event: not isinstance(event, StreamReset | ConnectionTerminated))
+        self._busy = True
+        try:
+            for event in events:
+                if not (isinstance(event, RequestReceived) and event.stream_id in reset):
+                    self._handle(event)
+        finally:
+            self._busy = False
+        self.send()
+
+    def _handle(self, event: Event) -> None:
+        if self._closing:
+            return
+        if isinstance(event, DataReceived):
+            self._dataReceived(event)
+        elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
+            for stream in self._streams.values():
+                if stream.queued:
+                    self._ready[stream] = None
+        elif isinstance(event, RequestReceived):
+            self._requestReceived(event)
+        elif isinstance(event, StreamEnded):
+            if event.stream_id in self._streams:
+                self._streams[event.stream_id].ended()
+        elif isinstance(event, StreamReset):
+            self._streamReset(event)
+        elif isinstance(event, ConnectionTerminated):
+            self._shut()
+
+    def _requestReceived(self, event: RequestReceived) -> None:
+        if self._draining:
+            self.h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            return
+        self._lastStream = event.stream_id
+        self.setTimeout(None)
+        stream = self._streams[event.stream_id] = HTTP2Stream(self, event.stream_id)
+        stream.requestReceived(event.headers, event.stream_ended is not None)
+
+    def _dataReceived(self, event: DataReceived) -> None:
+        size = event.flow_controlled_length
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream.dataReceived(event.data, size)
+        else:
+            self.h2.acknowledge_received_data(size, event.stream_id)
+
+    def _streamReset(self, event: StreamReset) -> None:
+        if event.stream_id in self._streams:
+            self._streams[event.stream_id].lost(Failure(ConnectionDone()))
+        # A request that is taken back unanswered costs more here than there (CVE-2023-44487).
+        self._resets += 1
+        if self._resets > _MAX_RESETS:
+            self._close(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    # Writing
+
+    def answered(self) -> None:
+        """
+        A stream's answer has begun.
+        """
+        self._resets = max(0, self._resets - 1)
+        self.send()
+
+    def send(self, stream: HTTP2Stream | None = None) -> None:
+        """
+        Send what windows and transport take, one frame of each stream in turn.
+
+        @param stream: one that has something more to send.
+        """
+        if stream is not None:
+            self._ready[stream] = None
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._ready and not self._full and not self._closing:
+                self._takeBatch()
+                self._flush()
+        finally:
+            self._busy = False
+        self._flush()
+
+    def _takeBatch(self) -> None:
+        room = _BATCH
+        while self._ready and room > 0:
+            stream, _ = self._ready.popitem(last=False)
+            sent = stream.sendFrame(room)
+            room -= sent
+            if sent and stream.queued:
+                self._ready[stream] = None
+        if room < _BATCH:
+            # Without a request, whoever still reads is not idle.
+            self.resetTimeout()
+
+    def _flush(self) -> None:
+        data = self.h2.data_to_send()
+        if not data or self._closing:
+            return
+        if self._full:
+            # Answers to a client that asks and does not read.
+            self._unread += len(data)
+            if self._unread > _MAX_UNREAD:
+                self.abortConnection()
+                return
+        transport: Any = self.transport
+        transport.write(data)
+
+    # What the transport asks of its producer
+
+    def pauseProducing(self) -> None:
+        self._full = True
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        self._unread = 0
+        self.send()
+
+    def stopProducing(self) -> None:
+        """
+        The connection is lost; L{connectionLost} follows.
+        """
+
+    # The end
+
+    def remove(self, stream: HTTP2Stream) -> None:
+        """
+        A stream has ended.
+        """
+        self._streams.pop(stream.number, None)
+        self._ready.pop(stream, None)
+        self.settle()
+
+    def settle(self) -> None:
+        """
+        A request has ended.  Without any, the connection is idle; its client has as long to read
+        what was not sent yet.
+        """
+        if self._closing:
+            return
+        if self._draining and not self._streams:
+            self.loseConnection()
+        elif all(stream.request is None for stream in self._streams.values()):
+            self.setTimeout(self._idleTimeout)
+        self.send()
+
+    def closeWhenIdle(self) -> None:
+        """
+        Take no more requests, and close when those under way are done.
+        """
+        if not self._streams:
+            self.loseConnection()
+        elif not self._closing:
+            self._draining = True
+            # h2's own GOAWAY would end the streams too.
+            transport: Any = self.transport
+            transport.write(GoAwayFrame(last_stream_id=self._lastStream).serialize())
+
+    def loseConnection(self) -> None:
+        """
+        Close when all that was written is sent, or when that takes too long.
+        """
+        if not self._closing:
+            self._close(ErrorCodes.NO_ERROR)
+
+    def _close(self, code: ErrorCodes) -> None:
+        self.h2.close_connection(code, last_stream_id=self._lastStream)
+        self._shut()
+
+    def _shut(self) -> None:
+        self._flush()
+        self._closing = True
+        self._loseStreams(Failure(ConnectionDone()))
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        transport.loseConnection()
+        self.setTimeout(self._idleTimeout)
+
+    def abortConnection(self) -> None:
+        """
+        Close at once, whatever was written.
+        """
+        self._closing = True
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    # What a stream hands on
+
+    def getPeer(self) -> IAddress:
+        transport: Any = self.transport
+        peer: IAddress = transport.getPeer()
+        return peer
+
+    def getHost(self) -> IAddress:
+        transport: Any = self.transport
+        host: IAddress = transport.getHost()
+        return host
+
+    def isSecure(self) -> bool:
+        return ISSLTransport.providedBy(self.transport)

@@ -1,0 +1,321 @@
+"""
+One request and its answer on an HTTP/2 connection of a client.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from h2.errors import ErrorCodes
+from h2.exceptions import StreamClosedError
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.python.failure import Failure
+from twisted.web.http import NO_BODY_CODES
+from twisted.web.http_headers import Headers
+
+from hubmirror.protocol.errors import BadRequest, RequestRefused
+from hubmirror.protocol.heads import (
+    RequestHead,
+    contentLength,
+    findHeadEnd,
+    listMembers,
+    parseRequestHead,
+)
+
+if TYPE_CHECKING:
+    from hubmirror.transport.http2server import HTTP2Channel
+
+_MAX_QUEUED = 64 * 1024
+_LINGER = 1.0
+
+
+def _readHead(fields: list[tuple[bytes, bytes]], most: int) -> RequestHead:
+    """
+    Read a request's field section.  It is written as HTTP/1.1 would have it and read as that, so
+    that neither lets pass what the other refuses.
+
+    @param most: bytes that it may have so.
+    @raise RequestRefused: when it is no request.
+    """
+    control = {name: value for name, value in fields if name.startswith(b":")}
+    authority = control.get(b":authority")
+    target = control.get(b":path") or authority or b""
+    lines = [b"%b %b HTTP/1.1" % (control[b":method"], target)]
+    if authority is not None:
+        lines.append(b"Host: " + authority)
+    for name, value in fields:
+        # h2 has seen to it that a Host beside an :authority is the same.
+        if name not in control and not (name == b"host" and authority is not None):
+            lines.append(name + b": " + value)
+    text = b"\r\n".join(lines)
+    findHeadEnd(text + b"\r\n\r\n", most)
+    head = parseRequestHead(text)
+    if head.method != b"CONNECT" and not target.startswith(b"/") and target != b"*":
+        raise BadRequest("malformed request target")
+    return head
+
+
+class HTTP2Stream:
+    """
+    One request and its answer.  To the request it is what L{HTTP1Channel} is.
+
+    @ivar number: the stream's identifier.
+    @ivar request: until it is done or lost; C{None} for what never became one.
+    @ivar queued: bytes of the answer that wait for windows and transport.
+    """
+
+    def __init__(self, channel: HTTP2Channel, number: int) -> None:
+        self.site = self.factory = channel.site
+        self.transport: Any = channel.transport
+        self.number = number
+        self.request: Any = None
+        self.queued = 0
+        self._channel = channel
+        self._queue: deque[memoryview] = deque()
+        self._producer: Any = None
+        self._producerPaused = False
+        self._pulls = False
+        self._done = False
+        self._sending = True
+        self._receiving = True
+        self._hasBody = False
+        self._bodyPaused = False
+        self._withheld = 0
+        self._continue = False
+        self._isHead = False
+        self._answered = False
+        self._linger: IDelayedCall | None = None
+
+    # From the client
+
+    def requestReceived(self, fields: list[tuple[bytes, bytes]], ended: bool) -> None:
+        """
+        The request's head has arrived.
+
+        @param ended: no body comes.
+        """
+        self._receiving = not ended
+        try:
+            head = _readHead(fields, self.site.maxHead)
+            length = contentLength(head.headers)
+            if ended and length:
+                raise BadRequest("a Content-Length without a body")
+        except RequestRefused as error:
+            self._refuse(error)
+            return
+        self._hasBody = not ended and length != 0
+        self._isHead = head.method == b"HEAD"
+        self._continue = b"100-continue" in listMembers(head.headers, b"Expect")
+        request = self.request = self._channel.requestFactory(self)
+        request.requestHeaders = head.headers
+        request.parseCookies()
+        request.headReceived(head.method, head.target, b"HTTP/2", 0 if ended else length)
+
+    def _refuse(self, error: RequestRefused) -> None:
+        self.site.refused(self, error)
+        body = error.body()
+        headers = Headers()
+        headers.setRawHeaders(b"Content-Type", [b"application/json"])
+        headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        self.writeHeaders(b"HTTP/2", b"%d" % error.status, b"", headers)
+        self.write(body)
+        self.requestDone(None)
+
+    def dataReceived(self, data: bytes, size: int) -> None:
+        """
+        @param size: what it took of the windows: it may have been padded.
+        """
+        if data and self.request is not None:
+            self.request.handleContentChunk(data)
+        self._withheld += size
+        if not self._bodyPaused:
+            self._reopen()
+
+    def ended(self) -> None:
+        """
+        The whole request has arrived.
+        """
+        self._receiving = False
+        if self._hasBody and self.request is not None:
+            self.request.contentComplete()
+
+    def pauseBody(self) -> None:
+        """
+        Take no more of the request's body for now than the client's window allows.
+        """
+        self._bodyPaused = True
+
+    def resumeBody(self) -> None:
+        """
+        The request's body is wanted: says C{100} where the client waits for it.
+        """
+        self._bodyPaused = False
+        if self._continue and self._sending and not self._answered:
+            self._channel.h2.send_headers(self.number, [(b":status", b"100")])
+        self._continue = False
+        self._reopen()
+
+    def _reopen(self) -> None:
+        size, self._withheld = self._withheld, 0
+        if size:
+            self._channel.h2.acknowledge_received_data(size, self.number)
+        self._channel.send()
+
+    # To the client
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        if not self._sending:
+            return
+        # h2 makes the names lower case and drops what is of HTTP/1.1 only.
+        fields = [(b":status", code)]
+        for name, values in headers.getAllRawHeaders():
+            fields += [(name, value) for value in values]
+        self._sending = not self._isHead and int(code) not in NO_BODY_CODES
+        self._answered = True
+        self._channel.h2.send_headers(self.number, fields, end_stream=not self._sending)
+        if not self._receiving:
+            # Who answers needs no more of the body, and what was withheld is other streams' too.
+            self.resumeBody()
+        self._channel.answered()
+
+    def write(self, data: bytes) -> None:
+        if not data or not self._sending:
+            return
+        self._queue.append(memoryview(data))
+        self.queued += len(data)
+        self._channel.send(self)
+        self._pauseIfFull()
+
+    def writeSequence(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    def sendFrame(self, room: int) -> int:
+        """
+        Send a frame of what is queued, and when that was the last of it, what comes next.
+
+        @param room: bytes that it may have.
+        @return: bytes that it had; 0 when a window is closed.
+        """
+        if not self.queued:
+            return 0
+        h2 = self._channel.h2
+        size = min(room, h2.max_outbound_frame_size, h2.local_flow_control_window(self.number))
+        if size <= 0:
+            return 0
+        piece = self._queue.popleft()
+        if len(piece) > size:
+            self._queue.appendleft(piece[size:])
+            piece = piece[:size]
+        self.queued -= len(piece)
+        h2.send_data(self.number, piece)
+        if not self.queued:
+            if self._done:
+                self._end()
+            elif self._producerPaused:
+                self._producerPaused = self._pulls
+                self._producer.resumeProducing()
+        return len(piece)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._producer = producer
+        # A pull producer is one that is paused after each write.
+        self._pulls = self._producerPaused = not streaming
+        if self._pulls:
+            producer.resumeProducing()
+        else:
+            self._pauseIfFull()
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+        self._producerPaused = False
+
+    def _pauseIfFull(self) -> None:
+        if self.queued > _MAX_QUEUED and self._producer is not None and not self._producerPaused:
+            self._producerPaused = True
+            self._producer.pauseProducing()
+
+    # The end
+
+    def requestDone(self, request: object) -> None:
+        self.request = None
+        self._done = True
+        self._bodyPaused = False
+        self._reopen()
+        if self.queued:
+            self._channel.settle()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        """
+        All of the answer has been sent.
+        """
+        if self._sending:
+            self._sending = False
+            self._channel.h2.end_stream(self.number)
+        if self._receiving:
+            # The client may stop sending (RFC 9113 8.1).  It is given time to read the answer
+            # first: told both at once, curl 7.88 forgets the answer.
+            self._linger = self._channel.callLater(_LINGER, self._stopClient)
+            self._channel.settle()
+        else:
+            self._leave()
+
+    def _stopClient(self) -> None:
+        self._reset(ErrorCodes.NO_ERROR)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        self._channel.remove(self)
+
+    def _reset(self, code: ErrorCodes) -> None:
+        if self._sending or self._receiving:
+            self._sending = self._receiving = False
+            # The client's end may have come together with what is being handled now.
+            with suppress(StreamClosedError):
+                self._channel.h2.reset_stream(self.number, code)
+
+    def abortConnection(self) -> None:
+        """
+        Break the answer off.  The connection and its other streams go on.
+        """
+        self._reset(ErrorCodes.INTERNAL_ERROR)
+        self._queue.clear()
+        self.queued = 0
+        self._channel.send()
+        # As with a transport's, who aborts is not called back before it has returned.
+        self._channel.callLater(0, lambda: self.lost(Failure(ConnectionAborted())))
+
+    # A stream has no other end that a client can't take for that of a whole answer.
+    loseConnection = abortConnection
+
+    def lost(self, reason: Failure) -> None:
+        """
+        Nothing more will reach the client: the stream was reset or the connection is gone.
+        """
+        self._sending = self._receiving = self._bodyPaused = False
+        self._reopen()
+        producer = self._producer
+        self.unregisterProducer()
+        request, self.request = self.request, None
+        if producer is not None:
+            producer.stopProducing()
+        if request is not None:
+            request.connectionLost(reason)
+        self._leave()
+
+    # What a request asks of its channel
+
+    def getPeer(self) -> IAddress:
+        return self._channel.getPeer()
+
+    def getHost(self) -> IAddress:
+        return self._channel.getHost()
+
+    def isSecure(self) -> bool:
+        return self._channel.isSecure()

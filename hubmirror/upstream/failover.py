@@ -1,0 +1,214 @@
+"""
+The upstreams of one service, asked in order until one serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from hubmirror.exchange import Exchange
+from hubmirror.protocol.errors import (
+    BodyFailed,
+    ConnectFailed,
+    HeadFailed,
+    HeadTimedOut,
+    MirrorError,
+    RedirectRefused,
+    UpstreamFailed,
+    UpstreamsFailed,
+)
+from hubmirror.protocol.target import Kind
+from hubmirror.upstream import policy
+from hubmirror.upstream.bodies import discard, readSmall
+from hubmirror.upstream.health import Health
+from hubmirror.upstream.policy import Service, Upstream
+from hubmirror.upstream.quota import KeptAnswer, Quotas
+
+
+@implementer(IAgent)
+class FailoverAgent:
+    """
+    Asks the upstreams of one service in order, until one serves.  Those that are limited come
+    last; those that can't be reached are left alone while there are others.
+
+    @ivar answered: the upstream whose answer was taken.
+    """
+
+    answered: Upstream
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        agent: IAgent,
+        upstreams: Sequence[Upstream],
+        service: Service,
+        exchange: Exchange,
+        *,
+        health: Health,
+        quotas: Quotas,
+        failoverOn: frozenset[int],
+        timeout: float,
+    ) -> None:
+        """
+        @param agent: takes absolute URIs.
+        @param failoverOn: statuses that move a request on.
+        @param timeout: seconds until a response head, all upstreams together.
+        """
+        self._reactor = reactor
+        self._agent = agent
+        self._upstreams = upstreams
+        self._service = service
+        self._exchange = exchange
+        self._health = health
+        self._quotas = quotas
+        self._failoverOn = failoverOn
+        self._timeout = timeout
+        self._attempts: list[tuple[str, MirrorError]] = []
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """
+        @param uri: the request target: what follows each upstream's base.
+        @return: fails with L{UpstreamsFailed} when no upstream gives an answer.
+        """
+        return Deferred.fromCoroutine(
+            self._request(method, uri, headers or Headers(), bodyProducer)
+        )
+
+    async def _request(
+        self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
+    ) -> IResponse:
+        deadline = self._reactor.seconds() + self._timeout
+        identity = self._quotas.identity(headers)
+        repeatable = policy.mayRepeat(method, body is not None)
+        order = self._order(identity) if repeatable else self._upstreams[:1]
+        spare: IResponse | None = None
+        owner = self._upstreams[0]
+        try:
+            for position, upstream in enumerate(order):
+                left = max(0.0, deadline - self._reactor.seconds())
+                try:
+                    answer = await self._ask(
+                        upstream,
+                        identity,
+                        (method, target, headers, body),
+                        policy.share(left, len(order) - position),
+                    )
+                except UpstreamFailed as error:
+                    self._failed(upstream, error)
+                    continue
+                isFirst = upstream is self._upstreams[0]
+                if not repeatable or self._counts(isFirst, answer, headers, spare):
+                    return self._take(upstream, answer)
+                self._failed(upstream, UpstreamFailed(f"answered {answer.code}"))
+                if isFirst or (spare is None and answer.code == 429):
+                    spare, answer, owner = answer, spare, upstream
+                if answer is not None:
+                    discard(answer)
+            if spare is None:
+                raise UpstreamsFailed(self._attempts)
+            answer, spare = spare, None
+            return self._take(owner, answer)
+        finally:
+            if spare is not None:
+                discard(spare)
+
+    def _order(self, identity: bytes) -> Sequence[Upstream]:
+        kind = self._exchange.kind
+        reachable = [
+            upstream
+            for upstream in self._upstreams
+            if not self._health.leaveAlone(upstream, self._route)
+        ]
+        return sorted(
+            reachable or self._upstreams,
+            key=lambda upstream: self._quotas.limited(upstream, kind, identity),
+        )
+
+    @property
+    def _route(self) -> str:
+        return "blobs" if self._exchange.kind is Kind.BLOB else self._service.value
+
+    async def _ask(
+        self,
+        upstream: Upstream,
+        identity: bytes,
+        request: tuple[bytes, bytes, Headers, IBodyProducer | None],
+        seconds: float,
+    ) -> IResponse:
+        """
+        Ask one upstream, or remember what it said a moment ago.
+        """
+        method, target, headers, body = request
+        kind = self._exchange.kind
+        remembered = self._quotas.remembered(upstream, kind, identity, method)
+        if remembered is not None and policy.mayRepeat(method, body is not None):
+            return remembered
+        deadline = self._reactor.seconds() + seconds
+        redirects = self._exchange.redirects
+        self._health.asked(upstream, self._route)
+        asking = self._agent.request(method, upstream.bases[self._service] + target, headers, body)
+        # A push takes as long as its body; a token, however it is asked for, must not.
+        if policy.mayRepeat(method, body is not None) or self._service is Service.TOKEN:
+            asking.addTimeout(seconds, self._reactor, _noHead)
+        try:
+            answer = await asking
+        except (ConnectFailed, HeadFailed) as error:
+            # With a body it may have been the client that failed.
+            if body is None and not isinstance(error, RedirectRefused):
+                self._health.failed(upstream, self._route, error.message)
+            raise
+        self._health.served(upstream, self._route)
+        if answer.code == 429:
+            answer = await self._keep(answer, max(0.0, deadline - self._reactor.seconds()))
+        if self._exchange.redirects > redirects:
+            # What a CDN says of its limits is not the registry's word.
+            return answer
+        self._quotas.answered(upstream, kind, identity, method, answer)
+        # As remembered it says how long the limit really lasts.
+        return (
+            answer.code == 429 and self._quotas.remembered(upstream, kind, identity, method)
+        ) or answer
+
+    async def _keep(self, answer: IResponse, seconds: float) -> IResponse:
+        try:
+            return KeptAnswer(answer, await readSmall(answer, self._reactor, seconds))
+        except BodyFailed:
+            raise UpstreamFailed(f"answered {answer.code} with a body that broke") from None
+
+    def _counts(
+        self, isFirst: bool, answer: IResponse, headers: Headers, spare: IResponse | None
+    ) -> bool:
+        """
+        Whether an answer goes to the client without asking others.
+        """
+        if isFirst:
+            return answer.code not in self._failoverOn
+        return policy.fallbackServes(answer.code) or (
+            policy.fallbackChallenges(answer.code, headers)
+            and not (spare and policy.limitsPulls(spare.code, spare.headers))
+        )
+
+    def _take(self, upstream: Upstream, answer: IResponse) -> IResponse:
+        self.answered = upstream
+        self._exchange.upstream = upstream.name
+        return answer
+
+    def _failed(self, upstream: Upstream, error: MirrorError) -> None:
+        self._attempts.append((upstream.name, error))
+        self._exchange.failures.append((upstream.name, error.message))
+
+
+def _noHead(_: object, timeout: float) -> None:
+    raise HeadTimedOut(f"no response head within {timeout:g} s")

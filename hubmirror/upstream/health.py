@@ -1,0 +1,100 @@
+"""
+Which upstreams are left alone for a while, because they can't be reached or gave wrong bytes.
+
+Otherwise each request would wait for the same dead upstream first.
+"""
+
+from __future__ import annotations
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from hubmirror.upstream.policy import Upstream
+
+_FIRST = 2.0
+_LONGEST = 60.0
+
+
+@attrs.define
+class _Absence:
+    """
+    @ivar until: when it may be tried again, in seconds of the reactor's clock.
+    @ivar seconds: how long it is left alone this time.
+    @ivar probed: it has been asked since it failed.
+    """
+
+    until: float
+    seconds: float
+    probed: bool = False
+
+
+class Health:
+    """
+    Remembers, for each route of each upstream, whether to leave it alone.  The time doubles from
+    2 s to a minute; when it is over, one request tries, while the others still go past.
+
+    A route is a service, or the blobs of a registry: they come from a CDN, which can be dead
+    while its registry is not.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._absent: dict[tuple[str, str], _Absence] = {}
+
+    def leaveAlone(self, upstream: Upstream, route: str) -> bool:
+        """
+        Whether a request goes past an upstream.
+        """
+        absence = self._absent.get((upstream.name, route))
+        return absence is not None and self._reactor.seconds() < absence.until
+
+    def asked(self, upstream: Upstream, route: str) -> None:
+        """
+        An upstream is being asked.  If it had failed, others leave it alone until it answers.
+        """
+        absence = self._absent.get((upstream.name, route))
+        if absence is not None:
+            absence.until = self._reactor.seconds() + absence.seconds
+            absence.probed = True
+
+    def failed(self, upstream: Upstream, route: str, reason: str) -> None:
+        """
+        An upstream could not be reached, or did not answer.
+        """
+        known = self._absent.get((upstream.name, route))
+        if known is None:
+            self._leave(upstream, route, _FIRST, reason)
+        elif known.probed:
+            # Else it is one of several requests that were under way when the first one failed.
+            self._leave(upstream, route, min(_LONGEST, 2 * known.seconds), reason)
+
+    def spoiled(self, upstream: Upstream, route: str) -> None:
+        """
+        An upstream gave wrong bytes: it is left alone for long, since its next answers would
+        look as good as this one did.
+        """
+        self._leave(upstream, route, _LONGEST, "it gave wrong bytes")
+
+    def _leave(self, upstream: Upstream, route: str, seconds: float, reason: str) -> None:
+        key = (upstream.name, route)
+        isNew = key not in self._absent
+        self._absent[key] = _Absence(self._reactor.seconds() + seconds, seconds)
+        if isNew:
+            self._log.warn(
+                "{upstream} ({route}) is left alone for a while: {reason}",
+                upstream=upstream.name,
+                route=route,
+                reason=reason,
+            )
+
+    def served(self, upstream: Upstream, route: str) -> None:
+        """
+        An upstream has answered.
+        """
+        absence = self._absent.get((upstream.name, route))
+        if absence is not None and absence.probed:
+            del self._absent[upstream.name, route]
+            self._log.info("{upstream} ({route}) is back", upstream=upstream.name, route=route)

@@ -1,0 +1,223 @@
+"""
+Whose pulls an upstream counts, how many are left, and what it said when there were none.
+
+The Hub has two limits.  The one for pulls holds for an identity's manifests; the other, against
+abuse, for every request from our address.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import secrets
+from typing import Any
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+from zope.interface import implementer
+
+from hubmirror.protocol.ratelimit import quotaOf, retryAfter
+from hubmirror.protocol.target import Kind
+from hubmirror.upstream.policy import Upstream, limitsPulls
+
+_ANONYMOUS = b""
+_EVERYBODY = b"*"
+_DEFAULT = 60.0
+_FRESH = 3.0
+_MOST_IDENTITIES = 10_000
+
+
+@implementer(IResponse)
+class KeptAnswer:
+    """
+    An answer out of memory.
+    """
+
+    request = None
+    previousResponse = None
+
+    def __init__(self, answer: IResponse, body: bytes, headers: Headers | None = None) -> None:
+        """
+        @param headers: in place of the answer's own.
+        """
+        self.version = answer.version
+        self.code = answer.code
+        self.phrase = answer.phrase
+        self.headers = answer.headers if headers is None else headers
+        self.length = len(body)
+        self.body = body
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        """
+        Nothing led here.
+        """
+
+    def deliverBody(self, protocol: Any) -> None:
+        protocol.makeConnection(_Nothing())
+        if self.body:
+            protocol.dataReceived(self.body)
+        protocol.connectionLost(Failure(ResponseDone()))
+
+
+class _Nothing:
+    """
+    The transport of a body that is there already.
+    """
+
+    def pauseProducing(self) -> None:
+        pass
+
+    resumeProducing = stopProducing = loseConnection = pauseProducing
+
+
+@attrs.define
+class _Limit:
+    """
+    @ivar until: when it ends, in seconds of the reactor's clock.
+    @ivar said: when the upstream said so last.
+    @ivar answer: what it said, when that was a 429.
+    @ivar method: of the request that it was said to.
+    """
+
+    until: float
+    said: float
+    answer: KeptAnswer | None
+    method: bytes
+
+
+class Quotas:
+    """
+    The limits that are in force, for each upstream and identity.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._key = secrets.token_bytes(16)
+        self._limits: dict[tuple[str, bytes], _Limit] = {}
+
+    def identity(self, headers: Headers) -> bytes:
+        """
+        Who a request counts for: the subject of its token (RFC 7519 4.1.2), else its
+        credentials, as a keyed hash; the same for all that show none.  An invented subject gains
+        nothing: what is remembered of it is what the upstream answered to that very token.
+        """
+        credentials = (headers.getRawHeaders(b"Authorization") or [b""])[0]
+        subject = _subject(credentials)
+        if subject is not None:
+            credentials = subject
+        if not credentials:
+            return _ANONYMOUS
+        return hashlib.blake2b(credentials, key=self._key, digest_size=16).digest()
+
+    def limited(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> bool:
+        """
+        Whether others are asked before this upstream.
+        """
+        return self._limit(upstream, kind, identity) is not None
+
+    def remembered(
+        self, upstream: Upstream, kind: Kind | None, identity: bytes, method: bytes
+    ) -> KeptAnswer | None:
+        """
+        The 429 that an upstream gave within the last seconds, with the time that is really left.
+        """
+        limit = self._limit(upstream, kind, identity)
+        now = self._reactor.seconds()
+        if limit is None or limit.answer is None or now - limit.said > _FRESH:
+            return None
+        if limit.method == b"HEAD" and method != b"HEAD":
+            # The answer to a HEAD lacks the body that this one wants.
+            return None
+        headers = limit.answer.headers.copy()
+        left = max(1, math.ceil(limit.until - now))
+        headers.setRawHeaders(b"Retry-After", [b"%d" % left])
+        return KeptAnswer(limit.answer, b"" if method == b"HEAD" else limit.answer.body, headers)
+
+    def _limit(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> _Limit | None:
+        now = self._reactor.seconds()
+        for whose in (_EVERYBODY, identity) if kind is Kind.MANIFEST else (_EVERYBODY,):
+            limit = self._limits.get((upstream.name, whose))
+            if limit is not None:
+                if limit.until > now:
+                    return limit
+                del self._limits[upstream.name, whose]
+        return None
+
+    def answered(
+        self,
+        upstream: Upstream,
+        kind: Kind | None,
+        identity: bytes,
+        method: bytes,
+        answer: IResponse,
+    ) -> None:
+        """
+        Learn from an answer's fields, whatever its status.
+        """
+        if answer.code == 429:
+            everybody = not limitsPulls(answer.code, answer.headers)
+            if not everybody and kind is not Kind.MANIFEST:
+                return
+            seconds = retryAfter(answer.headers)
+            if seconds is None:
+                quota = quotaOf(answer.headers)
+                seconds = _DEFAULT if quota is None else quota.window
+            self._set(
+                upstream,
+                _EVERYBODY if everybody else identity,
+                seconds,
+                answer if isinstance(answer, KeptAnswer) else None,
+                method,
+            )
+        elif kind is Kind.MANIFEST and (quota := quotaOf(answer.headers)) is not None:
+            if quota.remaining == 0:
+                self._set(upstream, identity, quota.window, None, method)
+            else:
+                self._limits.pop((upstream.name, identity), None)
+
+    def _set(
+        self,
+        upstream: Upstream,
+        whose: bytes,
+        seconds: float,
+        answer: KeptAnswer | None,
+        method: bytes,
+    ) -> None:
+        now = self._reactor.seconds()
+        known = self._limits.get((upstream.name, whose))
+        if known is None:
+            self._log.warn(
+                "{upstream} limits {what} for {seconds:.0f} s",
+                upstream=upstream.name,
+                what="every request" if whose == _EVERYBODY else "pulls",
+                seconds=seconds,
+            )
+            if len(self._limits) >= _MOST_IDENTITIES:
+                del self._limits[next(iter(self._limits))]
+        self._limits[upstream.name, whose] = _Limit(now + seconds, now, answer, method)
+
+
+def _subject(authorization: bytes) -> bytes | None:
+    """
+    The subject that a token names, unverified; empty for the token of somebody anonymous, C{None}
+    for what is no such token.
+    """
+    scheme, _, token = authorization.partition(b" ")
+    parts = token.split(b".")
+    if scheme.lower() != b"bearer" or len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + b"=="))
+        subject: str = claims.get("sub", "")
+        return subject.encode()
+    except (ValueError, AttributeError, RecursionError):
+        return None

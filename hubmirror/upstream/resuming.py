@@ -1,0 +1,300 @@
+"""
+Where the rest of a broken body is to be had: the same URL, the registry again, the next upstream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn
+from urllib.parse import urlencode
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from hubmirror.exchange import Exchange
+from hubmirror.protocol.challenge import bearerParameters
+from hubmirror.protocol.errors import HeadTimedOut, OtherEntity, UpstreamFailed
+from hubmirror.protocol.ranges import Part, rangeFrom
+from hubmirror.protocol.target import Kind, Target
+from hubmirror.upstream.agents import RedirectAgent
+from hubmirror.upstream.bodies import discard, readSmall
+from hubmirror.upstream.failover import FailoverAgent
+from hubmirror.upstream.health import Health
+from hubmirror.upstream.policy import Service, Upstream
+from hubmirror.upstream.unbroken import DigestCheck, Patience, UnbrokenBody, heldBy, wantedFrom
+
+_VERIFIED = (b"sha256:", b"sha512:")
+
+_Way = tuple[Upstream | None, Callable[[Headers], "Deferred[IResponse]"]]
+"""
+A way to ask for the rest of a body, and the upstream that it begins at: C{None} for the URL that
+the last part came from.
+"""
+
+
+@implementer(IAgent)
+class UnbrokenAgent:
+    """
+    Gives answers whose bodies go on where they break.
+
+    Only a blob is resumed in its middle: its digest says that the rest belongs to the beginning.
+    Any other GET is asked again as long as no byte of its body has come.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        failover: FailoverAgent,
+        redirects: RedirectAgent,
+        upstreams: Sequence[Upstream],
+        service: Service,
+        target: Target,
+        exchange: Exchange,
+        *,
+        health: Health,
+        patience: Patience,
+        verify: str,
+        timeout: float,
+    ) -> None:
+        """
+        @param redirects: that C{failover} asks through.
+        @param verify: C{never}, C{fallback} or C{always}.
+        @param timeout: seconds until the head of each further answer.
+        """
+        self._reactor = reactor
+        self._failover = failover
+        self._redirects = redirects
+        self._upstreams = upstreams
+        self._service = service
+        self._target = target
+        self._exchange = exchange
+        self._health = health
+        self._patience = patience
+        self._verify = verify
+        self._timeout = timeout
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """
+        @param uri: as L{FailoverAgent.request} takes it.
+        """
+        asked = headers or Headers()
+        asking = self._failover.request(method, uri, asked, bodyProducer)
+        return asking.addCallback(self._unbroken, method, uri, asked)
+
+    def _unbroken(
+        self, first: IResponse, method: bytes, target: bytes, headers: Headers
+    ) -> IResponse:
+        if method == b"HEAD" or first.length == 0:
+            return first
+        part = heldBy(first)
+
+        def again(position: int, attempt: int) -> Deferred[tuple[IResponse, int]]:
+            ways = list(self._ways(target, headers))
+            # Where the last attempt got an answer, but not a byte of it, this one begins elsewhere.
+            start = (attempt - 1) % len(ways)
+            return Deferred.fromCoroutine(
+                self._again(first, part, position, ways[start:] + ways[:start])
+            )
+
+        patience = self._patience
+        if method == b"GET" and first.code in (200, 206):
+            self._source = self._redirects.asked
+        else:
+            patience = Patience(0, patience.stall, patience.floor)
+        return UnbrokenBody(
+            self._reactor,
+            first,
+            again,
+            self._exchange,
+            patience,
+            self._checkOf(first, method),
+            self._wrong,
+        )
+
+    def _checkOf(self, first: IResponse, method: bytes) -> DigestCheck | None:
+        digest = self._target.reference
+        if (
+            self._verify == "never"
+            or (self._verify == "fallback" and self._failover.answered is self._upstreams[0])
+            or self._target.kind is not Kind.BLOB
+            or digest is None
+            or not digest.startswith(_VERIFIED)
+            or (method, first.code) != (b"GET", 200)
+        ):
+            return None
+        return DigestCheck(digest)
+
+    def _wrong(self) -> None:
+        upstream = self._failover.answered
+        self._log.error(
+            "{upstream} gave wrong bytes for {digest}",
+            upstream=upstream.name,
+            digest=(self._target.reference or b"").decode("ascii", "backslashreplace"),
+        )
+        self._health.spoiled(upstream, "blobs")
+
+    async def _again(
+        self,
+        first: IResponse,
+        part: Part | None,
+        position: int,
+        ways: Iterable[_Way],
+    ) -> tuple[IResponse, int]:
+        """
+        Ask for what is left, each way once.
+
+        @raise OtherEntity: when what there is now is another entity, wherever it was asked for.
+        @raise UpstreamFailed: when no way leads to the rest.
+        """
+        if position and (part is None or self._target.kind is not Kind.BLOB):
+            raise OtherEntity("only blobs are resumed")
+        problem = UpstreamFailed("the rest is not to be had")
+        for upstream, ask in ways:
+            # Elsewhere the same blob may have another tag; anything else with another is another.
+            sameTag = upstream is None or self._target.kind is not Kind.BLOB
+            tag = part.tag if part is not None and sameTag else None
+            try:
+                answer = await ask(_forRest(part, position, tag))
+                skip = _fitting(first, answer, part, position, tag)
+            except UpstreamFailed as error:
+                # That the entity is another one is the more telling of two problems.
+                if not isinstance(problem, OtherEntity):
+                    problem = error
+                continue
+            if upstream is not None:
+                self._failover.answered = upstream
+                self._exchange.upstream = upstream.name
+            self._source = self._redirects.asked
+            return answer, skip
+        raise problem
+
+    def _ways(self, target: bytes, headers: Headers) -> Iterator[_Way]:
+        """
+        The ways to ask for the rest: the URL that the answer came from, its upstream, those after
+        that.
+        """
+        lastURI, lastHeaders = self._source
+        yield None, lambda extra: self._ask(lastURI, _with(lastHeaders, extra))
+        answered = self._upstreams.index(self._failover.answered)
+        for upstream in self._upstreams[answered:]:
+            uri = upstream.bases[self._service] + target
+            yield (
+                upstream,
+                lambda extra, upstream=upstream, uri=uri: Deferred.fromCoroutine(  # type: ignore[misc]
+                    self._askRegistry(upstream, uri, _with(headers, extra))
+                ),
+            )
+
+    def _ask(self, uri: bytes, headers: Headers) -> Deferred[IResponse]:
+        return self._redirects.request(b"GET", uri, headers).addTimeout(
+            self._timeout, self._reactor, _noHead
+        )
+
+    async def _askRegistry(self, upstream: Upstream, uri: bytes, headers: Headers) -> IResponse:
+        """
+        Ask a registry, with a fresh token when the client's has expired: a token lives for five
+        minutes, a layer of many gigabytes takes longer.
+        """
+        answer = await self._ask(uri, headers)
+        if answer.code != 401 or self._target.kind is not Kind.BLOB:
+            return answer
+        challenges = answer.headers.getRawHeaders(b"WWW-Authenticate") or ()
+        discard(answer)
+        parameters = bearerParameters(b",".join(challenges))
+        query = urlencode({name: parameters.get(name, b"") for name in (b"service", b"scope")})
+        token = await self._anonymousToken(
+            upstream.bases[Service.TOKEN] + b"?" + query.encode("ascii")
+        )
+        fresh = headers.copy()
+        fresh.setRawHeaders(b"Authorization", [b"Bearer " + token])
+        return await self._ask(uri, fresh)
+
+    async def _anonymousToken(self, uri: bytes) -> bytes:
+        answer = await self._ask(uri, Headers({b"Accept-Encoding": [b"identity"]}))
+        body = await readSmall(answer, self._reactor, self._timeout)
+        try:
+            members = json.loads(body)
+            token: str = members.get("token") or members["access_token"]
+            return token.encode("ascii")
+        except (ValueError, KeyError, AttributeError, RecursionError):
+            raise UpstreamFailed("no token without credentials") from None
+
+
+_CONDITIONS = (
+    b"If-Match",
+    b"If-None-Match",
+    b"If-Modified-Since",
+    b"If-Unmodified-Since",
+    b"If-Range",
+)
+
+
+def _noHead(_: object, timeout: float) -> NoReturn:
+    raise HeadTimedOut(f"no response head within {timeout:g} s")
+
+
+def _forRest(part: Part | None, position: int, tag: bytes | None) -> Headers:
+    """
+    The fields that ask for what is left; none as long as nothing has come.
+    """
+    extra = Headers()
+    if part is not None and position:
+        extra.setRawHeaders(b"Range", [rangeFrom(part, position)])
+        if tag is not None:
+            extra.setRawHeaders(b"If-Range", [tag])
+    return extra
+
+
+def _with(headers: Headers, extra: Headers) -> Headers:
+    merged = headers.copy()
+    if extra.hasHeader(b"Range"):
+        # What the client made its own request depend on was settled by the first answer.
+        for name in _CONDITIONS:
+            merged.removeHeader(name)
+    for name, values in extra.getAllRawHeaders():
+        merged.setRawHeaders(name, values)
+    return merged
+
+
+def _fitting(
+    first: IResponse, answer: IResponse, part: Part | None, position: int, tag: bytes | None
+) -> int:
+    """
+    How many bytes at the beginning of an answer are not wanted.
+
+    @raise UpstreamFailed: when it is not what the first answer can go on with.
+    """
+    skip: int | None = None
+    try:
+        if position == 0 and part is None:
+            skip = 0 if _likeness(answer) == _likeness(first) else None
+        elif part is not None and answer.code in (200, 206):
+            skip = wantedFrom(answer, part, position, tag)
+    except OtherEntity:
+        discard(answer)
+        raise
+    if skip is None:
+        discard(answer)
+        raise UpstreamFailed(f"answered {answer.code} when asked for the rest")
+    return skip
+
+
+def _likeness(answer: IResponse) -> tuple[object, ...]:
+    """
+    What the client has been told of a body that it has no byte of.  That of several parts is cut
+    up as its type says.
+    """
+    return answer.code, answer.length, answer.headers.getRawHeaders(b"Content-Type")

@@ -1,0 +1,291 @@
+"""
+Several processes on the same listening sockets: one binds them and watches over the others, which
+do the work.
+
+A worker is the plugin again, under a twistd of its own, with the same options.  What it gets
+besides them stands in its environment: the sockets, and the name that all of them bear in C{Via}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IReadDescriptor,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from hubmirror.config import MirrorConfig
+from hubmirror.operations.banner import announce
+
+VARIABLE = "HUBMIRROR_WORKER"
+_TWISTD = "from twisted.scripts.twistd import run; run()"
+_LONGEST_DELAY = 30.0
+_KILL_AFTER = 5.0
+
+
+@attrs.frozen
+class Inheritance:
+    """
+    What a worker gets from the process that started it.
+
+    @ivar sockets: file descriptor and address family of each listening socket, in the order of
+        the ports.
+    @ivar via: the name in C{Via}.
+    """
+
+    sockets: Sequence[tuple[int, int]]
+    via: str
+
+    def encode(self) -> str:
+        """
+        As it stands in the environment.
+        """
+        return json.dumps([self.sockets, self.via])
+
+
+def inheritance() -> Inheritance | None:
+    """
+    What this process has inherited; C{None} when it is no worker.
+    """
+    value = os.environ.get(VARIABLE)
+    if value is None:
+        return None
+    sockets, via = json.loads(value)
+    return Inheritance([(fd, family) for fd, family in sockets], via)
+
+
+class AdoptingReactor:
+    """
+    A reactor on which listening takes the next inherited socket, whatever it is told to bind.
+    """
+
+    def __init__(self, reactor: Any, sockets: Sequence[tuple[int, int]]) -> None:
+        self._reactor = reactor
+        self._sockets = iter(sockets)
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """
+        For an endpoint that was itself given its socket, by systemd: it is inherited like others.
+        """
+        return self._adopt(factory)
+
+    def listenTCP(self, port: int, factory: Any, *_: Any, **__: Any) -> Any:
+        """
+        Listen on the next socket.
+        """
+        return self._adopt(factory)
+
+    listenUNIX = listenTCP
+
+    def listenSSL(self, port: int, factory: Any, contextFactory: Any, *_: Any, **__: Any) -> Any:
+        """
+        Listen on the next socket, with TLS.
+        """
+        return self._adopt(TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor))
+
+    def _adopt(self, factory: Any) -> Any:
+        fd, family = next(self._sockets)
+        return self._reactor.adoptStreamPort(fd, family, factory)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+@implementer(IReadDescriptor)
+class Lifeline:
+    """
+    The worker's standard input, on which nothing ever comes: it ends with the process that holds
+    its other end, and the worker then ends too.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def fileno(self) -> int:
+        return 0
+
+    def logPrefix(self) -> str:
+        return "lifeline"
+
+    def doRead(self) -> None:
+        if not os.read(self.fileno(), 1024):
+            self._reactor.removeReader(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor ends.
+        """
+
+
+class _Worker(ProcessProtocol):
+    """
+    One worker, started again whenever it ends.
+    """
+
+    _log = Logger()
+
+    def __init__(self, supervisor: Supervisor, number: int) -> None:
+        self._supervisor = supervisor
+        self._number = number
+        self._delay = 1.0
+        self._started = 0.0
+        self._again: IDelayedCall | None = None
+        self._ended: Deferred[None] | None = None
+
+    def start(self) -> None:
+        """
+        Start the process.
+        """
+        self._again = None
+        self._started = self._supervisor.reactor.seconds()
+        self._supervisor.spawn(self, self._number)
+
+    def processEnded(self, reason: Failure) -> None:
+        self.transport = None
+        if self._ended is not None:
+            self._ended.callback(None)
+            return
+        reactor = self._supervisor.reactor
+        if reactor.seconds() - self._started > _LONGEST_DELAY:
+            self._delay = 1.0
+        self._log.error(
+            "worker {number} ended ({reason}); another starts in {delay:g} s",
+            number=self._number,
+            reason=reason.getErrorMessage(),
+            delay=self._delay,
+        )
+        self._again = reactor.callLater(self._delay, self.start)
+        self._delay = min(_LONGEST_DELAY, 2 * self._delay)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Let the process drain.
+
+        @return: fires when it has ended.
+        """
+        self._ended = Deferred()
+        if self._again is not None:
+            self._again.cancel()
+        if self.transport is None:
+            self._ended.callback(None)
+        else:
+            self.signal("TERM")
+        return self._ended
+
+    def signal(self, name: str) -> None:
+        """
+        Send the process a signal, if there is one.
+        """
+        process: Any = self.transport
+        if process is not None:
+            process.signalProcess(name)
+
+
+class Supervisor(Service):
+    """
+    Binds the ports and keeps the workers running.
+
+    @ivar ports: the ports, on which this process itself accepts nothing.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: MirrorConfig,
+        endpoints: Sequence[IStreamServerEndpoint],
+        count: int,
+        arguments: Callable[[int], Sequence[str]],
+        *,
+        via: str,
+    ) -> None:
+        """
+        @param arguments: of a worker's twistd, by its number.
+        @param via: their common name in C{Via}.
+        """
+        self.reactor = reactor
+        self.ports: list[IListeningPort] = []
+        self._endpoints = endpoints
+        self._arguments = arguments
+        self._via = via
+        self._config = config
+        self._workers = [_Worker(self, number + 1) for number in range(count)]
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind the ports.
+
+        @raise CannotListenError: when one is taken, or may not be bound.
+        """
+        super().privilegedStartService()
+        nobody = Factory()
+        nobody.noisy = False
+        for endpoint in self._endpoints:
+            problems: list[Failure] = []
+            endpoint.listen(nobody).addCallbacks(self._bound, problems.append)
+            for problem in problems:
+                problem.raiseException()
+
+    def _bound(self, port: Any) -> None:
+        port.stopReading()
+        self.ports.append(port)
+
+    def startService(self) -> None:
+        super().startService()
+        announce(self._config, self.ports)
+        for worker in self._workers:
+            worker.start()
+
+    def spawn(self, protocol: ProcessProtocol, number: int) -> None:
+        """
+        Start a worker's process.
+        """
+        ports: list[Any] = list(self.ports)
+        sockets = [(port.fileno(), port.socket.family) for port in ports]
+        environment = dict(os.environ)
+        environment[VARIABLE] = Inheritance(sockets, self._via).encode()
+        self.reactor.spawnProcess(
+            protocol,
+            sys.executable,
+            [sys.executable, "-c", _TWISTD, *self._arguments(number)],
+            env=environment,
+            childFDs={0: "w", 1: 1, 2: 2, **{fd: fd for fd, _family in sockets}},
+        )
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Stop listening, and let the workers drain.
+
+        @return: fires when all have ended.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        ended = gatherResults([worker.stop() for worker in self._workers])
+        kill = self.reactor.callLater(self._config.drain_timeout + _KILL_AFTER, self._kill)
+        for port in self.ports:
+            await maybeDeferred(port.stopListening)
+        await ended
+        if kill.active():
+            kill.cancel()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.signal("KILL")

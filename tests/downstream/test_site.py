@@ -1,0 +1,190 @@
+"""
+The site: what it hands on, and how its connections end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from hubmirror.downstream.upload import RequestBody
+from tests.downstream.support import Server
+
+GET = b"GET /a?b=c HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class RequestTests(SynchronousTestCase):
+    def test_head(self) -> None:
+        """A request is handed on with its head; the body comes when somebody wants it."""
+        server = Server()
+        client, request = server.ask(
+            b"PUT /a?b=c&b=d HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n123"
+        )
+        self.assertEqual((request.method, request.path), (b"PUT", b"/a"))
+        self.assertEqual(request.args, {b"b": [b"c", b"d"]})
+        self.assertIsInstance(request.content, RequestBody)
+        self.assertEqual(request.content.length, 5)
+        self.assertEqual(client.producerState, "paused")
+
+    def test_noBody(self) -> None:
+        _client, request = Server().ask(GET)
+        self.assertEqual(request.content.read(), b"")
+
+    def test_collected(self) -> None:
+        """A resource that does not stream finds a whole body, of any framing."""
+        read: list[bytes] = []
+
+        class Whole(Resource):
+            isLeaf = True
+
+            def render(self, request: Any) -> int:
+                read.append(request.content.read())
+                return NOT_DONE_YET
+
+        for framing, body in (
+            (b"Content-Length: 200000", b"x" * 200_000),
+            (b"Transfer-Encoding: chunked", b"30d40\r\n" + b"x" * 200_000 + b"\r\n0\r\n\r\n"),
+        ):
+            client = Server(Whole()).connect()
+            client.says(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
+            for start in range(0, len(body), 1000):
+                client.says(body[start : start + 1000])
+            self.assertEqual(read.pop(), b"x" * 200_000)
+
+    def test_leftWhileCollecting(self) -> None:
+        """A client that leaves in the middle: the resource is never asked."""
+        asked: list[Any] = []
+
+        class Whole(Resource):
+            isLeaf = True
+
+            def render(self, request: Any) -> int:
+                asked.append(request)
+                return NOT_DONE_YET
+
+        server = Server(Whole())
+        client = server.connect()
+        client.says(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n123")
+        client.leaves()
+        server.clock.advance(0)
+        self.assertEqual(asked, [])
+
+
+class CloseTests(SynchronousTestCase):
+    def test_nothingOpen(self) -> None:
+        self.successResultOf(Server().site.close())
+
+    def test_idle(self) -> None:
+        """Connections without a request end at once."""
+        server = Server()
+        lines = [server.connect() for _ in range(3)]
+        closing = server.site.close()
+        self.assertEqual([line.ended for line in lines], ["closed"] * 3)
+        self.assertNoResult(closing)
+        server.clock.advance(0)
+        self.successResultOf(closing)
+
+    def test_underWay(self) -> None:
+        """Others end with their answer."""
+        server = Server()
+        client, request = server.ask(GET)
+        closing = server.site.close()
+        self.assertEqual(client.ended, "")
+        request.setHeader(b"Content-Length", b"2")
+        request.write(b"ok")
+        request.finish()
+        self.assertIn(b"Connection: close\r\n", client.hears())
+        self.assertEqual(client.ended, "closed")
+        self.assertNoResult(closing)
+        server.clock.advance(0)
+        self.successResultOf(closing)
+
+    def test_abort(self) -> None:
+        server = Server()
+        client, _request = server.ask(GET)
+        closing, aborting = server.site.close(), server.site.abort()
+        self.assertEqual(client.ended, "aborted")
+        server.clock.advance(0)
+        self.successResultOf(closing)
+        self.successResultOf(aborting)
+
+    def test_noHandshake(self) -> None:
+        """A client that is still shaking hands is not waited for."""
+        server = Server()
+        client = server.connect(secure=True, handshake=False)
+        closing = server.site.close()
+        self.assertEqual(client.ended, "aborted")
+        server.clock.advance(0)
+        self.successResultOf(closing)
+
+
+class IdleTests(SynchronousTestCase):
+    def test_idle(self) -> None:
+        """A connection without a request ends after the time set."""
+        server = Server(idleTimeout=75)
+        client = server.connect()
+        server.clock.advance(74)
+        self.assertEqual(client.ended, "")
+        server.clock.advance(1)
+        self.assertEqual(client.ended, "closed")
+
+    def test_slowHead(self) -> None:
+        """So does one whose head does not get whole in that time."""
+        server = Server(idleTimeout=75)
+        client = server.connect()
+        for byte in b"GET / HTTP/1.1\r":
+            client.says(bytes((byte,)))
+            server.clock.advance(7)
+        self.assertEqual(client.ended, "closed")
+
+    def test_underWay(self) -> None:
+        """Not while a request is under way, however long that takes."""
+        server = Server(idleTimeout=75)
+        client, request = server.ask(GET)
+        server.clock.advance(7500)
+        self.assertEqual(client.ended, "")
+        request.setHeader(b"Content-Length", b"0")
+        request.finish()
+        server.clock.advance(74)
+        self.assertEqual(client.ended, "")
+        server.clock.advance(1)
+        self.assertEqual(client.ended, "closed")
+
+    def test_noHandshake(self) -> None:
+        server = Server(idleTimeout=75)
+        client = server.connect(secure=True, handshake=False)
+        server.clock.advance(75)
+        self.assertEqual(client.ended, "aborted")
+        server.clock.advance(0)
+        self.successResultOf(server.site.close())
+
+    def test_left(self) -> None:
+        """Nothing of a connection is left in the reactor."""
+        for secure in (False, True):
+            server = Server()
+            server.connect(secure=secure).leaves()
+            server.clock.advance(0)
+            self.assertEqual(server.clock.getDelayedCalls(), [])
+
+
+class ProtocolTests(SynchronousTestCase):
+    def test_offered(self) -> None:
+        self.assertEqual(Server().site.acceptableProtocols(), [b"h2", b"http/1.1"])
+
+    def test_http1(self) -> None:
+        """HTTP/1.1 where TLS agreed on that, or on nothing."""
+        for negotiated in (b"http/1.1", None):
+            server = Server()
+            client = server.connect(secure=True, negotiated=negotiated)
+            client.says(GET)
+            [request] = server.held.requests
+            self.assertTrue(request.isSecure())
+            self.assertEqual(request.clientproto, b"HTTP/1.1")
+
+    def test_http2(self) -> None:
+        """The server's part of HTTP/2 begins with its settings."""
+        client = Server().connect(secure=True, negotiated=b"h2")
+        self.assertEqual(client.hears()[3:5], b"\x04\x00")

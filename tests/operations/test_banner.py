@@ -1,0 +1,117 @@
+"""What a mirror says when it begins to listen."""
+
+import socket
+import sys
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.config import MirrorConfig
+from hubmirror.operations.banner import announce
+
+
+class FakePort:
+    def __init__(self, address: IAddress) -> None:
+        self.address = address
+
+    def getHost(self) -> IAddress:
+        return self.address
+
+
+LOOPBACK = FakePort(IPv4Address("TCP", "127.0.0.1", 40001))
+ANY = FakePort(IPv4Address("TCP", "0.0.0.0", 40002))
+ANY6 = FakePort(IPv6Address("TCP", "::", 40003))
+SOCKET = FakePort(UNIXAddress("/run/mirror"))
+
+
+class AnnounceTests(SynchronousTestCase):
+    def announced(
+        self, ports: list[FakePort], terminal: bool | None = False, **options: object
+    ) -> list[str]:
+        with capturedLogs() as events:
+            announce(MirrorConfig(**options), ports, terminal)
+        return [formatEvent(event) for event in events]
+
+    def test_ports(self) -> None:
+        """Each port is named with its real number, or as it was asked for."""
+        self.assertEqual(
+            self.announced(
+                [LOOPBACK, ANY, ANY6, SOCKET],
+                port=["tcp:0:interface=127.0.0.1", "ssl:0", "tcp6:0", "unix:/run/mirror"],
+            )[:-1],
+            [
+                "listening on http://127.0.0.1:40001",
+                "listening on https://0.0.0.0:40002",
+                "listening on http://[::]:40003",
+                "listening on unix:/run/mirror",
+            ],
+        )
+
+    def test_upstreams(self) -> None:
+        """The registry and the fallbacks are named, without paths, which may be secret."""
+        for options, text in [
+            ({}, "mirroring https://registry-1.docker.io"),
+            (
+                {"fallback": ["https://a.example/secret", "http://b.example"]},
+                "mirroring https://registry-1.docker.io, and when that fails https://a.example,"
+                " and when that fails http://b.example",
+            ),
+        ]:
+            self.assertEqual(self.announced([LOOPBACK], **options)[-1], text)
+
+    def test_embedded(self) -> None:
+        """Without a port of its own a mirror says nothing."""
+        self.assertEqual(self.announced([], terminal=True, port=[]), [])
+
+    def test_settings(self) -> None:
+        """On a terminal there are the settings for dockerd and containerd."""
+        [*_, settings] = self.announced([LOOPBACK], terminal=True)
+        for part in (
+            "/etc/docker/daemon.json",
+            '"http://127.0.0.1:40001"',
+            "/etc/containerd/certs.d/docker.io/hosts.toml",
+            '[host."http://127.0.0.1:40001"]',
+        ):
+            self.assertIn(part, settings)
+
+    def test_settingsForOthers(self) -> None:
+        """A port on all addresses is reached by the machine's name, which is of use elsewhere."""
+        self.patch(socket, "gethostname", lambda: "mirrorhost")
+        for description, port, url in [
+            ("ssl:0", ANY, "https://mirrorhost:40002"),
+            ("tcp6:0", ANY6, "http://mirrorhost:40003"),
+        ]:
+            [*_, settings] = self.announced([port], terminal=True, port=[description])
+            self.assertIn(f'[host."{url}"]', settings)
+
+    def test_publicURL(self) -> None:
+        """Where a public URL is set, clients use that, whatever the port is."""
+        for description, port in [("ssl:0", ANY), ("unix:/run/mirror", SOCKET)]:
+            [*_, settings] = self.announced(
+                [port], terminal=True, port=[description], public_url="https://mirror.example"
+            )
+            self.assertIn('[host."https://mirror.example"]', settings)
+
+    def test_noSettings(self) -> None:
+        """A mirror that no client could be told of starts all the same."""
+        lines = self.announced([SOCKET], terminal=True, port=["unix:/run/mirror"])
+        self.assertTrue(lines[-1].startswith("mirroring"))
+        lines = self.announced([LOOPBACK], terminal=True, public_url="https://mirror.example/%41")
+        self.assertTrue(lines[-1].startswith("no settings"))
+
+    def test_noTerminal(self) -> None:
+        """Whether there is a terminal is seen from the process's own output, not from twistd's."""
+
+        class Output:
+            def isatty(self) -> bool:
+                return answer
+
+        self.patch(sys, "__stdout__", Output())
+        answer = True
+        self.assertIn("daemon.json", self.announced([LOOPBACK], terminal=None)[-1])
+        answer = False
+        self.assertNotIn("daemon.json", self.announced([LOOPBACK], terminal=None)[-1])
+        self.patch(sys, "__stdout__", None)
+        self.assertNotIn("daemon.json", self.announced([LOOPBACK], terminal=None)[-1])

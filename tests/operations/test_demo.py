@@ -1,0 +1,154 @@
+"""The demonstration, as its users see it."""
+
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+import hubmirror
+from hubmirror.operations import demo, twistd
+from hubmirror.operations.demo import DemoFailed, perform
+from hubmirror.operations.pulling import PullFailed
+from hubmirror.operations.twistd import NotRunning, Twistd
+
+ROOT = Path(hubmirror.__file__).parent.parent
+
+
+class Demo(ProcessProtocol):
+    """
+    C{python -m hubmirror demo}.
+
+    @ivar signalAt: interrupt it when it says this.
+    """
+
+    def __init__(self, folder: str, signalAt: str | None = None) -> None:
+        self.output = ""
+        self.ended: Deferred[int | None] = Deferred()
+        self.signalAt = signalAt
+        reactor.spawnProcess(
+            self,
+            sys.executable,
+            [sys.executable, "-m", "hubmirror", "demo"],
+            env={**os.environ, "TMPDIR": folder, "PYTHONUNBUFFERED": "1"},
+            path=str(ROOT),
+        )
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self.output += data.decode()
+        if self.signalAt is not None and self.signalAt in self.output:
+            self.signalAt = None
+            self.transport.signalProcess("INT")
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended.callback(reason.value.exitCode)
+
+
+class CommandTests(TestCase):
+    def setUp(self) -> None:
+        self.folder = self.mktemp()
+        os.mkdir(self.folder)
+        self.folder = os.path.abspath(self.folder)
+
+    def assertNothingLeft(self, output: str) -> None:
+        """Its two mirrors have ended, and its files are gone."""
+        processes = re.findall(r"process (\d+)", output)
+        self.assertEqual(len(processes), 2, output)
+        for process in processes:
+            self.assertRaises(ProcessLookupError, os.kill, int(process), 0)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    async def test_shows(self) -> None:
+        """It shows both pulls, ends with status 0, and leaves nothing."""
+        command = Demo(self.folder)
+        self.assertEqual(await command.ended, 0, command.output)
+        for words in (
+            "1. A pull through the mirror",
+            "4 blobs, 36.1 MiB",
+            "4 requests over 1 connection, 0 of them with a credential",
+            "answered   by the Hub",
+            "2. The same, while the Hub says 429",
+            "answered 429, too many requests, 5 times",
+            "CDN        0 requests",
+            "answered   by the fallback, 6 times",
+            "All as it should be",
+        ):
+            self.assertIn(words, command.output)
+        self.assertNothingLeft(command.output)
+
+    async def test_interrupted(self) -> None:
+        """Whoever interrupts it finds nothing left either."""
+        command = Demo(self.folder, signalAt="1. A pull")
+        self.assertEqual(await command.ended, 1, command.output)
+        self.assertIn("The demo failed: interrupted", command.output)
+        self.assertNothingLeft(command.output)
+
+
+class FailureTests(TestCase):
+    """In this process, so that something can be made to go wrong."""
+
+    async def failure(self, kind: type[Exception]) -> str:
+        """Why it fails."""
+        performing = Deferred.fromCoroutine(perform(reactor, lambda line: None))
+        return str(await self.assertFailure(performing, kind))
+
+    async def test_noMirror(self) -> None:
+        """A mirror that does not start is quoted."""
+        self.patch(twistd, "_COMMAND", (sys.executable, "-c", "raise SystemExit('no, thanks')"))
+        reason = await self.failure(NotRunning)
+        self.assertEqual(reason, "twistd ended, and said last: no, thanks")
+
+    async def test_wrongBytes(self) -> None:
+        """A pull that gets other bytes fails."""
+
+        async def act(stage: demo.Stage) -> None:
+            stage.hub.cdn.corrupt(0)
+            await stage.pull()
+
+        self.patch(demo, "ACTS", (("Corrupt", act),))
+        self.assertIn("not those of sha256:", await self.failure(PullFailed))
+
+    async def test_credentialAtTheCDN(self) -> None:
+        """A credential that gets to the CDN is noticed."""
+
+        async def act(stage: demo.Stage) -> None:
+            def leak(seen: object) -> bool:
+                seen.headers.setRawHeaders("Authorization", ["Bearer x"])
+                return False
+
+            stage.hub.cdn.fail(500, when=leak)
+            await stage.pull()
+
+        self.patch(demo, "ACTS", (("Leak", act),))
+        self.assertEqual(await self.failure(DemoFailed), "a credential went to the CDN")
+
+    async def test_noFallback(self) -> None:
+        """An act that shows something else than it says fails."""
+
+        async def act(stage: demo.Stage) -> None:
+            self.patch(stage.hub.registry, "fail", lambda *args, **options: None)
+            await demo.throughTheFallback(stage)
+
+        self.patch(demo, "ACTS", (("No fault", act),))
+        self.assertEqual(await self.failure(DemoFailed), "it was not the fallback that served")
+
+
+class TwistdTests(TestCase):
+    async def test_stubborn(self) -> None:
+        """A process that takes no notice of SIGTERM is killed in the end."""
+        self.patch(twistd, "PATIENCE", 0.1)
+        code = (
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+            "print('listening on http://x', flush=True); time.sleep(60)"
+        )
+        self.patch(twistd, "_COMMAND", (sys.executable, "-c", code))
+        process = Twistd(reactor, ".", [])
+        self.assertEqual(await process.listening, "http://x")
+        await process.stop()
+        self.assertRaises(ProcessLookupError, os.kill, process.pid, signal.SIGKILL)

@@ -1,0 +1,274 @@
+"""What the doctor says of mirrors, good and bad, and of the Hub."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+
+from twisted.internet import reactor
+
+from hubmirror.operations.doctor import Examination, Subject, mirrorAt
+from hubmirror.testing import Answer, Seen
+from hubmirror.testing.answers import Serve
+from hubmirror.testing.wire import HubRequest
+from hubmirror.transport.connecting import loadTrust
+from tests.operations.support import REPOSITORY, TAG, MirrorCase
+
+PULL = ["name", "connection", "version", "token", "head", "manifest", "blob", "range"]
+
+
+def gets(reference: str) -> Callable[[Seen], bool]:
+    """Which requests GET a manifest."""
+    target = f"/manifests/{reference}".encode()
+    return lambda seen: seen.method == b"GET" and seen.target.endswith(target)
+
+
+def without(field: str) -> Callable[[HubRequest, Serve], Answer]:
+    """A fault: an answer that lacks a field."""
+
+    def fault(request: HubRequest, serve: Serve) -> Answer:
+        answer = serve(request)
+        fields = {name: value for name, value in answer.fields.items() if name != field}
+        length = None if field == "Content-Length" else answer.length
+        return replace(answer, fields=fields, length=length)
+
+    return fault
+
+
+class ExaminationTests(MirrorCase):
+    async def examine(self, subject: Subject | str, **options: object) -> list[str]:
+        """The lines of an examination; the last one tells how it ended."""
+        if isinstance(subject, str):
+            subject = mirrorAt(subject)
+        examined = {
+            "trust": self.trust,
+            "repository": REPOSITORY,
+            "tag": TAG,
+            "limit": 10,
+            **options,
+        }
+        limit = examined.pop("limit")
+        examination = Examination(reactor, subject, **examined)
+        lines: list[str] = []
+        self.healthy = await examination.perform(lines.append, limit)
+        return lines
+
+    async def assertWrong(
+        self, subject: Subject | str, check: str, text: str, **options: object
+    ) -> list[str]:
+        """Exactly one check finds something, and says this."""
+        lines = await self.examine(subject, **options)
+        self.assertFalse(self.healthy)
+        wrong = [line.split(None, 2)[1:] for line in lines if line.startswith("WRONG")]
+        self.assertEqual([name for name, _ in wrong], [check], lines)
+        self.assertIn(text, wrong[0][1])
+        return lines
+
+    async def test_goodMirror(self) -> None:
+        """Each check says what is right, a line each."""
+        lines = await self.examine(self.startMirror())
+        self.assertTrue(self.healthy, lines)
+        words = [line.split(None, 2) for line in lines]
+        self.assertEqual([word[0] for word in words], ["ok"] * 10)
+        self.assertEqual([word[1] for word in words], [*PULL, "ping", "search"])
+        said = {word[1]: word[2] for word in words}
+        self.assertIn("TLSv1.3", said["connection"])
+        self.assertIn("99 of 100 pulls left in 6 h", said["manifest"])
+        self.assertIn(self.image.digest[:19], said["manifest"])
+        self.assertIn(f"{self.image.config.size} bytes", said["blob"])
+        self.assertEqual(said["search"], "1 results for 'alpine'")
+
+    async def test_goodPlainMirror(self) -> None:
+        """A mirror without TLS is as good."""
+        url = self.startMirror(port="tcp:0:interface=127.0.0.1").replace("https", "http")
+        lines = await self.examine(url)
+        self.assertTrue(self.healthy, lines)
+        self.assertIn("without TLS", lines[1])
+
+    async def test_hub(self) -> None:
+        """The Hub has its services on origins of their own, and no ping."""
+        hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
+        lines = await self.examine(hub)
+        self.assertTrue(self.healthy, lines)
+        self.assertEqual([line.split()[1] for line in lines], [*PULL, "search"])
+        self.assertIn(f"by way of {self.hub.cdnOrigin}", lines[PULL.index("blob")])
+
+    async def test_noCredential(self) -> None:
+        """No token and no signed link is in what is said."""
+        mirror = self.startMirror()
+        lines = await self.examine(mirror)
+        hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
+        text = "\n".join(lines + await self.examine(hub))
+        for seen in self.hub.seen:
+            for value in seen.headers.getRawHeaders("Authorization", []):
+                self.assertNotIn(value.split()[1], text)
+        self.assertNotIn("Signature", text)
+
+    async def test_noName(self) -> None:
+        """A name that does not resolve ends it at once."""
+
+        def fail(*args: object, **kwargs: object) -> None:
+            raise socket.gaierror
+
+        self.patch(socket, "getaddrinfo", fail)
+        lines = await self.assertWrong("https://mirror.example", "name", "does not resolve")
+        self.assertIn("--resolver", lines[1])
+        self.assertEqual(len(lines), 2)
+
+    async def test_dead(self) -> None:
+        """Nothing listens there."""
+        await self.hub.mirror.stopListening()
+        lines = await self.assertWrong(self.hub.mirrorURL, "connection", "connection refused")
+        self.assertIn("look whether it listens", lines[-1])
+
+    async def test_unknownCA(self) -> None:
+        """A certificate of a CA that is not known here, and one for another name."""
+        lines = await self.assertWrong(
+            self.hub.mirrorURL, "connection", "does not verify", trust=loadTrust(None)
+        )
+        self.assertIn("--ca-file", lines[-1])
+        url = self.hub.mirrorURL.replace("127.0.0.1", "127.0.0.2")
+        await self.hub.mirror.stopListening()
+        self.hub.mirror.listenWith(reactor, "0.0.0.0", self.hub.mirror._tls)
+        await self.hub.mirror.startListening()
+        await self.assertWrong(url, "connection", "for another name")
+
+    async def test_notTLS(self) -> None:
+        """A mirror without TLS that is asked for it."""
+        url = self.startMirror(port="tcp:0:interface=127.0.0.1")
+        lines = await self.assertWrong(url, "connection", "closed while it was set up")
+        self.assertIn("with TLS or without", lines[-1])
+
+    async def test_silent(self) -> None:
+        """A check takes no longer than it may."""
+        self.hub.mirror.hang(when=lambda seen: seen.target == b"/v2/")
+        lines = await self.examine(self.hub.mirrorURL, limit=0.3)
+        self.assertIn("WRONG  version     no answer within 0.3 s", lines)
+
+    async def test_wrongRealm(self) -> None:
+        """Tokens from elsewhere, as when a TLS terminator's scheme or port is lost."""
+        mirror = self.startMirror(public_url="http://127.0.0.1")
+        lines = await self.assertWrong(
+            mirror, "version", f"sends clients to http://127.0.0.1 for tokens, not to {mirror}"
+        )
+        self.assertIn("--public-url", lines[3])
+        self.assertEqual(self.hub.token.seen, [])
+
+    async def test_noRealm(self) -> None:
+        """A realm that is no URL, and none at all."""
+        fields = {"WWW-Authenticate": 'Bearer realm="/token"'}
+        self.hub.mirror.fail(401, fields=fields, count=1)
+        subject = mirrorAt(self.hub.mirrorURL)
+        await self.assertRealm(subject, "the realm is not an absolute URL")
+        self.hub.mirror.fail(401, count=1)
+        await self.assertRealm(subject, "without a Bearer challenge")
+
+    async def assertRealm(self, subject: Subject, text: str) -> None:
+        lines = await self.examine(subject)
+        self.assertIn(text, lines[2])
+        self.assertFalse(self.healthy)
+
+    async def test_open(self) -> None:
+        """A mirror that wants no token is as good."""
+
+        def authorized(request: HubRequest, serve: Serve) -> Answer:
+            token = self.hub.tokens.issue("", {REPOSITORY: frozenset({"pull"})})
+            request.requestHeaders.setRawHeaders("Authorization", [f"Bearer {token}"])
+            return serve(request)
+
+        self.hub.registry.script(authorized)
+        lines = await self.examine(self.startMirror())
+        self.assertTrue(self.healthy, lines)
+        self.assertIn("none is needed", lines[PULL.index("token")])
+
+    async def test_limited(self) -> None:
+        """The Hub's 429, and what helps against it."""
+        self.hub.registry.fail(429, when=lambda seen: b"/manifests/" in seen.target)
+        lines = await self.assertWrong(self.startMirror(), "head", "429")
+        self.assertIn("--fallback", "".join(lines))
+
+    async def test_unavailable(self) -> None:
+        """A mirror that does not reach the Hub."""
+        await self.hub.registry.stopListening()
+        await self.assertWrong(self.startMirror(), "version", "answers 502")
+
+    async def test_noImage(self) -> None:
+        """An image that is not there."""
+        lines = await self.assertWrong(self.startMirror(), "head", "answers 404", tag="none")
+        self.assertIn("--tag", "".join(lines))
+
+    async def test_noLength(self) -> None:
+        """A HEAD of a manifest lacks what clients take from it."""
+        for field in ("Docker-Content-Digest", "Content-Length"):
+            self.hub.mirror.restore()
+            self.hub.mirror.script(without(field), when=lambda seen: seen.method == b"HEAD")
+            lines = await self.examine(self.hub.mirrorURL)
+            self.assertIn(f"has no {field}", lines[PULL.index("head")])
+
+    async def test_wrongManifest(self) -> None:
+        """A manifest, by tag or by digest, that is not what its digest says."""
+        for reference in (TAG, self.image.digest):
+            self.hub.registry.restore()
+            self.hub.registry.corrupt(3, when=gets(reference))
+            await self.assertWrong(self.startMirror(), "manifest", "not those of sha256:")
+
+    async def test_notManifest(self) -> None:
+        """JSON that is no manifest."""
+        self.hub.registry.fail(
+            200,
+            b'{"layers": []}',
+            {"Docker-Content-Digest": "sha256:0"},
+            when=gets(TAG),
+        )
+        await self.assertWrong(self.startMirror(), "manifest", "not those of sha256:0")
+        self.hub.registry.restore()
+        self.hub.registry.fail(200, b'{"layers": []}', when=gets(TAG))
+        await self.assertWrong(self.startMirror(), "manifest", "not what a registry sends")
+
+    async def test_corruptBlob(self) -> None:
+        """A blob that is not what its digest says."""
+        self.hub.cdn.corrupt(3)
+        await self.assertWrong(self.startMirror(), "blob", "not those of sha256:")
+
+    async def test_lostLength(self) -> None:
+        """A blob whose length was lost on the way."""
+        self.hub.cdn.script(without("Content-Length"))
+        await self.assertWrong(self.startMirror(), "blob", "without Content-Length")
+
+    async def test_redirectLoop(self) -> None:
+        """A blob that is redirected in a circle."""
+        self.hub.mirror.script(
+            lambda request, serve: Answer(307, {"Location": request.uri.decode()}, 0),
+            when=lambda seen: b"/blobs/" in seen.target,
+        )
+        lines = await self.examine(self.hub.mirrorURL)
+        self.assertIn("more than 10 redirects", lines[PULL.index("blob")])
+
+    async def test_redirectToClient(self) -> None:
+        """A mirror that leaves the way to the CDN to its clients."""
+        subject = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=True)
+        lines = await self.examine(subject)
+        self.assertIn(f"redirected to {self.hub.cdnOrigin}", lines[PULL.index("blob")])
+
+    async def test_noRange(self) -> None:
+        """A Range that is ignored, and one that is answered with another part."""
+        self.hub.cdn.ignoreRange()
+        await self.assertWrong(self.startMirror(), "range", "answered with 200")
+        self.hub.cdn.restore()
+
+        def shifted(request: HubRequest, serve: Serve) -> Answer:
+            if request.requestHeaders.hasHeader("Range"):
+                request.requestHeaders.setRawHeaders("Range", ["bytes=1-"])
+            return serve(request)
+
+        self.hub.cdn.script(shifted)
+        await self.assertWrong(self.startMirror(), "range", "another part")
+
+    async def test_noPing(self) -> None:
+        """A mirror that docker search takes for no registry; the rest is examined all the same."""
+        lines = await self.assertWrong(self.hub.mirrorURL, "ping", "GET /v1/_ping answers 404")
+        self.assertEqual([line.split()[1] for line in lines[:8]], PULL)
+
+    async def test_noSearch(self) -> None:
+        """An index that answers with something else."""
+        self.hub.search.fail(200, b"<html>")
+        await self.assertWrong(self.startMirror(), "search", "not a JSON object")

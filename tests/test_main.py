@@ -1,0 +1,82 @@
+"""The command line of ``python -m hubmirror``."""
+
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import hubmirror
+from hubmirror.__main__ import main
+
+ROOT = Path(hubmirror.__file__).parent.parent
+
+
+class MainTests(SynchronousTestCase):
+    def run_(self, *arguments: str) -> tuple[int, str, str]:
+        """Status, standard output and standard error of a command."""
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                status = main(arguments)
+            except SystemExit as end:
+                status = end.code
+        return status, out.getvalue(), err.getvalue()
+
+    def test_help(self) -> None:
+        """The commands are listed, and no reactor is installed for that."""
+        code = (
+            "import runpy, sys; sys.argv = ['hubmirror', '--help']\n"
+            "try: runpy.run_module('hubmirror', run_name='__main__')\n"
+            "except SystemExit as end: assert not end.code\n"
+            "assert 'twisted.internet.reactor' not in sys.modules"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for command in ("demo", "doctor", "client-config"):
+            self.assertIn(command, done.stdout)
+
+    def test_version(self) -> None:
+        self.assertEqual(self.run_("--version"), (0, f"hubmirror {hubmirror.__version__}\n", ""))
+
+    def test_noCommand(self) -> None:
+        """Without a command there is the help, and status 2."""
+        status, out, err = self.run_()
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn("client-config", err)
+
+    def test_clientConfig(self) -> None:
+        """The settings, and nothing else."""
+        status, out, err = self.run_("client-config", "https://mirror.example", "docker")
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn('"https://mirror.example"', out)
+        self.assertIn("/etc/docker/daemon.json", out)
+
+    def test_unusable(self) -> None:
+        """One line that says what is wrong with the arguments, and status 2."""
+        for arguments, text in [
+            (("client-config", "https://mirror.example", "rkt"), "not for 'rkt'"),
+            (("client-config", "mirror.example", "docker"), "not an absolute URL"),
+            (("client-config", "https://m/?x", "docker"), "without user information"),
+            (("doctor", "mirror.example"), "not an absolute URL"),
+            (("doctor", "https://m", "--ca-file", "/nowhere"), "--ca-file: /nowhere"),
+        ]:
+            status, out, err = self.run_(*arguments)
+            self.assertEqual((status, out), (2, ""), arguments)
+            self.assertRegex(err, rf"\Ahubmirror {arguments[0]}: .*{text}.*\n\Z")
+
+    def test_doctor(self) -> None:
+        """A mirror that is not there: one finding, and status 1."""
+        done = subprocess.run(
+            [sys.executable, "-m", "hubmirror", "doctor", "http://127.0.0.1:1"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        self.assertIn("WRONG  connection  connection refused", done.stdout)

@@ -1,0 +1,234 @@
+"""
+The mirror as a service: how it begins to listen, and how it ends.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.server import Site
+
+from hubmirror import HubMirror, MirrorConfig, makeSite
+from hubmirror.config import ConfigError
+from hubmirror.downstream.site import MirrorSite
+from hubmirror.exchange import Outcome
+from tests.upstream.support import RecordingAgent
+from tests.wire.support import MemoryCase, answer
+
+DRAIN = 30
+"""
+Seconds that requests under way have to end when the mirror stops.
+"""
+
+
+class ListenTests(TestCase):
+    def mirror(self, *ports: str) -> HubMirror:
+        mirror = HubMirror(reactor, MirrorConfig(port=ports), RecordingAgent())
+        self.addCleanup(mirror.service.stopService)
+        return mirror
+
+    def connect(self, port: int) -> Deferred[Protocol]:
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        return endpoint.connect(Factory.forProtocol(Protocol))
+
+    async def test_several(self) -> None:
+        """Every port is the mirror; stopped, none is."""
+        service = self.mirror(*["tcp:0:interface=127.0.0.1"] * 2).service
+        service.privilegedStartService()
+        service.startService()
+        numbers = [port.getHost().port for port in service.ports]
+        self.assertEqual(len(set(numbers)), 2)
+        for number in numbers:
+            client = await self.connect(number)
+            client.transport.abortConnection()
+        await service.stopService()
+        for number in numbers:
+            await self.assertFailure(self.connect(number), ConnectError)
+
+    def test_started(self) -> None:
+        """Whoever does not start it with privileges has its ports as well."""
+        service = self.mirror("tcp:0:interface=127.0.0.1").service
+        service.startService()
+        self.assertEqual(len(service.ports), 1)
+
+    def test_taken(self) -> None:
+        """A port that is taken is an error at once, and the others are given back."""
+        first = self.mirror("tcp:0:interface=127.0.0.1").service
+        first.startService()
+        number = first.ports[0].getHost().port
+        second = self.mirror(
+            "tcp:0:interface=127.0.0.1", f"tcp:{number}:interface=127.0.0.1"
+        ).service
+        error = self.assertRaises(CannotListenError, second.privilegedStartService)
+        self.assertIn(str(number), str(error))
+
+    async def test_none(self) -> None:
+        service = self.mirror().service
+        service.startService()
+        self.assertEqual(service.ports, [])
+        await service.stopService()
+
+
+class RefusalTests(SynchronousTestCase):
+    def refused(self, **options: object) -> str:
+        config = MirrorConfig(**{"port": (), **options})
+        text = str(self.assertRaises(ConfigError, HubMirror, reactor, config))
+        self.assertNotIn("\n", text)
+        return text
+
+    def test_noCertificate(self) -> None:
+        """C{ssl:443} wants a file, and says which."""
+        text = self.refused(port=("ssl:443",))
+        self.assertTrue(text.startswith("--port ssl:443: "), text)
+        self.assertIn("server.pem", text)
+        self.assertIn("certKey=", text)
+
+    def test_noEndpoint(self) -> None:
+        self.assertIn("--port nonsense:1", self.refused(port=("nonsense:1",)))
+        self.assertIn("--port tcp:x", self.refused(port=("tcp:x",)))
+
+    def test_noBundle(self) -> None:
+        self.assertIn("--ca-file", self.refused(ca_file="no such file"))
+        path = Path(self.mktemp())
+        path.write_text("no certificate")
+        self.assertIn("contains no PEM certificates", self.refused(ca_file=str(path)))
+
+
+class EmbeddingTests(SynchronousTestCase):
+    def test_makeSite(self) -> None:
+        agent = RecordingAgent()
+        site = makeSite(MirrorConfig(), reactor, agent)
+        self.assertIsInstance(site, MirrorSite)
+
+    def test_names(self) -> None:
+        """No two mirrors take each other for themselves."""
+        vias = {
+            HubMirror(reactor, MirrorConfig(port=()), RecordingAgent()).service._mirror.via
+            for _ in range(20)
+        }
+        self.assertEqual(len(vias), 20)
+
+
+class DrainTests(MemoryCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.mirror.service.startService()
+
+    def stop(self) -> Deferred[None]:
+        stopping: Deferred[None] = self.mirror.service.stopService()
+        self.clock.advance(0)
+        return stopping
+
+    def test_nothing(self) -> None:
+        self.successResultOf(self.stop())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_idle(self) -> None:
+        """Connections without a request end at once."""
+        fresh = self.connect()
+        used = self.send(b"/v1/_ping")
+        stopping = self.stop()
+        self.assertEqual((fresh.ended, used.ended), ("closed", "closed"))
+        self.successResultOf(stopping)
+
+    def test_transfer(self) -> None:
+        """What is under way ends in peace, and then its connection."""
+        client = self.send(b"/v2/a")
+        upstream = self.network.lines[0]
+        upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        stopping = self.stop()
+        self.clock.pump([1] * 10)
+        self.assertNoResult(stopping)
+        self.assertEqual(client.ended, "")
+        upstream.says(b"67890")
+        self.assertTrue(client.value().endswith(b"1234567890"))
+        self.assertEqual(client.ended, "closed")
+        self.clock.advance(0)
+        self.successResultOf(stopping)
+        self.assertIs(self.exchanges[0].outcome, Outcome.COMPLETE)
+
+    def test_beforeTheHead(self) -> None:
+        """An answer that comes while the mirror stops tells the client that it was the last."""
+        client = self.send(b"/v2/a")
+        stopping = self.stop()
+        self.network.lines[0].says(answer(200, b"body"))
+        got = self.answered(client)
+        self.assertEqual((got.values(b"Connection"), got.body), ([b"close"], b"body"))
+        self.successResultOf(stopping)
+
+    def test_upload(self) -> None:
+        client = self.connect()
+        client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        stopping = self.stop()
+        client.says(b"67890")
+        self.assertNoResult(stopping)
+        self.network.lines[0].says(answer(201))
+        self.assertEqual(self.answered(client).status, 201)
+        self.successResultOf(stopping)
+
+    def test_tooLong(self) -> None:
+        """In the end it ends whatever is left, and says how much that was."""
+        clients = [self.send(b"/v2/a") for _ in range(2)]
+        for upstream in self.network.lines:
+            upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
+        stopping = self.stop()
+        with capturedLogs() as events:
+            for _ in range(DRAIN):
+                self.assertNoResult(stopping)
+                for upstream in self.network.lines:
+                    upstream.says(b"x" * 10_000)
+                self.clock.advance(1)
+        self.clock.advance(0)
+        self.successResultOf(stopping)
+        self.assertEqual([client.ended for client in clients], ["aborted"] * 2)
+        self.assertEqual([line.ended for line in self.network.lines], ["aborted"] * 2)
+        self.assertEqual(len(self.exchanges), 2)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            ["ending 2 requests that took too long"],
+        )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_clientThatDoesNotRead(self) -> None:
+        """A connection that can't be closed in good order is aborted."""
+        client = self.connect()
+        client.loseConnection = lambda: None
+        stopping = self.stop()
+        self.assertNoResult(stopping)
+        self.clock.advance(DRAIN)
+        self.clock.advance(0)
+        self.assertEqual(client.ended, "aborted")
+        self.successResultOf(stopping)
+
+
+class PlainSiteDrainTests(MemoryCase):
+    """
+    Under another site, whose connections are not the mirror's to end.
+    """
+
+    def makeSite(self) -> Site:
+        return Site(self.mirror.resource, reactor=self.clock)
+
+    def test_refused(self) -> None:
+        """Requests that still come are refused, so that the client goes on to its next host."""
+        client = self.connect()
+        stopping = self.mirror.service.stopService()
+        got = self.local(b"/v2/", line=client)
+        self.assertEqual((got.status, got.error), (503, "UNAVAILABLE"))
+        self.assertEqual(got.values(b"Retry-After"), [b"5"])
+        self.successResultOf(stopping)
+
+    def test_transfer(self) -> None:
+        client = self.send(b"/v2/a")
+        stopping = self.mirror.service.stopService()
+        self.assertNoResult(stopping)
+        self.network.lines[0].says(answer(200, b"body"))
+        self.assertEqual(self.answered(client).body, b"body")
+        self.successResultOf(stopping)

@@ -1,0 +1,200 @@
+"""The command line of C{twistd hubmirror}."""
+
+import io
+import os
+import signal
+import socket
+from contextlib import closing, redirect_stdout
+from typing import Any
+from unittest.mock import Mock
+
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from hubmirror import MirrorConfig, tap
+from hubmirror.config import optionName, options
+from hubmirror.testing.ca import Authority
+
+
+class ParsingTests(SynchronousTestCase):
+    """What the options make of the configuration."""
+
+    def setUp(self) -> None:
+        self.patch(tap, "HubMirror", Mock())
+
+    def parse(self, *arguments: str) -> Any:
+        parsed = tap.Options()
+        parsed.parseOptions(list(arguments))
+        return parsed.config
+
+    def refused(self, *arguments: str) -> str:
+        text = str(self.assertRaises(UsageError, self.parse, *arguments))
+        self.assertNotIn("\n", text)
+        return text
+
+    def test_none(self) -> None:
+        self.assertEqual(self.parse(), MirrorConfig())
+
+    def test_values(self) -> None:
+        parsed = self.parse(
+            "--public-url=https://mirror.example",
+            "--registry-url",
+            "https://registry.example",
+            "--auth-url=https://auth.example/token",
+            "--search-url=https://index.example",
+            "--failover-on=503",
+            "--ca-file=ca.pem",
+            "--resolver=1.1.1.1",
+            "--proxy=http://proxy.example:3128",
+            "--connect-timeout=1",
+            "--response-timeout=2",
+            "--stall-timeout=3",
+            "--idle-timeout=4",
+        )
+        expected = MirrorConfig(
+            public_url="https://mirror.example",
+            registry_url="https://registry.example",
+            auth_url="https://auth.example/token",
+            search_url="https://index.example",
+            failover_on=[503],
+            ca_file="ca.pem",
+            resolver="1.1.1.1",
+            proxy="http://proxy.example:3128",
+            connect_timeout=1,
+            response_timeout=2,
+            stall_timeout=3,
+            idle_timeout=4,
+        )
+        self.assertEqual(parsed, expected)
+
+    def test_flags(self) -> None:
+        parsed = self.parse("--read-only", "--no-cors", "--no-forwarded")
+        self.assertEqual(parsed, MirrorConfig(read_only=True, no_cors=True, no_forwarded=True))
+        self.refused("--read-only=yes")
+
+    def test_repeated(self) -> None:
+        """Adds up, in order; the first port takes the default's place."""
+        for name, values in (
+            ("port", ["ssl:443", "tcp6:5000"]),
+            ("fallback", ["https://a.example", "https://b.example"]),
+            ("allow-redirects-to", ["https://cdn.example", "10.0.0.0/8"]),
+            ("trusted-proxy", ["10.0.0.1", "10.0.0.2"]),
+        ):
+            parsed = self.parse(*(f"--{name}={value}" for value in values))
+            self.assertEqual(parsed, MirrorConfig(**{name.replace("-", "_"): values}), name)
+
+    def test_usage(self) -> None:
+        for arguments, advice in (
+            (["--port=5000"], "--port: "),
+            (["--idle-timeout=never"], "--idle-timeout: "),
+            (["--registry-url"], "registry-url"),
+            (["--unknown"], "unknown"),
+            (["argument"], "argument"),
+        ):
+            self.assertIn(advice, self.refused(*arguments))
+
+    def test_help(self) -> None:
+        """Every option is there, with its default where it has one."""
+        shown = io.StringIO()
+        with redirect_stdout(shown):
+            self.assertRaises(SystemExit, self.parse, "--help")
+        text = " ".join(shown.getvalue().split())
+        for field in options():
+            self.assertIn(f"--{optionName(field)}", text)
+        for default in (
+            "[default: tcp:5000:interface=127.0.0.1]",
+            "[default: https://registry-1.docker.io]",
+            "[default: 429,502,503,504]",
+            "[default: 75]",
+        ):
+            self.assertIn(default, text)
+
+
+class FileTests(SynchronousTestCase):
+    """Files and endpoints that are named must be of use; there is one line that says how."""
+
+    def setUp(self) -> None:
+        self.addCleanup(os.chdir, os.getcwd())
+        folder = self.mktemp()
+        os.mkdir(folder)
+        os.chdir(folder)
+
+    def write(self, name: str, content: bytes) -> None:
+        with open(name, "wb") as file:
+            file.write(content)
+
+    def refused(self, argument: str) -> str:
+        text = str(self.assertRaises(UsageError, tap.Options().parseOptions, [argument]))
+        self.assertNotIn("\n", text)
+        return text
+
+    def test_noCertificate(self) -> None:
+        text = self.refused("--port=ssl:443")
+        self.assertRegex(text, r"there is no \S*server\.pem here")
+        self.assertIn("privateKey=", text)
+
+    def test_certificate(self) -> None:
+        """C{--port ssl:443} works literally, once there is a server.pem."""
+        self.write("server.pem", Authority().serverPEM(["mirror.example"]))
+        tap.Options().parseOptions(["--port", "ssl:443"])
+
+    def test_badEndpoints(self) -> None:
+        self.write("server.pem", b"no PEM")
+        for description in ("ssl:443", "telnet:23", "tcp:many", "tcp:5000:colour=red"):
+            self.assertIn(f"--port {description}: ", self.refused(f"--port={description}"))
+
+    def test_caFile(self) -> None:
+        self.assertIn("can't be read", self.refused("--ca-file=missing.pem"))
+        self.write("empty.pem", b"")
+        self.assertIn("no PEM certificates", self.refused("--ca-file=empty.pem"))
+
+
+class ServiceTests(TestCase):
+    """The service that a command line asks for, on real ports of 127.0.0.1."""
+
+    def setUp(self) -> None:
+        self.handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", self.handlers.__setitem__)
+        self.patch(reactor, "callWhenRunning", lambda call, *rest: call(*rest))
+
+    def makeService(self, *arguments: str) -> Any:
+        parsed = tap.Options()
+        parsed.parseOptions(list(arguments))
+        service = tap.makeService(parsed)
+        self.addCleanup(maybeDeferred, service.stopService)
+        return service
+
+    def test_listens(self) -> None:
+        service = self.makeService("--port=tcp:0:interface=127.0.0.1")
+        service.privilegedStartService()
+        service.startService()
+        [mirror] = service
+        [port] = mirror.ports
+        with closing(socket.create_connection(("127.0.0.1", port.getHost().port), 5)):
+            pass
+
+    def test_signals(self) -> None:
+        """The first lets answers under way end, the second does not wait for them."""
+        for first, second in ((signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)):
+            self.makeService("--port=tcp:0:interface=127.0.0.1").startService()
+            stopped: list[bool] = []
+            self.patch(reactor, "stop", lambda stopped=stopped: stopped.append(True))
+            self.patch(reactor, "callFromThread", lambda call: call())
+            self.handlers[first](first, None)
+            self.assertEqual(stopped, [True])
+            ended: list[int] = []
+            self.patch(os, "_exit", ended.append)
+            self.handlers[second](second, None)
+            self.assertEqual(ended, [128 + second])
+
+    def test_taken(self) -> None:
+        """A port that is taken ends the process with one line."""
+        with closing(socket.socket()) as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            number = taken.getsockname()[1]
+            service = self.makeService(f"--port=tcp:{number}:interface=127.0.0.1")
+            text = str(self.assertRaises(SystemExit, service.privilegedStartService))
+        self.assertRegex(text, rf"\Ahubmirror: [^\n]*127\.0\.0\.1:{number}[^\n]*\Z")

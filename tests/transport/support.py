@@ -1,0 +1,109 @@
+"""What stands at either end of a connection in these tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHostnameResolver
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+from zope.interface import implementer
+
+HERE = IPv4Address("TCP", "192.0.2.1", 40000)
+THERE = IPv4Address("TCP", "198.51.100.1", 443)
+
+
+class Receiver(Protocol):
+    """
+    Takes the body of an answer.
+
+    @ivar body: what has come of it.
+    @ivar reason: why it ended, once it has.
+    """
+
+    def __init__(
+        self,
+        made: Callable[[Any], object] = lambda transport: None,
+        received: Callable[[Any], object] = lambda transport: None,
+    ) -> None:
+        """
+        @param made: called with the body's transport before anything comes.
+        @param received: called with it after each piece.
+        """
+        self.body = b""
+        self.reason: BaseException | None = None
+        self._made = made
+        self._received = received
+
+    def connectionMade(self) -> None:
+        self._made(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.reason is None, "a body went on after its end"
+        self.body += data
+        self._received(self.transport)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        assert self.reason is None, "a body ended twice"
+        self.reason = reason.value
+
+
+@implementer(IBodyProducer)
+class Body:
+    """
+    The body of a request, written by the test.
+
+    @ivar consumer: where to.
+    @ivar finished: fire it when all is written.
+    @ivar stopped: nobody wants the rest.
+    """
+
+    def __init__(self, length: int | None) -> None:
+        self.length: Any = UNKNOWN_LENGTH if length is None else length
+        self.finished: Deferred[None] = Deferred()
+        self.stopped = False
+        self.consumer: Any = None
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        self.consumer = consumer
+        return self.finished
+
+    def stopProducing(self) -> None:
+        self.stopped = True
+
+    def pauseProducing(self) -> None:
+        pass
+
+    def resumeProducing(self) -> None:
+        pass
+
+
+@implementer(IHostnameResolver)
+class Names:
+    """
+    A resolver that knows a few names; an address it takes for itself, as the system's does.
+    """
+
+    def __init__(self, **known: list[str]) -> None:
+        """
+        @param known: names (with C{_} for a dot) and their addresses.
+        """
+        self.known = {name.replace("_", "."): addresses for name, addresses in known.items()}
+
+    def resolveHostName(
+        self, resolutionReceiver: Any, hostName: str, portNumber: int = 0, *rest: Any, **more: Any
+    ) -> Any:
+        resolutionReceiver.resolutionBegan(None)
+        try:
+            addresses = [str(ip_address(hostName))]
+        except ValueError:
+            addresses = self.known.get(hostName, [])
+        for address in addresses:
+            family = IPv6Address if ":" in address else IPv4Address
+            resolutionReceiver.addressResolved(family("TCP", address, portNumber))
+        resolutionReceiver.resolutionComplete()

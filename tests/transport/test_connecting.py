@@ -1,0 +1,285 @@
+"""New connections: to which addresses, through what, and in what words they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import ssl
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+
+from hubmirror.protocol.errors import AddressRefused, ConnectFailed, ConnectTimedOut
+from hubmirror.protocol.forwarded import Address
+from hubmirror.protocol.url import Origin, splitURL
+from hubmirror.testing.ca import Authority
+from hubmirror.transport import connecting
+from hubmirror.transport.connecting import Connector, loadTrust
+from hubmirror.transport.http1client import UpstreamConnection
+from hubmirror.upstream.policy import AddressPolicy
+from tests.transport.support import HERE, THERE, Names
+from tests.wire.support import Line
+
+PUBLIC, PRIVATE = "1.1.1.1", "10.0.0.1"
+
+
+def origin(url: bytes) -> Origin:
+    return splitURL(url)[0]
+
+
+class ConnectCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.names = Names(
+            cdn_example=[PUBLIC],
+            inside_example=[PRIVATE],
+            mapped_example=["::ffff:10.0.0.1"],
+            both_example=[PRIVATE, PUBLIC],
+            six_example=["2606:4700::1111"],
+            proxy_example=["192.168.0.1"],
+        )
+        self.reactor.installNameResolver(self.names)
+        self.connector = self.makeConnector()
+
+    def makeConnector(self, *allowed: Any, **options: Any) -> Connector:
+        def permits(origin: Origin, address: Address) -> bool:
+            return AddressPolicy([], allowed).permits(origin, address)
+
+        return Connector(
+            self.reactor, trust=ssl.platformTrust(), permits=permits, timeout=5.0, **options
+        )
+
+    def connect(
+        self,
+        url: bytes,
+        released: Callable[[UpstreamConnection], None] = lambda connection: None,
+    ) -> Deferred[UpstreamConnection]:
+        return Deferred.fromCoroutine(self.connector.connect(origin(url), released))
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Where a connection was asked for."""
+        return [client[:2] for client in self.reactor.tcpClients]
+
+    def accept(self) -> Line:
+        """The far end of the latest connection."""
+        protocol = self.reactor.tcpClients[-1][2].buildProtocol(THERE)
+        line = Line(self.reactor, protocol, HERE, THERE)
+        protocol.makeConnection(line)
+        return line
+
+    def message(self, connecting: Deferred[Any], kind: type[ConnectFailed]) -> str:
+        return self.failureResultOf(connecting, kind).value.message
+
+
+class PlainTests(ConnectCase):
+    def test_ready(self) -> None:
+        """A connection that can be used, and that comes back to whom it was opened for."""
+        released: list[UpstreamConnection] = []
+        connecting = self.connect(b"http://cdn.example:8080", released.append)
+        self.assertEqual(self.places, [(PUBLIC, 8080)])
+        self.assertNoResult(connecting)
+        line = self.accept()
+        connection = self.successResultOf(connecting)
+        asked = connection.send(b"HEAD", b"/", b"cdn.example", Headers(), None)
+        line.says(b"HTTP/1.1 200 OK\r\n\r\n")
+        self.successResultOf(asked)
+        self.assertEqual(released, [connection])
+
+    def test_addresses(self) -> None:
+        for url, place in (
+            (b"http://six.example", ("2606:4700::1111", 80)),
+            (b"https://cdn.example", (PUBLIC, 443)),
+            (b"http://[2606:4700::1111]:8080", ("2606:4700::1111", 8080)),
+            (b"http://1.1.1.1", (PUBLIC, 80)),
+        ):
+            self.connect(url)
+            self.assertEqual(self.places[-1], place)
+
+    def test_ownResolver(self) -> None:
+        asked: list[Any] = []
+
+        def makeResolver(*arguments: Any) -> Names:
+            asked.append(arguments)
+            return Names(cdn_example=["9.9.9.9"])
+
+        self.patch(connecting, "ServerResolver", makeResolver)
+        self.connector = self.makeConnector(resolver=("1.1.1.1", 53))
+        self.connect(b"http://cdn.example")
+        self.assertEqual(asked, [(self.reactor, "1.1.1.1", 53)])
+        self.assertEqual(self.places, [("9.9.9.9", 80)])
+
+
+class AddressTests(ConnectCase):
+    def test_refused(self) -> None:
+        """No packet goes to an address that is not public, however it is written."""
+        for host in (
+            b"inside.example",
+            b"mapped.example",
+            b"127.0.0.1",
+            b"169.254.169.254",
+            b"[::1]",
+            b"[::ffff:10.0.0.1]",
+            b"[64:ff9b::10.0.0.1]",
+        ):
+            for scheme in (b"http", b"https"):
+                url = scheme + b"://" + host
+                text = self.message(self.connect(url), AddressRefused)
+                self.assertIn(str(origin(url)), text)
+                self.assertIn("--allow-redirects-to", text)
+        self.assertEqual(self.places, [])
+
+    def test_onlyPublic(self) -> None:
+        self.connect(b"http://both.example")
+        self.reactor.advance(1)
+        self.assertEqual(self.places, [(PUBLIC, 80)])
+
+    def test_allowed(self) -> None:
+        self.connector = self.makeConnector(origin(b"http://inside.example"))
+        self.connect(b"http://inside.example")
+        self.assertEqual(self.places, [(PRIVATE, 80)])
+        self.message(self.connect(b"http://mapped.example"), AddressRefused)
+
+    def test_everyTime(self) -> None:
+        """A name that comes to mean another address is judged anew."""
+        self.connect(b"http://cdn.example")
+        self.names.known["cdn.example"] = [PRIVATE]
+        self.message(self.connect(b"http://cdn.example"), AddressRefused)
+        self.names.known["cdn.example"] = []
+        text = self.message(self.connect(b"http://cdn.example"), ConnectFailed)
+        self.assertEqual(text, "the name does not resolve")
+        self.assertEqual(self.places, [(PUBLIC, 80)])
+
+
+class FailureTests(ConnectCase):
+    def test_unknownName(self) -> None:
+        text = self.message(self.connect(b"https://unknown.example"), ConnectFailed)
+        self.assertEqual(text, "the name does not resolve")
+
+    def test_impossibleName(self) -> None:
+        """Such as a redirect may name."""
+        for host in (b"a..b", b".", b"-", b"!", b"xn--", b"a" * 64 + b".example"):
+            for scheme in (b"http", b"https"):
+                connecting = self.connect(scheme + b"://" + host)
+                self.failureResultOf(connecting, ConnectFailed)
+        self.assertEqual(self.places, [])
+
+    def test_refused(self) -> None:
+        connecting = self.connect(b"http://cdn.example")
+        factory = self.reactor.tcpClients[0][2]
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError(PUBLIC)))
+        # The endpoint sees whether there is another address.
+        self.reactor.advance(1)
+        self.assertEqual(self.message(connecting, ConnectFailed), "connection refused")
+
+    def test_timeout(self) -> None:
+        connecting = self.connect(b"http://cdn.example")
+        self.reactor.advance(4)
+        self.assertNoResult(connecting)
+        self.reactor.advance(1)
+        text = self.message(connecting, ConnectTimedOut)
+        self.assertEqual(text, "could not connect within 5 s")
+
+    def test_handshakeTimeout(self) -> None:
+        """The time is for the name, the connection and TLS together."""
+        connecting = self.connect(b"https://cdn.example")
+        self.reactor.advance(3)
+        line = self.accept()
+        self.assertEqual(line.hears()[:1], b"\x16")
+        self.reactor.advance(2)
+        self.message(connecting, ConnectTimedOut)
+        self.assertEqual(line.ended, "aborted")
+        self.reactor.advance(0)
+
+    def test_cancelled(self) -> None:
+        """The client has left: that is no failure of the upstream."""
+        connecting = self.connect(b"http://cdn.example")
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+
+    def test_cancelledInHandshake(self) -> None:
+        connecting = self.connect(b"https://cdn.example")
+        line = self.accept()
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertEqual(line.ended, "aborted")
+        self.reactor.advance(0)
+
+
+class ProxyTests(ConnectCase):
+    """The proxy looks names up, so it alone is connected to, wherever it is."""
+
+    def test_http(self) -> None:
+        self.connector = self.makeConnector(proxy="http://proxy.example:3128")
+        connecting = self.connect(b"http://cdn.example:8080")
+        self.assertEqual(self.places, [("192.168.0.1", 3128)])
+        line = self.accept()
+        self.assertIn(b"CONNECT cdn.example:8080 HTTP/1.1\r\n", line.hears())
+        line.says(b"HTTP/1.1 200 OK\r\n\r\n")
+        connection = self.successResultOf(connecting)
+        connection.send(b"GET", b"/", b"cdn.example:8080", Headers(), None)
+        self.assertEqual(line.hears(), b"GET / HTTP/1.1\r\nHost: cdn.example:8080\r\n\r\n")
+
+    def test_tls(self) -> None:
+        """With the origin, not with the proxy."""
+        self.connector = self.makeConnector(proxy="socks5://192.168.0.1:1080")
+        self.connect(b"https://cdn.example")
+        line = self.accept()
+        line.says(b"\x05\x00")
+        line.hears()
+        line.says(b"\x05\x00\x00\x01\0\0\0\0\0\0")
+        hello = line.hears()
+        self.assertEqual(hello[:2], b"\x16\x03")
+        # SNI and ALPN.
+        self.assertIn(b"cdn.example", hello)
+        self.assertIn(b"http/1.1", hello)
+
+    def test_literal(self) -> None:
+        """An address that is written out can be judged even so."""
+        self.connector = self.makeConnector(proxy="http://proxy.example:3128")
+        for url in (b"http://10.0.0.1", b"https://[::1]"):
+            self.message(self.connect(url), AddressRefused)
+        self.connect(b"http://1.1.1.1")
+        self.assertEqual(self.places, [("192.168.0.1", 3128)])
+
+    def test_refused(self) -> None:
+        self.connector = self.makeConnector(proxy="http://proxy.example:3128")
+        connecting = self.connect(b"https://cdn.example")
+        self.accept().says(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+        text = self.message(connecting, ConnectFailed)
+        self.assertEqual(text, "the proxy refused the connection (407)")
+        self.reactor.advance(0)
+
+
+class TrustTests(SynchronousTestCase):
+    def load(self, content: bytes) -> Any:
+        file = FilePath(self.mktemp())
+        file.setContent(content)
+        return loadTrust(file.path)
+
+    def test_system(self) -> None:
+        self.assertIsInstance(loadTrust(None), type(ssl.platformTrust()))
+
+    def test_bundle(self) -> None:
+        """Certificates with whatever stands between them."""
+        pem = Authority().pem
+        self.load(b"# one\n" + pem + b"\n# two\r\n" + Authority().pem.replace(b"\n", b"\r\n"))
+
+    def test_useless(self) -> None:
+        for content in (
+            b"",
+            b"no certificate",
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+        ):
+            error = self.assertRaises(ValueError, self.load, content)
+            self.assertRegex(str(error), "contains no PEM certificates")
+
+    def test_missing(self) -> None:
+        error = self.assertRaises(ValueError, loadTrust, self.mktemp())
+        self.assertRegex(str(error), "can't be read: No such file or directory")

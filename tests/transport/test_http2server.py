@@ -1,0 +1,469 @@
+"""
+HTTP/2 connections: what they carry, what they cost, how they end.
+"""
+
+import json
+from typing import Any
+
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+from hyperframe.frame import WindowUpdateFrame
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.downstream.site import MirrorSite
+from tests.transport.http2client import (
+    IDLE,
+    REQUEST,
+    Client,
+    Greedy,
+    HTTP2Case,
+    Recorder,
+)
+
+KiB = 1024
+
+
+class SendingTests(HTTP2Case):
+    def stalled(self) -> tuple[int, Any]:
+        """
+        A request on a connection whose transport can take no more.
+        """
+        stream, request = self.request()
+        request.write(b"")
+        self.client.full(True)
+        return stream, request
+
+    def test_windows(self) -> None:
+        """No more is sent than the stream's window allows; the rest when it opens."""
+        self.client = Client(self.site, wide=False)
+        stream, request = self.request()
+        body = bytes(range(250)) * 800
+        request.write(body)
+        request.finish()
+        self.client.exchange()
+        answer = self.client.answers[stream]
+        self.assertEqual(answer.body, body[:65535])
+        self.client.h2.increment_flow_control_window(WINDOW := 10_000, stream)
+        self.client.exchange()
+        self.assertEqual(answer.body, body[:65535])
+        self.assertNotIn(b"", answer.frames)
+        self.client.h2.increment_flow_control_window(WINDOW)
+        self.client.exchange()
+        self.assertEqual(answer.body, body[: 65535 + WINDOW])
+        self.assertFalse(answer.ended)
+        self.client.h2.increment_flow_control_window(len(body))
+        self.client.h2.increment_flow_control_window(len(body), stream)
+        self.client.exchange()
+        self.assertEqual(answer.body, body)
+        self.assertTrue(answer.ended)
+
+    def test_settingsWake(self) -> None:
+        """A larger initial window is a larger window of each stream."""
+        self.client = Client(self.site, wide=False)
+        self.client.setWindow(1000)
+        self.client.exchange()
+        stream, request = self.request()
+        request.write(bytes(5000))
+        self.client.exchange()
+        self.assertEqual(len(self.client.answers[stream].body), 1000)
+        self.client.setWindow(4000)
+        self.client.exchange()
+        self.assertEqual(len(self.client.answers[stream].body), 4000)
+
+    def test_negativeWindow(self) -> None:
+        """A window may shrink below what was sent (RFC 9113 6.9.2)."""
+        self.client = Client(self.site, wide=False)
+        stream, request = self.request()
+        request.write(bytes(60_000))
+        self.client.setWindow(1000)
+        self.client.exchange()
+        request.write(bytes(60_000))
+        self.client.exchange()
+        self.assertEqual(len(self.client.answers[stream].body), 60_000)
+
+    def test_frames(self) -> None:
+        """Frames are as large as the client takes them."""
+        for size in (16 * KiB, 32 * KiB):
+            self.client.h2.update_settings({SettingCodes.MAX_FRAME_SIZE: size})
+            self.client.exchange()
+            stream, request = self.request()
+            request.write(bytes(64 * KiB))
+            self.client.exchange()
+            frames = self.client.answers[stream].frames
+            self.assertEqual([len(frame) for frame in frames], [size] * (64 * KiB // size))
+
+    def test_fair(self) -> None:
+        """Streams take turns, whoever came first and however much each has to send."""
+        streams = []
+        self.client.full(True)
+        for length in (400 * KiB, 160 * KiB, 80 * KiB):
+            stream, request = self.request()
+            request.write(bytes(length))
+            streams.append(stream)
+        self.client.full(False)
+        self.client.exchange()
+        self.assertEqual(self.client.order[:15], streams * 5)
+        self.assertEqual(self.client.order[15:25], streams[:2] * 5)
+
+    def test_full(self) -> None:
+        """A transport that is full gets nothing, and everything later."""
+        stream, request = self.stalled()
+        request.write(b"body")
+        self.client.exchange()
+        self.assertEqual(self.client.answers[stream].body, b"")
+        self.client.full(False)
+        self.client.exchange()
+        self.assertEqual(self.client.answers[stream].body, b"body")
+
+    def test_fullInBetween(self) -> None:
+        """A transport that is full in the middle gets no more than what was on its way."""
+        self.client.h2.update_settings({SettingCodes.MAX_FRAME_SIZE: 1024 * KiB})
+        self.client.exchange()
+        _, request = self.stalled()
+        request.write(bytes(300 * KiB))
+        transport = self.client.transport
+
+        def write(data: bytes) -> None:
+            StringTransport.write(transport, data)
+            self.client.full(True)
+
+        transport.write = write
+        self.client.full(False)
+        self.assertLess(len(transport.value()), 65 * KiB)
+        self.assertGreater(len(transport.value()), 64 * KiB)
+
+    def test_stalledReader(self) -> None:
+        """What a client costs that does not read has nothing to do with its window."""
+        transport = self.client.transport
+
+        def write(data: bytes) -> None:
+            StringTransport.write(transport, data)
+            if len(transport.value()) > 64 * KiB:
+                self.client.full(True)
+
+        transport.write = write
+        producers = [Greedy(self.request()[1]) for _ in range(3)]
+        for producer in producers:
+            self.assertLessEqual(producer.written, 3 * 64 * KiB)
+        self.assertLessEqual(len(transport.value()), 3 * 64 * KiB)
+
+    def test_floodUnread(self) -> None:
+        """A client that has the server answer without reading loses its connection."""
+        self.client.full(True)
+        for _ in range(32):
+            for _ in range(1000):
+                self.client.h2.ping(b"12345678")
+            self.client.protocol.dataReceived(self.client.h2.data_to_send())
+        self.assertTrue(self.client.transport.aborted)
+
+    def test_floodRead(self) -> None:
+        """As long as it reads, it may ask."""
+        for _ in range(32):
+            for _ in range(1000):
+                self.client.h2.ping(b"12345678")
+            self.client.full(True)
+            self.client.exchange()
+            self.client.full(False)
+        self.assertFalse(self.client.transport.disconnecting)
+
+
+class Interleaving:
+    """
+    Streams that are written to while windows open and the transport is full or not, in any order.
+    """
+
+    def __init__(self, streams: int) -> None:
+        self.clock = Clock()
+        resource = Recorder()
+        self.client = Client(MirrorSite(resource, self.clock, IDLE), wide=False)
+        self.client.setWindow(0)
+        self.client.exchange()
+        self.streams = [self.client.ask() for _ in range(streams)]
+        self.requests = resource.requests
+        self.written = [b""] * streams
+        self.full = False
+
+    def write(self, index: int, size: int) -> None:
+        data = bytes((index * 50 + n) % 251 for n in range(len(self.written[index]), size))
+        self.written[index] += data
+        self.requests[index].write(data)
+
+    def step(self, action: str, index: int, size: int) -> None:
+        if action == "write":
+            self.write(index, len(self.written[index]) + size)
+        elif action == "connection":
+            self.client.h2.increment_flow_control_window(size)
+        elif action == "stream":
+            self.client.h2.increment_flow_control_window(size, self.streams[index])
+        else:
+            self.full = not self.full
+            self.client.full(self.full)
+        self.client.exchange()
+
+    def end(self) -> None:
+        for request in self.requests:
+            request.finish()
+        if self.full:
+            self.client.full(False)
+        self.client.h2.increment_flow_control_window(2**30)
+        for stream in self.streams:
+            self.client.h2.increment_flow_control_window(2**30, stream)
+        self.client.exchange()
+
+
+class InterleavingTests(SynchronousTestCase):
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["write", "write", "connection", "stream", "full"]),
+                st.integers(0, 2),
+                st.integers(1, 40_000),
+            ),
+            max_size=30,
+        )
+    )
+    def test_completeAndInOrder(self, steps: list[tuple[str, int, int]]) -> None:
+        """At any time a client has the beginning of each body, and in the end all of it."""
+        case = Interleaving(3)
+        for step in steps:
+            case.step(*step)
+            for stream, written in zip(case.streams, case.written, strict=True):
+                self.assertTrue(written.startswith(case.client.answers[stream].body))
+        case.end()
+        for stream, written in zip(case.streams, case.written, strict=True):
+            self.assertEqual(case.client.answers[stream].body, written)
+            self.assertTrue(case.client.answers[stream].ended)
+
+
+class EndTests(HTTP2Case):
+    def test_clientLeaves(self) -> None:
+        """All requests of a connection learn of its end."""
+        self.request()
+        self.request()
+        self.client.leave()
+        self.assertEqual(len(self.resource.ended), 2)
+        self.assertNotIn(None, self.resource.ended)
+        self.assertIsNone(self.client.transport.producer)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_clientSaysGoodbye(self) -> None:
+        self.request()
+        self.client.h2.close_connection()
+        self.client.exchange()
+        self.assertEqual(len(self.resource.ended), 1)
+        self.assertTrue(self.client.transport.disconnecting)
+
+    def test_idle(self) -> None:
+        """A connection without requests is closed, with notice."""
+        self.clock.advance(IDLE - 1)
+        self.assertFalse(self.client.transport.disconnecting)
+        self.clock.advance(1)
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def test_idleAgain(self) -> None:
+        """It is so after a request too, but not during one."""
+        _, request = self.request()
+        self.clock.advance(10 * IDLE)
+        request.finish()
+        self.clock.advance(IDLE - 1)
+        self.assertFalse(self.client.transport.disconnecting)
+        self.clock.advance(1)
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def test_pingsAreIdle(self) -> None:
+        for _ in range(3):
+            self.clock.advance(IDLE / 3)
+            self.client.h2.ping(b"12345678")
+            self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def test_neverRead(self) -> None:
+        """An answer that is complete here keeps its connection while the client goes on reading."""
+        self.client = Client(self.site, wide=False)
+        stream, request = self.request()
+        request.write(bytes(100_000))
+        request.finish()
+        for _ in range(3):
+            self.clock.advance(IDLE - 1)
+            self.client.h2.increment_flow_control_window(1000)
+            self.client.h2.increment_flow_control_window(1000, stream)
+            self.client.exchange()
+        self.assertFalse(self.client.transport.disconnecting)
+        self.clock.advance(IDLE)
+        self.assertTrue(self.client.transport.disconnecting)
+
+    def test_closingTakesTooLong(self) -> None:
+        self.clock.advance(IDLE)
+        self.assertFalse(self.client.transport.aborted)
+        self.clock.advance(IDLE)
+        self.assertTrue(self.client.transport.aborted)
+
+    def test_closeWhenIdle(self) -> None:
+        """The requests under way are finished, others refused, and then it closes."""
+        stream, request = self.request()
+        gone = self.site.close()
+        self.client.protocol.dataReceived(self.client.requestFrame(stream + 2))
+        self.assertEqual(len(self.requests), 1)
+        self.assertFalse(self.client.transport.disconnecting)
+        request.write(b"whole")
+        request.finish()
+        seen = self.client.transport.value()
+        self.assertIn(b"whole", seen)
+        # GOAWAY NO_ERROR, twice with the last stream that was served.
+        self.assertEqual(seen.count(b"\7\0\0\0\0\0\0\0\0\1\0\0\0\0"), 2)
+        self.assertTrue(self.client.transport.disconnecting)
+        self.assertNoResult(gone)
+        self.client.leave()
+        self.successResultOf(gone)
+
+    def test_closeIdle(self) -> None:
+        self.site.close()
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def test_abort(self) -> None:
+        self.request()
+        self.site.abort()
+        self.assertTrue(self.client.transport.aborted)
+
+
+class DefenceTests(HTTP2Case):
+    def test_malformed(self) -> None:
+        """What HTTP/1.1 refuses is refused here: on its stream, in the registry's way."""
+        path = (b":path", b"/")
+        method = (b":method", b"GET")
+        authority = (b":authority", b"host")
+        scheme = (b":scheme", b"https")
+        good = [method, scheme, authority, path]
+        table = [
+            ([(b":method", b"GET /"), scheme, authority, path], 400),
+            ([(b":method", b"G\xe9T"), scheme, authority, path], 400),
+            ([(b":method", b""), scheme, authority, path], 400),
+            ([method, scheme, authority, (b":path", b"/a b")], 400),
+            ([method, scheme, authority, (b":path", b"/\xc3\xa4")], 400),
+            ([method, scheme, authority, (b":path", b"/\x7f")], 400),
+            ([method, scheme, authority, (b":path", b"v2/")], 400),
+            ([method, scheme, authority, (b":path", b"http://host/v2/")], 400),
+            ([method, scheme, authority, (b":path", b"/" + b"a" * 17_000)], 414),
+            ([*good, (b"content-length", b"1"), (b"content-length", b"1")], 400),
+            ([*good, (b"content-length", b"5")], 400),
+            ([*good, (b"a(b)", b"c")], 400),
+            ([*good, *[(b"a", b"b")] * 501], 431),
+            ([(b":method", b"CONNECT"), (b"host", b"elsewhere:443")], 400),
+        ]
+        for fields, status in table:
+            stream = self.client.askRaw(fields)
+            answer = self.client.answers[stream]
+            self.assertEqual(int(answer.status), status, fields)
+            self.assertTrue(answer.ended)
+            self.assertIn("errors", json.loads(answer.body))
+        self.assertEqual([error.status for error in self.site.refusals], [row[1] for row in table])
+        self.assertEqual(self.requests, [])
+        self.client.ask()
+        self.assertEqual(len(self.requests), 1)
+
+    def test_malformedFraming(self) -> None:
+        """What HTTP/2 itself forbids ends the connection."""
+        for field in [
+            (b"Upper", b"case"),
+            (b"connection", b"close"),
+            (b"transfer-encoding", b"chunked"),
+            (b"a", b"b\r\nc: d"),
+            (b"a\0", b"b"),
+            (b"a", b"b\0"),
+            (b":path", b"/"),
+            (b":custom", b"a"),
+            (b"host", b"another"),
+            (b"content-length", b"-1"),
+        ]:
+            self.client = Client(self.site)
+            self.client.ask(fields=[field])
+            self.assertClosed(ErrorCodes.PROTOCOL_ERROR)
+        self.assertEqual(self.requests, [])
+
+    def test_limitOfTheSite(self) -> None:
+        self.site.maxHead = 1000
+        stream = self.client.ask(fields=[(b"a", b"b" * 1000)])
+        self.assertEqual(self.client.answers[stream].status, b"431")
+
+    def test_largeHead(self) -> None:
+        self.client.ask(fields=[(b"a", b"b" * 70_000)])
+        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def test_settings(self) -> None:
+        """The limits are announced."""
+        settings = self.client.h2.remote_settings
+        self.assertEqual(settings.max_concurrent_streams, 100)
+        self.assertEqual(settings.max_header_list_size, 64 * KiB)
+        self.assertEqual(settings.initial_window_size, 256 * KiB)
+        self.assertEqual(self.client.h2.outbound_flow_control_window, 1024 * KiB)
+
+    def test_streams(self) -> None:
+        """A request more than may be under way ends the connection."""
+        for _ in range(100):
+            self.client.ask()
+        self.assertEqual(len(self.requests), 100)
+        self.client.protocol.dataReceived(self.client.requestFrame(201))
+        self.assertEqual(len(self.requests), 100)
+        self.assertTrue(self.client.transport.disconnecting)
+        self.assertEqual(len(self.resource.ended), 100)
+
+    def test_rapidReset(self) -> None:
+        """Whoever only takes requests back is sent away."""
+        for _ in range(101):
+            self.assertFalse(self.client.transport.disconnecting)
+            self.client.resetStream(self.client.ask())
+        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def test_resetAtOnce(self) -> None:
+        """A request that is taken back in the same breath is not even made."""
+        for _ in range(101):
+            stream = self.client.h2.get_next_available_stream_id()
+            self.client.protocol.dataReceived(self.client.h2.data_to_send())
+            self.client.h2.send_headers(stream, REQUEST, end_stream=True)
+            self.client.h2.reset_stream(stream)
+        self.client.exchange()
+        self.assertEqual(self.requests, [])
+        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def test_patientResets(self) -> None:
+        """A client that reads a piece of each answer may stop as often as it likes."""
+        for _ in range(300):
+            stream, request = self.request()
+            request.write(b"piece")
+            self.client.resetStream(stream)
+        self.assertFalse(self.client.transport.disconnecting)
+
+    def test_savedUp(self) -> None:
+        """Nor can it be earned beforehand."""
+        for _ in range(200):
+            _, request = self.request()
+            request.finish()
+        for _ in range(101):
+            self.client.resetStream(self.client.ask())
+        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def test_provokedResets(self) -> None:
+        """It makes no difference who resets: a client can have the server do it."""
+        for _ in range(101):
+            stream = self.client.ask(ended=False)
+            self.client.protocol.dataReceived(
+                WindowUpdateFrame(stream, window_increment=2**31 - 1).serialize()
+            )
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    @given(st.lists(st.binary(max_size=60), max_size=5), st.booleans())
+    def test_anything(self, pieces: list[bytes], framed: bool) -> None:
+        """Whatever arrives, no error escapes."""
+        client = Client(MirrorSite(Recorder(), Clock(), IDLE))
+        client.ask(ended=False)
+        for piece in pieces:
+            head = len(piece[10:]).to_bytes(3, "big") if framed else b""
+            client.protocol.dataReceived(head + piece)

@@ -1,0 +1,128 @@
+"""Real TLS on 127.0.0.1: whom the mirror believes, and what it says of whom it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor, ssl
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IProtocolNegotiationFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.filepath import FilePath
+from twisted.trial.unittest import TestCase
+from twisted.web.http_headers import Headers
+from zope.interface import implementer
+
+from hubmirror.protocol.errors import AddressRefused, ConnectFailed
+from hubmirror.protocol.url import Origin
+from hubmirror.testing.ca import Authority
+from hubmirror.transport.connecting import Connector, loadTrust
+from hubmirror.transport.pool import Pool
+from hubmirror.transport.resolving import ResolvingReactor
+from tests.transport.support import Names, Receiver
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+SECURE = "ssl:0:interface=127.0.0.1:privateKey={pem}"
+PLAIN = "tcp:0:interface=127.0.0.1"
+
+
+class Hello(Protocol):
+    """
+    Says the same to everybody who says something.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(OK)  # type: ignore[union-attr]
+
+
+class HangUp(Protocol):
+    def connectionMade(self) -> None:
+        self.transport.loseConnection()  # type: ignore[union-attr]
+
+
+@implementer(IProtocolNegotiationFactory)
+class Server(Factory):
+    noisy = False
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"h2", b"http/1.1"]
+
+
+class TLSTests(TestCase):
+    def setUp(self) -> None:
+        self.authority = Authority()
+        names = Names(mirror_example=["127.0.0.1"], other_example=["127.0.0.1"])
+        self.reactor: Any = ResolvingReactor(reactor, names)
+        bundle = self.file(self.authority.pem)
+        self.connector = self.makeConnector(loadTrust(bundle))
+
+    def file(self, content: bytes) -> str:
+        file = FilePath(self.mktemp())
+        file.setContent(content)
+        return file.path
+
+    def makeConnector(self, trust: Any, permitted: bool = True, on: Any = None) -> Connector:
+        return Connector(
+            on or self.reactor, trust=trust, permits=lambda origin, address: permitted, timeout=5.0
+        )
+
+    async def listen(self, protocol: type[Protocol] = Hello, endpoint: str = SECURE) -> int:
+        """@return: the port's number."""
+        pem = self.file(self.authority.serverPEM(["mirror.example", "127.0.0.1"]))
+        server = serverFromString(reactor, endpoint.format(pem=pem))
+        port = await server.listen(Server.forProtocol(protocol))
+        self.addCleanup(port.stopListening)
+        return int(port.getHost().port)
+
+    async def failure(self, port: int, host: bytes = b"mirror.example") -> str:
+        with self.assertRaises(ConnectFailed) as caught:
+            await self.connector.connect(Origin(b"https", host, port), lambda connection: None)
+        return caught.exception.message
+
+    async def test_verified(self) -> None:
+        """By name or by address; the connection is kept."""
+        port = await self.listen()
+        pool = Pool(self.reactor, self.connector, 75.0)
+        for host in (b"mirror.example", b"127.0.0.1", b"mirror.example"):
+            origin = Origin(b"https", host, port)
+            response = await pool.request(origin, b"GET", b"/", Headers(), None)
+            receiver = Receiver()
+            response.deliverBody(receiver)
+            self.assertEqual(receiver.body, b"hello")
+        await pool.close()
+
+    async def test_otherName(self) -> None:
+        text = await self.failure(await self.listen(), b"other.example")
+        self.assertEqual(text, "its certificate is for another name")
+
+    async def test_otherAuthority(self) -> None:
+        self.connector = self.makeConnector(loadTrust(self.file(Authority().pem)))
+        text = await self.failure(await self.listen())
+        self.assertEqual(text, "its certificate does not verify")
+
+    async def test_system(self) -> None:
+        """Without a bundle the system's authorities count, and this one is none of them."""
+        self.connector = self.makeConnector(ssl.platformTrust())
+        text = await self.failure(await self.listen())
+        self.assertEqual(text, "its certificate does not verify")
+
+    async def test_noTLS(self) -> None:
+        text = await self.failure(await self.listen(endpoint=PLAIN))
+        self.assertRegex(text, r"\ATLS failed \([a-z ]+\)\Z")
+
+    async def test_hangsUp(self) -> None:
+        text = await self.failure(await self.listen(HangUp, PLAIN))
+        self.assertEqual(text, "the connection closed while it was set up")
+
+    async def test_nobodyListens(self) -> None:
+        port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")  # type: ignore[attr-defined]
+        number = port.getHost().port
+        await port.stopListening()
+        self.assertEqual(await self.failure(number), "connection refused")
+
+    async def test_spelledLoopback(self) -> None:
+        """What the system's resolver takes for 127.0.0.1 is judged as what it is."""
+        connector = self.makeConnector(ssl.platformTrust(), permitted=False, on=reactor)
+        for host in (b"localhost", b"127.1", b"2130706433", b"0x7f.0.0.1"):
+            with self.assertRaises(AddressRefused):
+                await connector.connect(Origin(b"http", host, 9), lambda connection: None)

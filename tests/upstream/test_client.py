@@ -1,0 +1,120 @@
+"""
+The agents put together as a configuration says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+
+from hubmirror import MirrorConfig
+from hubmirror.protocol.errors import UpstreamsFailed
+from hubmirror.protocol.target import readTarget
+from hubmirror.upstream.client import UpstreamClient
+from hubmirror.upstream.policy import Service
+from tests.upstream.support import RecordingAgent, Response, newExchange
+
+
+class ClientTests(SynchronousTestCase):
+    def configure(self, **options: Any) -> None:
+        self.clock = Clock()
+        self.inner = RecordingAgent()
+        self.exchange = newExchange()
+        self.client = UpstreamClient(self.clock, MirrorConfig(port=(), **options), self.inner)
+
+    def ask(self, service: Service = Service.REGISTRY, target: bytes = b"/v2/a") -> Deferred[Any]:
+        return Deferred.fromCoroutine(
+            self.client.ask(self.exchange, service, readTarget(b"/v2/a"), target, Headers(), None)
+        )
+
+    def test_hub(self) -> None:
+        """Without settings: Docker Hub, all three services of it."""
+        self.configure()
+        for service, target in (
+            (Service.REGISTRY, b"/v2/"),
+            (Service.TOKEN, b"?a"),
+            (Service.SEARCH, b"/v1/search"),
+        ):
+            self.ask(service, target)
+        self.assertEqual(
+            self.inner.uris,
+            [
+                b"https://registry-1.docker.io/v2/",
+                b"https://auth.docker.io/token?a",
+                b"https://index.docker.io/v1/search",
+            ],
+        )
+
+    def test_fallbacks(self) -> None:
+        """A fallback is a mirror: all three services lie below its one URL."""
+        self.configure(fallback=("https://a.example", "https://b.example:444/m/"))
+        for service, target, uri in (
+            (Service.REGISTRY, b"/v2/", b"/v2/"),
+            (Service.TOKEN, b"?a", b"/token?a"),
+            (Service.SEARCH, b"/v1/search", b"/v1/search"),
+        ):
+            asking = self.ask(service, target)
+            self.inner.answer(Response(503))
+            self.assertEqual(self.inner.uris[-1], b"https://a.example" + uri)
+            self.inner.answer(Response(503))
+            self.assertEqual(self.inner.uris[-1], b"https://b.example:444/m" + uri)
+            self.inner.answer(Response(200))
+            self.successResultOf(asking)
+            self.assertEqual(self.exchange.upstream, "b.example:444/m")
+
+    def test_redirectsOfEach(self) -> None:
+        """A redirect is followed at every upstream; one that fails moves on to the next."""
+        self.configure(fallback=("https://a.example",))
+        asking = self.ask()
+        for location in (b"https://cdn.example/1", b"http://cdn.example/2"):
+            self.inner.answer(Response(307, Location=location))
+        self.assertEqual(self.inner.uris[1:], [b"https://cdn.example/1", b"https://a.example/v2/a"])
+        self.inner.answer(Response(302, Location=b"/x"))
+        self.inner.answer(Response(200))
+        self.assertEqual(self.successResultOf(asking).code, 200)
+        self.assertEqual(self.inner.uris[-1], b"https://a.example/x")
+
+    def test_statusOfTheTarget(self) -> None:
+        """A CDN that can't serve moves a request as the registry does."""
+        self.configure(fallback=("https://a.example",))
+        self.ask()
+        self.inner.answer(Response(307, Location=b"https://cdn.example/1"))
+        self.inner.answer(Response(503))
+        self.assertEqual(self.inner.uris[-1], b"https://a.example/v2/a")
+
+    def test_failoverOn(self) -> None:
+        self.configure(fallback=("https://a.example",), failover_on="500")
+        asking = self.ask()
+        self.inner.answer(Response(503))
+        self.assertEqual(self.successResultOf(asking).code, 503)
+        self.ask()
+        self.inner.answer(Response(500))
+        self.assertEqual(self.inner.uris[-1], b"https://a.example/v2/a")
+
+    def test_responseTimeout(self) -> None:
+        """The time for a head includes that of its redirects."""
+        self.configure(response_timeout=4)
+        asking = self.ask()
+        self.clock.advance(3)
+        self.inner.answer(Response(307, Location=b"https://cdn.example/1"))
+        self.clock.advance(0.9)
+        self.assertNoResult(asking)
+        self.clock.advance(0.1)
+        self.failureResultOf(asking, UpstreamsFailed)
+        self.assertEqual(self.inner.cancelled, [b"https://cdn.example/1"])
+
+    def test_path(self) -> None:
+        self.configure(
+            registry_url="https://a.example/x/y", fallback=("https://b.example", "https://c/z")
+        )
+        for name, path in (
+            ("a.example/x/y", b"/x/y"),
+            ("b.example", b""),
+            ("c/z", b"/z"),
+            (None, b""),
+        ):
+            self.assertEqual(self.client.pathOf(name), path)

@@ -1,0 +1,555 @@
+"""
+Which upstreams are asked, when some are left alone or limited, and how long all of it may take.
+What a single request does to its upstreams otherwise is in C{test_agents}.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+
+from hubmirror.exchange import Exchange
+from hubmirror.protocol.errors import (
+    AddressRefused,
+    CodingRefused,
+    ConnectFailed,
+    HeadFailed,
+    RedirectRefused,
+    UpstreamsFailed,
+)
+from hubmirror.protocol.target import Kind
+from hubmirror.upstream.agents import RedirectAgent
+from hubmirror.upstream.failover import FailoverAgent
+from hubmirror.upstream.health import Health
+from hubmirror.upstream.policy import Service, Upstream
+from hubmirror.upstream.quota import Quotas
+from tests.upstream.support import RecordingAgent, Response, newExchange
+from tests.upstream.test_quota import token
+
+PULLS = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"limit","detail":{}}]}'
+ABUSE = b"Too Many Requests (HAP429)"
+TOTAL = 9.0
+
+
+def upstream(name: str) -> Upstream:
+    base = f"https://{name}.example".encode()
+    return Upstream(
+        name, {Service.REGISTRY: base, Service.TOKEN: base + b"/token", Service.SEARCH: base}
+    )
+
+
+def pullLimit(**fields: bytes) -> Response:
+    """The 429 of somebody who has no pulls left."""
+    return Response(
+        429, len(PULLS), PULLS, **{"Content_Type": b"application/json; charset=utf-8", **fields}
+    )
+
+
+def abuseLimit(**fields: bytes) -> Response:
+    """The 429 of an address that asks too much."""
+    return Response(429, len(ABUSE), ABUSE, **{"Content_Type": b"text/plain", **fields})
+
+
+class FailoverCase(SynchronousTestCase):
+    """
+    A hub and two others, asked one request after another.
+    """
+
+    names = ("hub", "second", "third")
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.inner = RecordingAgent()
+        self.health = Health(self.clock)
+        self.quotas = Quotas(self.clock)
+        self.upstreams = [upstream(name) for name in self.names]
+        self.exchange = newExchange()
+
+    def ask(
+        self,
+        kind: Kind | None = Kind.MANIFEST,
+        method: bytes = b"GET",
+        *,
+        authorization: bytes | None = None,
+        body: Any = None,
+        service: Service = Service.REGISTRY,
+        redirects: bool = False,
+    ) -> Deferred[Any]:
+        """One more request; C{asked} is then what it alone has asked."""
+        self.exchange = exchange = newExchange(method)
+        exchange.kind = kind
+        self.before = len(self.inner.asked)
+        headers = Headers()
+        if authorization is not None:
+            headers.setRawHeaders(b"Authorization", [authorization])
+        return self.agent(exchange, service, redirects).request(method, b"/x", headers, body)
+
+    def agent(self, exchange: Exchange, service: Service, redirects: bool) -> FailoverAgent:
+        return FailoverAgent(
+            self.clock,
+            RedirectAgent(self.inner, exchange) if redirects else self.inner,
+            self.upstreams,
+            service,
+            exchange,
+            health=self.health,
+            quotas=self.quotas,
+            failoverOn=frozenset((429, 502, 503, 504)),
+            timeout=TOTAL,
+        )
+
+    @property
+    def asked(self) -> list[str]:
+        """The upstreams that the latest request has asked, in order."""
+        return [
+            asked.uri.partition(b"://")[2].partition(b".")[0].decode()
+            for asked in self.inner.asked[self.before :]
+        ]
+
+    def assertServedBy(self, *names: str, **request: Any) -> None:
+        """One more request asks these, and the last of them serves."""
+        asking = self.ask(**request)
+        for _ in names[1:]:
+            self.inner.fail(ConnectFailed("connection refused"))
+        response = self.inner.answer(Response(200))
+        self.assertIs(self.successResultOf(asking), response)
+        self.assertEqual(self.asked, list(names))
+
+
+class LeftAloneTests(FailoverCase):
+    """
+    An upstream that can't be reached.
+    """
+
+    def test_leftAlone(self) -> None:
+        self.assertServedBy("hub", "second")
+        for _ in range(3):
+            self.assertServedBy("second")
+
+    def test_probe(self) -> None:
+        """When the time is over one request tries it; those meanwhile go past."""
+        self.assertServedBy("hub", "second")
+        self.clock.advance(2)
+        probing = self.ask()
+        self.assertEqual(self.asked, ["hub"])
+        probe = self.inner.asked[-1].reply
+        self.assertServedBy("second")
+        response = Response(200)
+        probe.callback(response)
+        self.assertIs(self.successResultOf(probing), response)
+        self.assertServedBy("hub")
+
+    def test_grows(self) -> None:
+        self.assertServedBy("hub", "second")
+        for seconds in (2, 4, 8, 16, 32, 60, 60):
+            self.clock.advance(seconds - 0.1)
+            self.assertServedBy("second")
+            self.clock.advance(0.1)
+            self.assertServedBy("hub", "second")
+
+    def test_kinds(self) -> None:
+        """What counts is that no answer came, not that one was refused."""
+        for error, counts in (
+            (ConnectFailed("refused"), True),
+            (HeadFailed("closed"), True),
+            (RedirectRefused("a loop"), False),
+            (AddressRefused("a private address"), False),
+            (CodingRefused("gzip"), False),
+        ):
+            self.setUp()
+            self.ask()
+            self.inner.fail(error)
+            self.assertServedBy("second" if counts else "hub")
+
+    def test_statuses(self) -> None:
+        for status in (429, 500, 502, 503, 504):
+            self.setUp()
+            self.ask(Kind.BLOB)
+            self.inner.answer(Response(status, 2, b"{}", Content_Type=b"application/json"))
+            self.assertServedBy("hub", kind=Kind.BLOB)
+
+    def test_hangs(self) -> None:
+        """One that does not answer is left alone too."""
+        self.ask()
+        self.clock.advance(3)
+        self.inner.answer(Response(200))
+        self.assertServedBy("second")
+
+    def test_alone(self) -> None:
+        """The only one there is is asked, come what may."""
+        del self.upstreams[1:]
+        for _ in range(3):
+            asking = self.ask()
+            self.inner.fail(ConnectFailed("refused"))
+            self.failureResultOf(asking, UpstreamsFailed)
+            self.assertEqual(self.asked, ["hub"])
+
+    def test_allDead(self) -> None:
+        """When there is none that is not left alone, all are asked again."""
+        for _ in range(3):
+            asking = self.ask()
+            for _ in self.names:
+                self.inner.fail(ConnectFailed("refused"))
+            self.failureResultOf(asking, UpstreamsFailed)
+            self.assertEqual(self.asked, list(self.names))
+
+    def test_leaveIsNotUsedUp(self) -> None:
+        """A fallback that was dead long ago is there when the Hub dies, however many requests the
+        Hub has answered meanwhile."""
+        asking = self.ask()
+        self.inner.fail(ConnectFailed("refused"))
+        self.inner.fail(ConnectFailed("refused"))
+        self.inner.answer(Response(200))
+        self.successResultOf(asking)
+        self.clock.advance(60)
+        self.assertServedBy("hub")
+        for _ in range(5):
+            self.clock.advance(0.1)
+            self.assertServedBy("hub")
+        self.assertServedBy("hub", "second")
+
+    def test_routes(self) -> None:
+        """A dead CDN keeps nobody from the registry, nor the other way round."""
+        for dead, alive in (
+            (Kind.BLOB, Kind.MANIFEST),
+            (Kind.MANIFEST, Kind.BLOB),
+        ):
+            self.setUp()
+            self.assertServedBy("hub", "second", kind=dead)
+            self.assertServedBy("hub", kind=alive)
+            self.assertServedBy("second", kind=dead)
+
+    def test_services(self) -> None:
+        self.assertServedBy("hub", "second", kind=Kind.TOKEN, service=Service.TOKEN)
+        self.assertServedBy("hub")
+        self.assertServedBy("second", kind=Kind.TOKEN, service=Service.TOKEN)
+
+    def test_deadRedirect(self) -> None:
+        """A redirect to a dead CDN: the blobs' route is left alone."""
+        asking = self.ask(Kind.BLOB, redirects=True)
+        self.inner.answer(Response(307, 0, b"", Location=b"https://cdn.example/x"))
+        self.inner.fail(ConnectFailed("refused"))
+        self.assertEqual(self.asked, ["hub", "cdn", "second"])
+        self.inner.answer(Response(200))
+        self.successResultOf(asking)
+        self.assertServedBy("second", kind=Kind.BLOB)
+        self.assertServedBy("hub")
+
+    def test_push(self) -> None:
+        """A push goes to the first one, left alone or not."""
+        self.assertServedBy("hub", "second")
+        self.assertServedBy("hub", method=b"PUT", body=object())
+
+    def test_brokenPush(self) -> None:
+        """A client that breaks its own body off does no harm to the others' upstream."""
+        asking = self.ask(method=b"PUT", body=object())
+        self.inner.fail(HeadFailed("closed"))
+        self.failureResultOf(asking, UpstreamsFailed)
+        self.assertServedBy("hub")
+
+    def test_clientLeft(self) -> None:
+        """That a client leaves is no failure of the upstream."""
+        asking = self.ask()
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertServedBy("hub")
+
+    def test_log(self) -> None:
+        with capturedLogs() as events:
+            self.assertServedBy("hub", "second")
+            for _ in range(5):
+                self.assertServedBy("second")
+            for _ in range(3):
+                self.clock.advance(60)
+                self.assertServedBy("hub", "second")
+            self.clock.advance(60)
+            self.assertServedBy("hub")
+            self.assertServedBy("hub")
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "hub (registry) is left alone for a while: connection refused",
+                "hub (registry) is back",
+            ],
+        )
+
+
+class LimitedTests(FailoverCase):
+    """
+    An upstream that has no more pulls for somebody.
+    """
+
+    ALICE, BOB = token(sub="alice"), token(sub="bob")
+
+    def limit(self, response: Response, authorization: bytes | None = None, **request: Any) -> None:
+        """A request is limited at the Hub, and served by the next."""
+        asking = self.ask(authorization=authorization, **request)
+        self.inner.answer(response)
+        self.inner.answer(Response(200))
+        self.successResultOf(asking)
+        self.assertEqual(self.asked, ["hub", "second"])
+
+    def test_nextFirst(self) -> None:
+        self.limit(pullLimit(Retry_After=b"30"), self.ALICE)
+        self.clock.advance(29)
+        self.assertServedBy("second", authorization=token(sub="alice", iat=5))
+        self.clock.advance(1)
+        self.assertServedBy("hub", authorization=self.ALICE)
+
+    def test_others(self) -> None:
+        """Nobody else is, nor is anything else of the same client's."""
+        self.limit(pullLimit(Retry_After=b"30"), self.ALICE)
+        self.assertServedBy("hub", authorization=self.BOB)
+        self.assertServedBy("hub")
+        for kind in Kind:
+            if kind is not Kind.MANIFEST:
+                self.assertServedBy("hub", kind=kind, authorization=self.ALICE)
+
+    def test_anonymous(self) -> None:
+        self.limit(pullLimit(Retry_After=b"30"), token(sub=""))
+        self.assertServedBy("second")
+        self.assertServedBy("hub", authorization=self.ALICE)
+
+    def test_remaining(self) -> None:
+        """The last pull is served; the next goes elsewhere at once."""
+        asking = self.ask(authorization=self.ALICE)
+        self.inner.answer(Response(200, ratelimit_remaining=b"0;w=600"))
+        self.successResultOf(asking)
+        self.assertServedBy("second", authorization=self.ALICE)
+        self.assertServedBy("hub", authorization=self.BOB)
+        self.clock.advance(600)
+        self.assertServedBy("hub", authorization=self.ALICE)
+
+    def test_limitedComesLast(self) -> None:
+        """It is asked all the same when no other serves: the limit may be over sooner."""
+        self.limit(pullLimit(Retry_After=b"30"), self.ALICE)
+        self.clock.advance(5)
+        asking = self.ask(authorization=self.ALICE)
+        for _ in range(2):
+            self.inner.answer(Response(404))
+        response = self.inner.answer(Response(200))
+        self.assertIs(self.successResultOf(asking), response)
+        self.assertEqual(self.asked, ["second", "third", "hub"])
+        self.assertEqual(self.exchange.upstream, "hub")
+
+    def test_abuse(self) -> None:
+        """The 429 in plain text holds for everybody and everything."""
+        self.limit(abuseLimit(Retry_After=b"30"), self.ALICE, kind=Kind.BLOB)
+        for kind in Kind:
+            self.assertServedBy("second", kind=kind, authorization=self.BOB)
+        for service in (Service.TOKEN, Service.SEARCH):
+            self.assertServedBy("second", kind=None, service=service)
+        self.clock.advance(30)
+        self.assertServedBy("hub")
+
+    def test_cdn(self) -> None:
+        """What a CDN says of its limits keeps nobody from the registry."""
+        for response in (abuseLimit(), pullLimit()):
+            self.setUp()
+            asking = self.ask(Kind.BLOB, redirects=True)
+            self.inner.answer(Response(307, 0, b"", Location=b"https://cdn.example/x"))
+            self.inner.answer(response)
+            self.inner.answer(Response(200))
+            self.successResultOf(asking)
+            for kind in Kind:
+                self.assertServedBy("hub", kind=kind)
+
+
+class RememberedTests(FailoverCase):
+    """
+    No upstream is left: the client gets the 429, and who repeats himself is told the same without
+    asking.
+    """
+
+    names = ("hub",)
+
+    def told(self, **request: Any) -> Any:
+        """The answer to a request that asks nobody."""
+        answer = self.successResultOf(self.ask(**request))
+        self.assertEqual(self.asked, [])
+        return answer
+
+    def limit(self, response: Response, **request: Any) -> Any:
+        asking = self.ask(**request)
+        self.inner.answer(response)
+        return self.successResultOf(asking)
+
+    def test_fiveHeads(self) -> None:
+        """containerd asks five times at once: that is one request to the Hub."""
+        self.limit(Response(429, 0, b"", Content_Type=b"application/json"), method=b"HEAD")
+        for _ in range(4):
+            answer = self.told(method=b"HEAD")
+            self.assertEqual((answer.code, answer.length), (429, 0))
+        self.assertEqual(len(self.inner.asked), 1)
+
+    def test_seconds(self) -> None:
+        self.limit(pullLimit(Retry_After=b"60"))
+        self.clock.advance(3)
+        self.told()
+        self.clock.advance(0.1)
+        self.assertServedBy("hub")
+
+    def test_trueTime(self) -> None:
+        """Whatever the upstream said of the time, the client is told how long it really is."""
+        for fields, left in (
+            ({"Retry_After": b"60"}, b"60"),
+            ({"ratelimit_remaining": b"0;w=600"}, b"600"),
+            ({}, b"60"),
+        ):
+            self.setUp()
+            answer = self.limit(pullLimit(**fields))
+            self.assertEqual(answer.headers.getRawHeaders(b"Retry-After"), [left])
+            self.assertEqual((answer.code, answer.body), (429, PULLS))
+            self.clock.advance(2)
+            later = self.told().headers.getRawHeaders(b"Retry-After")
+            self.assertEqual(later, [b"%d" % (int(left) - 2)])
+
+    def test_others(self) -> None:
+        """Nobody else is told so, and nothing else than manifests."""
+        self.limit(pullLimit(), authorization=token(sub="alice"))
+        self.told(authorization=token(sub="alice", iat=3))
+        self.assertServedBy("hub", authorization=token(sub="bob"))
+        self.assertServedBy("hub")
+        for kind in Kind:
+            if kind is not Kind.MANIFEST:
+                self.assertServedBy("hub", kind=kind, authorization=token(sub="alice"))
+
+    def test_abuse(self) -> None:
+        """Everybody is, of everything."""
+        self.limit(abuseLimit(Retry_After=b"30"), kind=Kind.BLOB)
+        for kind in Kind:
+            for authorization in (None, token(sub="alice")):
+                answer = self.told(kind=kind, authorization=authorization)
+                self.assertEqual((answer.code, answer.body), (429, ABUSE))
+        for service in (Service.TOKEN, Service.SEARCH):
+            self.told(kind=None, service=service)
+
+    def test_push(self) -> None:
+        """What may be sent only once is sent."""
+        self.limit(abuseLimit())
+        self.assertServedBy("hub", method=b"PUT", body=object())
+        self.assertServedBy("hub", method=b"POST", service=Service.TOKEN, body=object())
+
+    def test_isLearnedFromOthers(self) -> None:
+        """A push that is limited tells the same as a pull."""
+        self.limit(abuseLimit(), method=b"PUT", body=object())
+        self.assertEqual(self.told().code, 429)
+
+    def test_brokenBody(self) -> None:
+        """A 429 that can't be handed on whole is a failure like any other."""
+        asking = self.ask()
+        self.inner.answer(Response(429, 10, Content_Type=b"application/json")).ends(
+            HeadFailed("closed")
+        )
+        error = self.failureResultOf(asking, UpstreamsFailed).value
+        self.assertEqual((error.status, len(error.attempts)), (502, 1))
+
+
+class SpareTests(FailoverCase):
+    def test_firstOnesLimit(self) -> None:
+        """The Hub's 429 goes to the client when none serves, whatever the others said."""
+        asking = self.ask()
+        self.inner.answer(pullLimit(Retry_After=b"77"))
+        self.inner.answer(Response(404))
+        self.inner.answer(abuseLimit(Retry_After=b"5"))
+        answer = self.successResultOf(asking)
+        self.assertEqual(json.loads(answer.body)["errors"][0]["code"], "TOOMANYREQUESTS")
+        self.assertEqual(answer.headers.getRawHeaders(b"Retry-After"), [b"77"])
+        self.assertEqual(self.exchange.upstream, "hub")
+
+    def test_anothersLimit(self) -> None:
+        """When the Hub said nothing, a fallback's 429 is better than none; and it is known as
+        that one's."""
+        asking = self.ask()
+        self.inner.fail(ConnectFailed("refused"))
+        self.inner.answer(abuseLimit(Retry_After=b"5"))
+        self.inner.answer(Response(404))
+        answer = self.successResultOf(asking)
+        self.assertEqual((answer.code, answer.body), (429, ABUSE))
+        self.assertEqual(self.exchange.upstream, "second")
+
+
+class TotalTimeTests(FailoverCase):
+    """
+    dockerd gives up a pull when it waits for 15 s.
+    """
+
+    def test_slowLimit(self) -> None:
+        """The time that a 429's body takes is no time on top."""
+        self.upstreams = self.upstreams[:1]
+        asking = self.ask()
+        self.clock.advance(8)
+        self.inner.answer(Response(429, 100, Content_Type=b"application/json"))
+        self.clock.advance(0.9)
+        self.assertNoResult(asking)
+        self.clock.advance(0.1)
+        self.failureResultOf(asking, UpstreamsFailed)
+
+    def test_limitAtTheLastMoment(self) -> None:
+        self.upstreams = self.upstreams[:1]
+        asking = self.ask()
+        self.clock.advance(8.999)
+        self.inner.answer(pullLimit())
+        self.assertEqual(self.successResultOf(asking).code, 429)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass as it does, not in one leap."""
+        end = self.clock.seconds() + seconds
+        while (due := min((call.time for call in self.clock.calls), default=end)) < end:
+            self.clock.advance(max(0.0, due - self.clock.seconds()))
+        self.clock.advance(max(0.0, end - self.clock.seconds()))
+
+    #: What an upstream does, and after how many seconds.
+    BEHAVIOURS = st.tuples(
+        st.sampled_from(["hangs", "refuses", 404, 429, 503, "slow 429", "redirects"]),
+        st.floats(0, 5),
+    )
+
+    @given(
+        st.lists(BEHAVIOURS, min_size=12, max_size=12),
+        st.integers(1, 3),
+        st.sampled_from(list(Kind)),
+        st.lists(st.sampled_from(["dead", "limited", "well"]), min_size=3, max_size=3),
+    )
+    @settings(deadline=None)
+    def test_anything(
+        self, behaviours: list[tuple[Any, float]], count: int, kind: Kind, states: list[str]
+    ) -> None:
+        """Whatever the upstreams do, there is an answer after nine seconds, and nothing left."""
+        self.setUp()
+        del self.upstreams[count:]
+        for each, state in zip(self.upstreams, states, strict=False):
+            if state == "dead":
+                self.health.failed(each, "registry", "refused")
+            elif state == "limited":
+                self.quotas.answered(
+                    each, Kind.MANIFEST, b"", b"GET", Response(429, Retry_After=b"30")
+                )
+        asking = self.ask(kind, redirects=True)
+        ended: list[float] = []
+        asking.addBoth(lambda _: ended.append(self.clock.seconds()))
+        for what, seconds in behaviours:
+            self.wait(seconds)
+            if ended:
+                break
+            if self.inner.asked[-1].reply.called or what == "hangs":
+                continue
+            if what == "refuses":
+                self.inner.fail(ConnectFailed("refused"))
+            elif what == "redirects":
+                self.inner.answer(Response(307, 0, b"", Location=b"/y"))
+            elif what == "slow 429":
+                self.inner.answer(Response(429, 10, Content_Type=b"application/json"))
+            else:
+                self.inner.answer(Response(what, 2, b"{}", Content_Type=b"application/json"))
+        self.wait(TOTAL)
+        [at] = ended
+        self.assertLessEqual(at, TOTAL + 1e-6)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

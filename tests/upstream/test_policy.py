@@ -1,0 +1,258 @@
+"""The decisions about upstreams, as tables."""
+
+from ipaddress import ip_address, ip_network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+
+from hubmirror import MirrorConfig
+from hubmirror.protocol.errors import RedirectRefused
+from hubmirror.protocol.url import Origin, splitURL
+from hubmirror.upstream.policy import (
+    AddressPolicy,
+    Service,
+    addressPolicy,
+    fallbackChallenges,
+    fallbackServes,
+    follow,
+    isGlobal,
+    limitsPulls,
+    mayRepeat,
+    share,
+    upstreamsOf,
+)
+
+GLOBAL = [
+    "1.1.1.1",
+    "104.16.99.215",
+    "2606:4700::6810:63d7",
+    "2a01:4f8::1",
+    # An IPv4 address of the Internet in an IPv6 one.
+    "::ffff:1.1.1.1",
+    "64:ff9b::1.1.1.1",
+    "2002:101:101::1",
+]
+
+NOT_GLOBAL = [
+    "0.0.0.0",
+    "10.0.0.1",
+    "100.64.0.1",
+    "127.0.0.1",
+    "127.255.255.254",
+    "169.254.169.254",
+    "172.16.0.1",
+    "192.0.0.1",
+    "192.0.2.1",
+    "192.168.0.1",
+    "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "239.255.255.250",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "fc00::1",
+    "fd12:3456::1",
+    "fe80::1",
+    "fec0::1",
+    "ff02::1",
+    "ff0e::1",
+    "100::1",
+    "2001:db8::1",
+    # Not yet given to anybody.
+    "4000::1",
+    # One of the above in an IPv6 one: mapped, compatible, translated, NAT64 (twice), 6to4, Teredo.
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "::127.0.0.1",
+    "::ffff:0:127.0.0.1",
+    "64:ff9b::10.0.0.1",
+    "64:ff9b:1::10.0.0.1",
+    "2002:7f00:1::1",
+    "2002:a9fe:a9fe::1",
+    "2001:0:7f00:1::1",
+]
+
+HUB = b"https://registry-1.docker.io/v2/library/debian/blobs/sha256:ab"
+SECRETS = Headers({b"Authorization": [b"Bearer x"], b"Range": [b"bytes=0-"]})
+
+
+class AddressTests(SynchronousTestCase):
+    def test_global(self) -> None:
+        for address in GLOBAL:
+            self.assertTrue(isGlobal(ip_address(address)), address)
+
+    def test_notGlobal(self) -> None:
+        for address in NOT_GLOBAL:
+            self.assertFalse(isGlobal(ip_address(address)), address)
+
+    @settings(deadline=None)
+    @given(st.ip_addresses(v=4))
+    def test_carried(self, address: object) -> None:
+        """Wrapping an IPv4 address leads nowhere else."""
+        number = int(ip_address(str(address)))
+        for wrapped in (
+            f"::ffff:{address}",
+            f"64:ff9b::{address}",
+            f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1",
+        ):
+            self.assertEqual(isGlobal(ip_address(wrapped)), isGlobal(ip_address(str(address))))
+
+    def test_permits(self) -> None:
+        configured = Origin(b"https", b"registry.local", 443)
+        allowed = Origin(b"https", b"cdn.local", 8443)
+        policy = AddressPolicy([configured], [allowed, ip_network("10.1.0.0/16")])
+        other = Origin(b"https", b"other.example", 443)
+        for origin, address, expected in (
+            (configured, "127.0.0.1", True),
+            (allowed, "::1", True),
+            # Another port or scheme is another origin.
+            (Origin(b"https", b"cdn.local", 443), "127.0.0.1", False),
+            (Origin(b"http", b"registry.local", 80), "127.0.0.1", False),
+            (other, "1.1.1.1", True),
+            (other, "10.1.2.3", True),
+            (other, "::ffff:10.1.2.3", True),
+            (other, "10.2.0.1", False),
+            (other, "::ffff:10.2.0.1", False),
+            (other, "fd00::1", False),
+        ):
+            permitted = policy.permits(origin, ip_address(address))
+            self.assertEqual(permitted, expected, (origin, address))
+
+    def test_configured(self) -> None:
+        """Every service of every upstream is trusted to be where it is."""
+        policy = addressPolicy(
+            MirrorConfig(
+                registry_url="http://registry.local:5000/hub",
+                auth_url="http://auth.local/token",
+                search_url="http://index.local",
+                fallback=["http://mirror.local:5001"],
+                allow_redirects_to=["http://cdn.local"],
+            )
+        )
+        here = ip_address("127.0.0.1")
+        for url, expected in (
+            (b"http://registry.local:5000", True),
+            (b"http://auth.local", True),
+            (b"http://index.local", True),
+            (b"http://mirror.local:5001", True),
+            (b"http://cdn.local", True),
+            (b"http://registry.local", False),
+            (b"https://cdn.local", False),
+        ):
+            self.assertEqual(policy.permits(splitURL(url)[0], here), expected, url)
+
+
+class UpstreamsTests(SynchronousTestCase):
+    def test_hub(self) -> None:
+        [hub] = upstreamsOf(MirrorConfig())
+        self.assertEqual(hub.name, "registry-1.docker.io")
+        self.assertEqual(
+            hub.bases,
+            {
+                Service.REGISTRY: b"https://registry-1.docker.io",
+                Service.TOKEN: b"https://auth.docker.io/token",
+                Service.SEARCH: b"https://index.docker.io",
+            },
+        )
+
+    def test_fallbacks(self) -> None:
+        """Asked in order; a mirror has its three services at one URL."""
+        config = MirrorConfig(fallback=["https://mirror.gcr.io", "http://10.0.0.2:5000/hub/"])
+        _, first, second = upstreamsOf(config)
+        self.assertEqual((first.name, second.name), ("mirror.gcr.io", "10.0.0.2:5000/hub"))
+        self.assertEqual(
+            second.bases,
+            {
+                Service.REGISTRY: b"http://10.0.0.2:5000/hub",
+                Service.TOKEN: b"http://10.0.0.2:5000/hub/token",
+                Service.SEARCH: b"http://10.0.0.2:5000/hub",
+            },
+        )
+
+
+class FailoverTests(SynchronousTestCase):
+    def test_mayRepeat(self) -> None:
+        for method, hasBody, expected in (
+            (b"GET", False, True),
+            (b"HEAD", False, True),
+            (b"GET", True, False),
+            (b"POST", False, False),
+            (b"PUT", True, False),
+            (b"PATCH", True, False),
+            (b"DELETE", False, False),
+            (b"OPTIONS", False, False),
+        ):
+            self.assertEqual(mayRepeat(method, hasBody), expected, (method, hasBody))
+
+    def test_share(self) -> None:
+        """What one leaves over is there for those after it, and the last gets all that is left."""
+        self.assertEqual([share(9, 3), share(6, 2), share(8, 2), share(3, 1)], [3, 3, 4, 3])
+
+    def test_serves(self) -> None:
+        for status in (200, 204, 206, 304, 416):
+            self.assertTrue(fallbackServes(status), status)
+        for status in (301, 307, 400, 401, 403, 404, 429, 500, 502, 503, 504):
+            self.assertFalse(fallbackServes(status), status)
+
+    def test_limits(self) -> None:
+        for status, kind, expected in (
+            (429, b"application/json", True),
+            (429, b"Application/JSON; charset=utf-8", True),
+            (429, b"text/plain", False),
+            (429, None, False),
+            (503, b"application/json", False),
+        ):
+            headers = Headers({} if kind is None else {b"Content-Type": [kind]})
+            self.assertEqual(limitsPulls(status, headers), expected, (status, kind))
+
+    def test_challenges(self) -> None:
+        """Only a client without a token needs one."""
+        self.assertTrue(fallbackChallenges(401, Headers()))
+        self.assertFalse(fallbackChallenges(401, SECRETS))
+        self.assertFalse(fallbackChallenges(403, Headers()))
+
+
+class RedirectTests(SynchronousTestCase):
+    def test_follow(self) -> None:
+        for location, target, keeps in (
+            (b"/v2/other", b"https://registry-1.docker.io/v2/other", True),
+            (b"other?x", b"https://registry-1.docker.io/v2/library/debian/blobs/other?x", True),
+            (b"https://REGISTRY-1.docker.io:443/x", b"https://REGISTRY-1.docker.io:443/x", True),
+            (b"https://registry-1.docker.io:8443/x", b"https://registry-1.docker.io:8443/x", False),
+            (b"https://cdn.example/x?Sig=a%2Fb~#f", b"https://cdn.example/x?Sig=a%2Fb~", False),
+            (b"//cdn.example/x", b"https://cdn.example/x", False),
+        ):
+            found, headers = follow(HUB, SECRETS, [location])
+            self.assertEqual(found, target)
+            self.assertEqual(headers.hasHeader(b"Authorization"), keeps, location)
+            self.assertEqual(headers.getRawHeaders(b"Range"), [b"bytes=0-"])
+
+    def test_fromPlain(self) -> None:
+        """An upstream without TLS may lead to one with it, which is another origin."""
+        target, headers = follow(b"http://registry.local/x", SECRETS, [b"https://registry.local/x"])
+        self.assertEqual(target, b"https://registry.local/x")
+        self.assertFalse(headers.hasHeader(b"Authorization"))
+
+    def test_refused(self) -> None:
+        for locations in (
+            [],
+            [b"https://a.example/", b"https://b.example/"],
+            [b"http://cdn.example/x"],
+            [b"http://registry-1.docker.io/x"],
+            [b"ftp://cdn.example/x"],
+            [b"javascript:alert(1)"],
+            [b"https://user:secret@cdn.example/"],
+            [b"https:///x"],
+        ):
+            error = self.assertRaises(RedirectRefused, follow, HUB, SECRETS, locations)
+            self.assertNotIn("secret", str(error))
+
+    def test_quiet(self) -> None:
+        """A signed query is not told."""
+        error = self.assertRaises(RedirectRefused, follow, HUB, SECRETS, [b"http://a/?Sig=secret"])
+        self.assertEqual(str(error), "a redirect from https to http (http://a)")

@@ -1,0 +1,262 @@
+"""
+The whole mirror between a client and upstreams that are the test itself: what either side sends
+and gets is raw bytes, and nothing leaves the process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Site
+from zope.interface import directlyProvides
+
+from hubmirror import HubMirror, MirrorConfig
+from hubmirror.exchange import Exchange
+from hubmirror.protocol.errors import ConnectFailed
+from hubmirror.protocol.url import Origin
+from hubmirror.transport.http1client import UpstreamConnection
+from hubmirror.transport.pool import Pool
+from hubmirror.upstream.agents import OriginAgent
+
+
+class Line(StringTransport):
+    """
+    A connection whose far end is the test.
+
+    @ivar negotiatedProtocol: what TLS has agreed on, where there is TLS.
+    @ivar ended: C{"closed"} or C{"aborted"} once this side ended it, C{"left"} once the far end
+        did, else empty.
+    """
+
+    negotiatedProtocol: bytes | None = None
+
+    def __init__(self, clock: Clock, protocol: Any, here: IAddress, there: IAddress) -> None:
+        super().__init__(here, there, lenient=True)
+        self._clock = clock
+        self.protocol = protocol
+        self.ended = ""
+
+    def says(self, data: bytes) -> None:
+        """The far end sends."""
+        self.protocol.dataReceived(data)
+
+    def hears(self) -> bytes:
+        """What was written to the far end since it last heard."""
+        data = self.value()
+        self.clear()
+        return data
+
+    def leaves(self) -> None:
+        """The far end closes."""
+        self._end("left", ConnectionDone())
+
+    def loseConnection(self) -> None:
+        self._end("closed", ConnectionDone())
+
+    def abortConnection(self) -> None:
+        self._end("aborted", ConnectionAborted())
+
+    def _end(self, how: str, reason: Exception) -> None:
+        if not self.ended:
+            self.ended = how
+            # As a reactor does: not from within the call.
+            self._clock.callLater(0, self._lost, reason)
+
+    def _lost(self, reason: Exception) -> None:
+        if self.producer is not None:
+            self.producer.stopProducing()
+        self.protocol.connectionLost(Failure(reason))
+
+
+class Network:
+    """
+    What a C{Connector} opens connections to.
+
+    @ivar lines: the far end of every connection that was opened, in order.
+    @ivar origins: what each of them leads to.
+    @ivar refuses: hosts that nobody can connect to.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.lines: list[Line] = []
+        self.origins: list[Origin] = []
+        self.refuses: set[bytes] = set()
+
+    async def connect(
+        self, origin: Origin, released: Callable[[UpstreamConnection], None]
+    ) -> UpstreamConnection:
+        if origin.host in self.refuses:
+            raise ConnectFailed("connection refused")
+        protocol = UpstreamConnection(self._clock, False, released)
+        line = Line(self._clock, protocol, _address("10.0.0.1"), _address("10.0.0.2"))
+        self.lines.append(line)
+        self.origins.append(origin)
+        protocol.makeConnection(line)
+        return protocol
+
+
+def _address(host: str) -> IPv4Address:
+    return IPv4Address("TCP", host, 443)
+
+
+class Message(NamedTuple):
+    """
+    A request or an answer, cut up but not interpreted.
+    """
+
+    start: bytes
+    fields: list[tuple[bytes, bytes]]
+    body: bytes
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [value for found, value in self.fields if found.lower() == name.lower()]
+
+    @property
+    def status(self) -> int:
+        return int(self.start.split(b" ")[1])
+
+    @property
+    def target(self) -> bytes:
+        return self.start.split(b" ")[1]
+
+    @property
+    def error(self) -> str:
+        """The code of a registry's error."""
+        [error] = json.loads(self.body)["errors"]
+        assert set(error) == {"code", "message", "detail"}
+        return str(error["code"])
+
+
+def read(raw: bytes) -> Message:
+    """
+    Cut one message up.
+    """
+    head, end, body = raw.partition(b"\r\n\r\n")
+    assert end, raw
+    start, *lines = head.split(b"\r\n")
+    fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+    return Message(start, fields, body)
+
+
+def answer(
+    status: int = 200, body: bytes = b"", fields: tuple[tuple[bytes, bytes], ...] = ()
+) -> bytes:
+    """
+    An upstream's answer of known length.
+    """
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
+    length = b"" if status in (204, 304) else b"Content-Length: %d\r\n" % len(body)
+    return b"HTTP/1.1 %d Status\r\n%b%b\r\n%b" % (status, lines, length, body)
+
+
+class MemoryCase(SynchronousTestCase):
+    """
+    A mirror of C{https://hub.example} (registry), C{https://auth.example/token} and
+    C{https://index.example}, by a Clock.
+
+    @cvar options: the mirror's settings.
+    """
+
+    options: dict[str, Any] = {}
+    peer = "192.0.2.7"
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.network = Network(self.clock)
+        self.exchanges: list[Exchange] = []
+        self.configure(**self.options)
+
+    def configure(self, **options: Any) -> None:
+        """Make the mirror, with settings beside the usual ones."""
+        config = MirrorConfig(
+            **{
+                "port": (),
+                "registry_url": "https://hub.example",
+                "auth_url": "https://auth.example/token",
+                "search_url": "https://index.example",
+                **options,
+            }
+        )
+        self.pool = Pool(self.clock, self.network, config.idle_timeout)
+        self.mirror = HubMirror(
+            self.clock,
+            config,
+            OriginAgent(self.pool),
+            listeners=(self.exchanges.append,),
+        )
+        self.site = self.makeSite()
+
+    def makeSite(self) -> Site:
+        """What the clients connect to."""
+        return self.mirror.site
+
+    def connect(self, secure: bool = False, peer: str | None = None) -> Line:
+        """A client's connection to the mirror."""
+        there = IPv4Address("TCP", peer or self.peer, 50000)
+        protocol: Protocol = self.site.buildProtocol(there)
+        line = Line(self.clock, protocol, IPv4Address("TCP", "192.0.2.1", 5000), there)
+        if secure:
+            directlyProvides(line, ISSLTransport)
+            line.negotiatedProtocol = b"http/1.1"
+        protocol.makeConnection(line)
+        if secure:
+            IHandshakeListener(protocol).handshakeCompleted()
+        return line
+
+    def send(
+        self,
+        target: bytes,
+        method: bytes = b"GET",
+        fields: tuple[tuple[bytes, bytes], ...] = (),
+        body: bytes | None = None,
+        line: Line | None = None,
+        host: bytes = b"mirror.example",
+    ) -> Line:
+        """A client asks."""
+        if line is None:
+            line = self.connect()
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
+        if body is not None:
+            lines += b"Content-Length: %d\r\n" % len(body)
+        line.says(
+            b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n%b" % (method, target, host, lines, body or b"")
+        )
+        return line
+
+    def asked(self, number: int = -1) -> Message:
+        """What an upstream was asked on one of the connections to it."""
+        return read(self.network.lines[number].hears())
+
+    def answered(self, line: Line) -> Message:
+        """What the client got."""
+        self.clock.advance(0)
+        return read(line.hears())
+
+    def exchange(self, target: bytes, reply: bytes, **request: Any) -> tuple[Message, Message]:
+        """
+        One request, answered by the upstream that is asked.
+
+        @return: what the upstream was asked, and what the client got.
+        """
+        client = self.send(target, **request)
+        asked = self.asked()
+        self.network.lines[-1].says(reply)
+        return asked, self.answered(client)
+
+    def local(self, target: bytes, **request: Any) -> Message:
+        """One request that the mirror answers by itself: no upstream is asked."""
+        before = len(self.network.lines)
+        client = self.send(target, **request)
+        self.assertEqual(len(self.network.lines), before, "an upstream was asked")
+        return self.answered(client)

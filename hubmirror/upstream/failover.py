@@ -197,7 +197,11 @@ class FailoverAgent:
             return answer.code not in self._failoverOn
         return policy.fallbackServes(answer.code) or (
             policy.fallbackChallenges(answer.code, headers)
-            and not (spare and policy.limitsPulls(spare.code, spare.headers))
+            # A quota of pulls is a verdict on a pull, not on the question who to get a token from.
+            and (
+                self._exchange.kind is Kind.PING
+                or not (spare and policy.limitsPulls(spare.code, spare.headers))
+            )
         )
 
     def _take(self, upstream: Upstream, answer: IResponse) -> IResponse:

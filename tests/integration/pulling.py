@@ -56,12 +56,14 @@ class PullTestCase(IntegrationTestCase):
 
     def test_dead(self) -> None:
         """The Hub's registry refuses connections."""
+        self.forgetAfterwards()
         self.addCleanup(self.hub.front.server.start)
         self.hub.front.server.stop()
         self.assertFallbackServes()
         self.assertEqual(self.statuses(), set())
 
     def switchOn(self, fault: str) -> None:
+        self.forgetAfterwards()
         self.addCleanup(self.hub.front.switchOff, fault)
         self.hub.front.switchOn(fault)
 

@@ -75,6 +75,7 @@ class MirrorTests(IntegrationTestCase):
         front, backdoor = self.hub.front, self.hub.backdoor
         for server in (front, backdoor):
             self.addCleanup(server.switchOff, server.LIMITED)
+            self.forgetAfterwards()
             server.switchOn(server.LIMITED)
         answer = self.mirror.ask("/v2/library/one/manifests/latest", self.bearer("library/one"))
         self.assertEqual((answer.status, answer.headers["Retry-After"]), (429, "30"))

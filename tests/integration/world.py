@@ -128,6 +128,15 @@ class IntegrationTestCase(SynchronousTestCase):
         logs = (hub.front.log, hub.backdoor.log, hub.cdn.log, hub.services)
         self._marks = {log: log.mark() for log in logs}
 
+    def forgetAfterwards(self) -> None:
+        """
+        Let the mirrors begin anew when this test is over: what they have learned of an upstream's
+        fault would decide whom they ask in the next.
+        """
+        for mirror in (self.world.mirror, self.world.fallback):
+            self.addCleanup(mirror.server.start)
+            self.addCleanup(mirror.server.stop)
+
     def seen(self, log: Log) -> list[dict[str, str]]:
         """What a server has seen since this test began."""
         return log.since(self._marks[log])

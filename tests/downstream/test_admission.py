@@ -1,0 +1,97 @@
+"""
+How many connections there may be, and whose they are.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.downstream.admission import Admission, clientOf
+
+
+class ClientTests(SynchronousTestCase):
+    def test_ipv4(self) -> None:
+        self.assertEqual(clientOf(IPv4Address("TCP", "192.0.2.7", 1)), "192.0.2.7")
+
+    def test_ipv6(self) -> None:
+        """All addresses of a /64 are one client's."""
+        for host in ("2001:db8:1:2::7", "2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:DB8:1:2::"):
+            self.assertEqual(clientOf(IPv6Address("TCP", host, 1)), "2001:db8:1:2::")
+        self.assertEqual(clientOf(IPv6Address("TCP", "2001:db8:1:3::7", 1)), "2001:db8:1:3::")
+
+    def test_mapped(self) -> None:
+        """On a port for both, an IPv4 client comes with an IPv6 address; all of those together
+        are one /64."""
+        self.assertEqual(clientOf(IPv6Address("TCP", "::ffff:192.0.2.7", 1)), "192.0.2.7")
+
+    def test_scope(self) -> None:
+        self.assertEqual(clientOf(IPv6Address("TCP", "fe80::7%eth0", 1)), "fe80::")
+
+    def test_noAddress(self) -> None:
+        self.assertEqual(clientOf(UNIXAddress("/run/x")), "local")
+        self.assertEqual(clientOf(None), "local")
+
+
+class AdmissionTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.admission = Admission(self.clock, 5, 3)
+
+    def enter(self, *clients: str) -> list[bool]:
+        return [self.admission.enter(client) for client in clients]
+
+    def test_ofOneClient(self) -> None:
+        self.assertEqual(self.enter("a", "a", "a", "a"), [True, True, True, False])
+        self.assertEqual(self.enter("b"), [True])
+
+    def test_inAll(self) -> None:
+        self.assertEqual(self.enter("a", "b", "c", "d", "e", "f"), [True] * 5 + [False])
+
+    def test_leave(self) -> None:
+        """Who leaves makes room for one more, of its own or another's."""
+        self.enter("a", "a", "a", "b", "c")
+        self.assertEqual(self.enter("a", "d"), [False, False])
+        self.admission.leave("a")
+        self.assertEqual(self.enter("d", "a"), [True, False])
+        self.admission.leave("d")
+        self.assertEqual(self.enter("a"), [True])
+
+    def test_nothingIsKept(self) -> None:
+        """Clients that have gone are forgotten, and those that were refused."""
+        for number in range(1000):
+            self.assertEqual(self.enter(str(number)), [True])
+            self.admission.leave(str(number))
+        self.enter("a", "a", "a", "b", "c", "d", "e")
+        self.assertEqual(set(self.admission._open), {"a", "b", "c"})
+
+    def test_log(self) -> None:
+        """A flood of connections is two lines every ten seconds."""
+        with capturedLogs() as events:
+            self.enter(*"aaaa")
+            self.enter(*"a" * 999)
+            self.clock.advance(10)
+            self.clock.advance(100)
+            self.enter("a")
+            self.clock.advance(10)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "too many connections (3, 3 from a): refusing more",
+                "1000 connections refused",
+                "too many connections (3, 3 from a): refusing more",
+                "1 connections refused",
+            ],
+        )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_close(self) -> None:
+        """What has not been told is told at the end."""
+        with capturedLogs() as events:
+            self.enter(*"aaaaaa")
+            self.admission.close()
+        self.assertEqual(formatEvent(events[-1]), "3 connections refused")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.admission.close()

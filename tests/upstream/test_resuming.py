@@ -1,0 +1,384 @@
+"""
+Where the rest of a broken body is asked for, and whose bytes are checked.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import capturedLogs, formatEvent
+
+from hubmirror.protocol.errors import ConnectFailed
+from tests.upstream.broken import (
+    BLOB,
+    CDN,
+    CDN2,
+    DIGEST,
+    HUB,
+    PATH,
+    SECOND,
+    SIZE,
+    TAG,
+    ResumingCase,
+)
+from tests.upstream.support import Response
+
+
+class WayTests(ResumingCase):
+    """
+    The same URL, then the registry, then the next upstream.
+    """
+
+    def test_sameURL(self) -> None:
+        first = self.begin()
+        first.gives(BLOB[:300])
+        asked = len(self.inner.asked)
+        self.cut(first)
+        self.assertEqual((len(self.inner.asked), self.uri), (asked + 1, CDN))
+        self.assertEqual(self.field(b"Range"), [b"bytes=300-"])
+        self.assertEqual(self.field(b"If-Range"), [TAG])
+        self.assertIsNone(self.field(b"Authorization"))
+        self.rest(300).gives(BLOB[300:])
+        self.assertWhole()
+        self.assertEqual((self.exchange.resumes, self.exchange.upstream), (1, "hub.example"))
+
+    def test_withoutRedirect(self) -> None:
+        """A registry that serves its blobs itself is asked with what the client has shown."""
+        first = self.begin(redirected=False)
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.assertEqual((self.uri, self.field(b"Authorization")), (HUB, [b"Bearer x"]))
+        self.rest(300).gives(BLOB[300:])
+        self.assertWhole()
+
+    def test_redirectedFurther(self) -> None:
+        """The same URL may lead elsewhere now; from then on that is the same URL."""
+        first = self.begin()
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.redirect(CDN2)
+        self.assertEqual((self.uri, self.field(b"Range")), (CDN2, [b"bytes=300-"]))
+        second = self.rest(300)
+        second.gives(BLOB[300:400])
+        self.cut(second)
+        self.assertEqual(self.uri, CDN2)
+
+    def test_expiredLink(self) -> None:
+        """A link that has expired: the registry gives another, of another CDN perhaps."""
+        first = self.begin()
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.refuse(403)
+        self.assertEqual((self.uri, self.field(b"Authorization")), (HUB, [b"Bearer x"]))
+        self.assertEqual((self.field(b"Range"), self.field(b"If-Range")), ([b"bytes=300-"], None))
+        self.redirect(CDN2)
+        self.assertIsNone(self.field(b"Authorization"))
+        second = self.rest(300, ETag=b'"of another store"')
+        second.gives(BLOB[300:400])
+        self.cut(second)
+        self.assertEqual(self.uri, CDN2)
+        self.rest(400).gives(BLOB[400:])
+        self.assertWhole()
+
+    def test_deadCDN(self) -> None:
+        first = self.begin()
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.inner.fail(ConnectFailed("refused"))
+        self.assertEqual(self.uri, HUB)
+        self.redirect(CDN2)
+        self.rest(300).gives(BLOB[300:])
+        self.assertWhole()
+
+    def test_hangingCDN(self) -> None:
+        """Each way has its time."""
+        first = self.begin()
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.clock.advance(9)
+        self.assertEqual(self.inner.cancelled, [CDN])
+        self.assertEqual(self.uri, HUB)
+        self.redirect(CDN2)
+        self.rest(300).gives(BLOB[300:])
+        self.assertWhole()
+
+    def test_nextUpstream(self) -> None:
+        first = self.begin()
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.refuse(403)
+        self.refuse(503)
+        self.assertEqual(self.uri, SECOND)
+        self.assertEqual(self.field(b"Range"), [b"bytes=300-"])
+        second = self.rest(300)
+        second.gives(BLOB[300:400])
+        self.assertEqual(self.exchange.upstream, "second.example")
+        # It is the second one's now: the first is not asked again.
+        self.cut(second)
+        self.assertEqual(self.uri, SECOND)
+        self.refuse(500)
+        self.assertEqual(self.uri, SECOND)
+        self.rest(400).gives(BLOB[400:])
+        self.assertWhole()
+
+    def test_sameURLIsNotForgotten(self) -> None:
+        """What was refused elsewhere does not take its place."""
+        first = self.begin()
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.inner.fail(ConnectFailed("refused"))
+        self.refuse(503)
+        self.refuse(404)
+        asked = len(self.inner.asked)
+        self.clock.advance(0.5)
+        for _ in range(2):
+            self.refuse(503)
+        self.assertEqual(self.inner.uris[asked:], [HUB, SECOND, CDN])
+        self.rest(300).gives(BLOB[300:])
+        self.assertWhole()
+
+    def test_headWithoutABody(self) -> None:
+        """A URL that answers, but gives no byte, is not the only one that is tried."""
+        first = self.begin()
+        first.gives(BLOB[:300])
+        asked = len(self.inner.asked)
+        self.cut(first)
+        for _ in range(2):
+            self.cut(self.rest(300), 8)
+        self.assertEqual(self.inner.uris[asked:], [CDN, HUB, SECOND])
+        self.rest(300).gives(BLOB[300:])
+        self.assertWhole()
+
+    def test_none(self) -> None:
+        """In the end there is an end, and never a good one."""
+        self.options = {"resumes": 2}
+        self.setUp()
+        first = self.begin()
+        first.gives(BLOB[:300])
+        asked = len(self.inner.asked)
+        self.cut(first)
+        for _ in range(3):
+            self.refuse(503)
+        self.clock.advance(0.5)
+        for _ in range(3):
+            self.refuse(503)
+        self.assertBroken()
+        self.assertEqual(len(self.inner.asked) - asked, 6)
+
+    def test_clientLeaves(self) -> None:
+        for seconds, status in ((0, None), (0, 403), (0.5, 503)):
+            self.setUp()
+            first = self.begin()
+            first.gives(BLOB[:300])
+            self.cut(first)
+            if status == 503:
+                for _ in range(3):
+                    self.refuse(503)
+            elif status:
+                self.refuse(status)
+            self.clock.advance(seconds)
+            self.answer.stopProducing()
+            self.assertEqual(self.inner.cancelled, [self.uri])
+            self.assertNothingLeft()
+            self.assertIsNone(self.receiver.ended)
+
+
+class TokenTests(ResumingCase):
+    """
+    A token lives for five minutes, a layer takes longer.
+    """
+
+    CHALLENGE = (
+        b'Bearer realm="https://evil.example/token",service="registry.docker.io",'
+        b'scope="repository:library/x:pull",error="invalid_token"'
+    )
+
+    def expire(self) -> None:
+        """The link has expired, and the token has."""
+        first = self.begin()
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.refuse(403)
+        self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
+
+    def give(self, body: bytes, status: int = 200) -> None:
+        self.inner.answer(Response(status, len(body), body))
+
+    def test_anonymous(self) -> None:
+        """A new one is got without credentials from the token service that was set, whatever
+        realm the registry names."""
+        self.expire()
+        self.assertEqual(
+            self.uri,
+            b"https://auth.example/token?service=registry.docker.io"
+            b"&scope=repository%3Alibrary%2Fx%3Apull",
+        )
+        self.assertIsNone(self.field(b"Authorization"))
+        self.give(b'{"token":"fresh"}')
+        self.assertEqual((self.uri, self.field(b"Authorization")), (HUB, [b"Bearer fresh"]))
+        self.assertEqual(self.field(b"Range"), [b"bytes=300-"])
+        self.redirect(CDN2)
+        self.assertIsNone(self.field(b"Authorization"))
+        second = self.rest(300)
+        second.gives(BLOB[300:400])
+        self.cut(second)
+        self.assertEqual(self.uri, CDN2)
+        self.rest(400).gives(BLOB[400:])
+        self.assertWhole()
+
+    def test_otherName(self) -> None:
+        self.expire()
+        self.give(b'{"access_token":"fresh"}')
+        self.assertEqual(self.field(b"Authorization"), [b"Bearer fresh"])
+
+    def test_private(self) -> None:
+        """What only the client's own credentials open is not opened."""
+        self.expire()
+        self.give(b'{"token":"fresh"}')
+        self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
+        self.assertEqual(self.uri, SECOND)
+
+    def test_secondUpstream(self) -> None:
+        """Each upstream has its own token service."""
+        self.expire()
+        self.refuse(503)
+        self.assertEqual(self.uri, SECOND)
+        self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
+        self.assertTrue(self.uri.startswith(b"https://second.example/token?service="), self.uri)
+
+    def test_noChallenge(self) -> None:
+        first = self.begin()
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.refuse(403)
+        self.inner.answer(Response(401, 0, b""))
+        self.assertEqual(self.uri, b"https://auth.example/token?service=&scope=")
+
+    def test_noToken(self) -> None:
+        """Whatever the token service says, it is no more than one way that leads nowhere."""
+        for body in (
+            b"",
+            b"<html>",
+            b"[]",
+            b"7",
+            b"{}",
+            b'{"token":7}',
+            b'{"token":null}',
+            b'{"token":"\\u00e9"}',
+            b"[" * 50_000,
+            b"\xff\xfe",
+        ):
+            self.setUp()
+            self.expire()
+            self.give(body)
+            self.assertEqual(self.uri, SECOND, body[:20])
+            self.rest(300).gives(BLOB[300:])
+            self.assertWhole()
+
+    def test_hangs(self) -> None:
+        self.expire()
+        self.clock.advance(9)
+        self.assertEqual(self.uri, SECOND)
+
+    def test_stalls(self) -> None:
+        """A token that never comes to its end takes no longer either."""
+        self.expire()
+        stalled = self.inner.answer(Response(200, 100))
+        self.clock.advance(9)
+        self.assertEqual((stalled.state, self.uri), ("stopped", SECOND))
+
+    def test_notForOthers(self) -> None:
+        """What is no blob is asked for only as the client asked."""
+        asking = self.ask(b"/v2/library/x/manifests/latest", Authorization=b"Bearer x")
+        first = self.inner.answer(Response(200, 10))
+        self.read(asking)
+        self.cut(first)
+        for _ in range(2):
+            self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
+        self.assertTrue(self.uri.startswith(b"https://second.example/v2/"), self.uri)
+
+
+class VerifyTests(ResumingCase):
+    """
+    Whose bytes are hashed.
+    """
+
+    WRONG = bytes([BLOB[0] ^ 1]) + BLOB[1:]
+
+    def configure(self, verify: str) -> None:
+        self.options = {"verify": verify}
+        self.setUp()
+
+    def serve(self, data: bytes, fallback: bool, **fields: bytes) -> None:
+        """The whole blob comes from the first upstream, or from the second."""
+        asking = self.ask(**fields)
+        if fallback:
+            self.inner.fail(ConnectFailed("refused"))
+        leg = self.inner.answer(Response(200, SIZE))
+        self.read(asking)
+        leg.gives(data[:1000])
+        leg.gives(data[1000:])
+
+    def test_when(self) -> None:
+        for verify, fallback, checked in (
+            ("never", False, False),
+            ("never", True, False),
+            ("fallback", False, False),
+            ("fallback", True, True),
+            ("always", False, True),
+            ("always", True, True),
+        ):
+            self.configure(verify)
+            self.serve(BLOB, fallback)
+            self.assertWhole()
+            self.configure(verify)
+            with capturedLogs() as events:
+                self.serve(self.WRONG, fallback)
+            if not checked:
+                self.assertWhole(self.WRONG)
+                continue
+            self.assertBroken()
+            self.assertEqual(self.receiver.data, self.WRONG[:1000])
+            upstream = "second.example" if fallback else "hub.example"
+            lines = [formatEvent(event) for event in events]
+            self.assertIn(f"{upstream} gave wrong bytes for {DIGEST.decode()}", lines)
+            self.assertIn(
+                f"{upstream} (blobs) is left alone for a while: it gave wrong bytes", lines
+            )
+
+    def test_marked(self) -> None:
+        """The next one serves then, for a minute; manifests are not concerned."""
+        self.configure("always")
+        self.serve(self.WRONG, False)
+        for path, seconds, uri in (
+            (PATH, 0, SECOND),
+            (b"/v2/library/x/manifests/latest", 0, b"https://hub.example/"),
+            (PATH, 59.9, SECOND),
+            (PATH, 0.1, HUB),
+        ):
+            self.clock.advance(seconds)
+            asking = self.ask(path)
+            self.assertTrue(self.uri.startswith(uri), self.uri)
+            self.inner.answer(Response(404))
+            asking.addErrback(lambda _: None)
+
+    def test_others(self) -> None:
+        """What is no whole blob, or has a digest that can't be computed, is not hashed."""
+        self.configure("always")
+        for path, status in (
+            (b"/v2/library/x/manifests/" + DIGEST, 200),
+            (b"/v2/library/x/blobs/md5:0123", 200),
+            (PATH, 404),
+        ):
+            asking = self.ask(path)
+            leg = self.inner.answer(Response(status, 5))
+            self.read(asking)
+            leg.gives(b"12345")
+            leg.ends()
+            self.assertWhole(b"12345")
+
+    def test_part(self) -> None:
+        self.configure("always")
+        asking = self.ask(Range=b"bytes=1-5")
+        leg = self.inner.answer(Response(206, 5, Content_Range=b"bytes 1-5/1024"))
+        self.read(asking)
+        leg.gives(b"12345")
+        self.assertWhole(b"12345")

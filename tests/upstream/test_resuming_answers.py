@@ -1,0 +1,323 @@
+"""
+What is taken for the rest of a broken body, and what is not asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tests.upstream.broken import (
+    BLOB,
+    CDN,
+    CDN2,
+    DIGEST,
+    HUB,
+    PATH,
+    SIZE,
+    TAG,
+    ResumingCase,
+)
+from tests.upstream.support import Response
+
+
+class AnswerTests(ResumingCase):
+    """
+    What is taken for the rest, and what is not.
+    """
+
+    def begun(self) -> None:
+        first = self.begin()
+        first.gives(BLOB[:300])
+        self.cut(first)
+
+    def test_ignoredRange(self) -> None:
+        self.begun()
+        self.inner.answer(Response(200, SIZE, ETag=TAG)).gives(BLOB)
+        self.assertWhole()
+
+    def test_earlierPart(self) -> None:
+        self.begun()
+        self.rest(200).gives(BLOB[200:])
+        self.assertWhole()
+
+    def test_shorterPart(self) -> None:
+        self.begun()
+        second = self.rest(300, 399)
+        second.gives(BLOB[300:400])
+        second.ends()
+        self.clock.advance(0)
+        self.assertEqual((self.uri, self.field(b"Range")), (CDN, [b"bytes=400-"]))
+        self.rest(400).gives(BLOB[400:])
+        self.assertWhole()
+
+    def test_unusable(self) -> None:
+        """It is left, and the next way is tried."""
+        for answer in (
+            Response(206, SIZE - 300),
+            Response(206, SIZE - 301, Content_Range=b"bytes 301-1023/1024"),
+            Response(206, 5, Content_Range=b"bytes 300-1023/1024"),
+            Response(206, SIZE - 300, Content_Range=b"bytes 300-1023/1024, bytes 0-1/1024"),
+            Response(206, 900, Content_Type=b"multipart/byteranges; boundary=x"),
+            Response(416, 0, b"", Content_Range=b"bytes */1024"),
+            Response(412, 0, b""),
+            Response(304, 0, b""),
+            Response(204, 0, b""),
+            Response(200),
+            Response(500, 0, b""),
+        ):
+            self.setUp()
+            self.begun()
+            self.inner.answer(answer)
+            self.assertEqual(self.uri, HUB, answer.code)
+            self.assertNotEqual(answer.state, "waiting")
+            self.rest(300).gives(BLOB[300:])
+            self.assertWhole()
+
+    def test_otherEntity(self) -> None:
+        """Other bytes are no rest of these: all ways are tried, once."""
+        for fields in (
+            {"ETag": b'"other"'},
+            {"Content_Range": b"bytes 300-1023/1025"},
+        ):
+            self.setUp()
+            self.begun()
+            self.rest(300, **fields)
+            self.assertEqual(self.uri, HUB)
+            self.refuse(404)
+            self.refuse(404)
+            self.assertBroken()
+
+    def test_otherTag(self) -> None:
+        """Another store has another tag for the same blob; its digest is what counts."""
+        self.begun()
+        self.refuse(403)
+        self.redirect(CDN2)
+        self.rest(300, ETag=b'"other"').gives(BLOB[300:])
+        self.assertWhole()
+
+    def test_weakTag(self) -> None:
+        """A weak one may not be used (RFC 9110 13.1.5)."""
+        first = self.begin(Response(200, SIZE, ETag=b'W/"weak"'))
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.assertIsNone(self.field(b"If-Range"))
+        self.rest(300, ETag=b'W/"another"').gives(BLOB[300:])
+        self.assertWhole()
+
+    def test_chunked(self) -> None:
+        """Of what has no length nobody knows how much is left."""
+        first = self.begin(Response(200))
+        first.gives(BLOB[:300])
+        asked = len(self.inner.asked)
+        self.cut(first)
+        self.assertBroken()
+        self.assertEqual(len(self.inner.asked), asked)
+
+
+class RangeTests(ResumingCase):
+    """
+    The client's own ranges.
+    """
+
+    def begun(self, value: bytes, first: int, last: int, **fields: bytes) -> None:
+        given = Response(
+            206,
+            last - first + 1,
+            Content_Range=b"bytes %d-%d/%d" % (first, last, SIZE),
+            ETag=TAG,
+        )
+        leg = self.begin(given, Range=value, **fields)
+        self.assertEqual(self.field(b"Range"), [value])
+        leg.gives(BLOB[first : first + 10])
+        self.cut(leg)
+
+    def test_closed(self) -> None:
+        self.begun(b"bytes=100-199", 100, 199)
+        self.assertEqual(self.field(b"Range"), [b"bytes=110-199"])
+        self.rest(110, 199).gives(BLOB[110:200])
+        self.assertWhole(BLOB[100:200])
+        self.assertEqual(self.answer.code, 206)
+
+    def test_open(self) -> None:
+        self.begun(b"bytes=100-", 100, SIZE - 1)
+        self.assertEqual(self.field(b"Range"), [b"bytes=110-"])
+        self.rest(110).gives(BLOB[110:])
+        self.assertWhole(BLOB[100:])
+
+    def test_suffix(self) -> None:
+        self.begun(b"bytes=-24", 1000, SIZE - 1)
+        self.assertEqual(self.field(b"Range"), [b"bytes=1010-"])
+        self.rest(1010).gives(BLOB[1010:])
+        self.assertWhole(BLOB[1000:])
+
+    def test_ignored(self) -> None:
+        """A server that ignores the range of the rest: N is counted from the blob's beginning."""
+        self.begun(b"bytes=100-199", 100, 199)
+        whole = self.inner.answer(Response(200, SIZE, ETag=TAG))
+        whole.gives(BLOB[:150])
+        whole.gives(BLOB[150:])
+        self.assertWhole(BLOB[100:200])
+        self.assertEqual(whole.state, "stopped")
+
+    def test_conditions(self) -> None:
+        """What the client made its request depend on was settled with the first answer."""
+        conditions = {
+            "If_Match": b"*",
+            "If_None_Match": b'"x"',
+            "If_Modified_Since": b"Mon, 01 Jan 2024 00:00:00 GMT",
+            "If_Unmodified_Since": b"Mon, 01 Jan 2024 00:00:00 GMT",
+        }
+        self.begun(b"bytes=100-199", 100, 199, If_Range=b'"mine"', **conditions)
+        self.assertEqual(self.field(b"If-Range"), [TAG])
+        for name in conditions:
+            self.assertIsNone(self.field(name.replace("_", "-").encode()))
+
+    def test_beforeTheFirstByte(self) -> None:
+        """Then it is asked for as the client did."""
+        given = Response(206, 100, Content_Range=b"bytes 100-199/1024")
+        leg = self.begin(given, Range=b"bytes=100-199", If_Range=b'"mine"')
+        self.cut(leg)
+        self.assertEqual(self.field(b"Range"), [b"bytes=100-199"])
+        self.assertEqual(self.field(b"If-Range"), [b'"mine"'])
+        self.rest(100, 199).gives(BLOB[100:200])
+        self.assertWhole(BLOB[100:200])
+
+    def test_several(self) -> None:
+        """Several ranges pass as they are, and are not resumed."""
+        boundary = b"multipart/byteranges; boundary=a"
+        leg = self.begin(Response(206, 500, Content_Type=boundary), Range=b"bytes=0-9,20-29")
+        leg.gives(b"--a\r\n")
+        asked = len(self.inner.asked)
+        self.cut(leg)
+        self.assertBroken()
+        self.assertEqual(len(self.inner.asked), asked)
+
+    def test_severalBeforeTheFirstByte(self) -> None:
+        """Asked again, they come between other boundaries than the client was told of."""
+        for second, fits in ((b"b", False), (b"a", True)):
+            self.setUp()
+            boundary = b"multipart/byteranges; boundary="
+            leg = self.begin(
+                Response(206, 500, Content_Type=boundary + b"a"), Range=b"bytes=0-9,20-29"
+            )
+            self.cut(leg)
+            again = self.inner.answer(Response(206, 500, Content_Type=boundary + second))
+            self.assertEqual(self.uri, CDN if fits else HUB)
+            self.answer.stopProducing()
+            self.assertEqual(again.state, "stopped" if fits else "flowing")
+
+    def test_contradiction(self) -> None:
+        """A part whose lengths contradict each other is given as it is, and never made longer."""
+        given = Response(206, 5, Content_Range=b"bytes 0-9/1024")
+        leg = self.begin(given, Range=b"bytes=0-9")
+        asked = len(self.inner.asked)
+        leg.gives(BLOB[:5])
+        leg.ends()
+        self.clock.advance(0)
+        self.assertEqual(self.receiver.data, BLOB[:5])
+        self.assertEqual(len(self.inner.asked), asked)
+
+
+class OtherThingTests(ResumingCase):
+    """
+    Anything but a blob.
+    """
+
+    MANIFEST = b"/v2/library/x/manifests/latest"
+
+    def begun(self, path: bytes = MANIFEST, **fields: bytes) -> Response:
+        asking = self.ask(path)
+        first = self.inner.answer(Response(200, 10, **fields))
+        self.read(asking)
+        return first
+
+    def test_beforeTheFirstByte(self) -> None:
+        """It is asked again, whole."""
+        for path in (
+            self.MANIFEST,
+            b"/v2/library/x/tags/list",
+            b"/v2/library/x/referrers/" + DIGEST,
+        ):
+            self.setUp()
+            self.cut(self.begun(path))
+            self.assertEqual(self.uri, b"https://hub.example" + path)
+            self.assertIsNone(self.field(b"Range"))
+            self.inner.answer(Response(200, 10)).gives(b"0123456789")
+            self.assertWhole(b"0123456789")
+
+    def test_afterTheFirstByte(self) -> None:
+        """Nobody knows whether the rest belongs to it."""
+        for path in (self.MANIFEST, b"/v2/library/x/tags/list"):
+            self.setUp()
+            first = self.begun(path)
+            first.gives(b"0")
+            asked = len(self.inner.asked)
+            self.cut(first)
+            self.assertBroken()
+            self.assertEqual(len(self.inner.asked), asked)
+
+    def test_another(self) -> None:
+        """A tag that has been moved meanwhile is another manifest: the client has the digest of
+        the first."""
+        self.cut(self.begun(ETag=b'"one"'))
+        for _ in range(3):
+            self.inner.answer(Response(200, 10, ETag=b'"two"'))
+        self.assertBroken()
+
+    def test_otherLength(self) -> None:
+        self.cut(self.begun())
+        for _ in range(3):
+            self.inner.answer(Response(200, 11))
+        self.assertBroken()
+
+    def test_ofUnknownLength(self) -> None:
+        asking = self.ask(self.MANIFEST)
+        first = self.inner.answer(Response(200, Content_Type=b"a/b"))
+        self.read(asking)
+        self.cut(first)
+        second = self.inner.answer(Response(200, Content_Type=b"a/b"))
+        second.gives(b"0")
+        second.ends()
+        self.assertWhole(b"0")
+
+    def test_once(self) -> None:
+        """HEAD, pushes and errors are never asked again."""
+        for method, status in (
+            (b"HEAD", 200),
+            (b"PUT", 201),
+            (b"POST", 202),
+            (b"PATCH", 202),
+            (b"DELETE", 202),
+            (b"GET", 404),
+            (b"GET", 401),
+        ):
+            self.setUp()
+            asking = self.ask(PATH, method)
+            first = self.inner.answer(Response(status, 10))
+            self.read(asking)
+            self.cut(first)
+            self.clock.advance(100)
+            self.assertIsNotNone(self.receiver.ended)
+            self.assertFalse(self.receiver.isWhole)
+            self.assertEqual(len(self.inner.asked), 1, method)
+            self.assertNothingLeft()
+
+    def test_head(self) -> None:
+        """The answer to a HEAD is handed on as it is."""
+        asking = self.ask(PATH, b"HEAD")
+        response = self.inner.answer(Response(200, 0, Content_Length=b"1024"))
+        self.assertIs(self.successResultOf(asking), response)
+
+    def test_limited(self) -> None:
+        """A 429 out of memory has no connection that could break."""
+        self.options = {"fallback": ()}
+        self.setUp()
+        for _ in range(2):
+            asking = self.ask(self.MANIFEST)
+            if not self.inner.asked[-1].reply.called:
+                body = json.dumps({"errors": []}).encode()
+                self.inner.answer(Response(429, len(body), body, Content_Type=b"application/json"))
+            self.read(asking)
+            self.assertTrue(self.receiver.isWhole)
+            self.assertEqual(self.answer.code, 429)
+        self.assertEqual(len(self.inner.asked), 1)

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from hubmirror.protocol.challenge import withRealm
@@ -85,7 +84,11 @@ def writeHead(
         and response.code not in (204, 304)
     ):
         fields.setRawHeaders(b"Content-Length", [b"%d" % length])
-    _set(request, fields)
+    # What the site has set already, such as its own Date, gives way to the upstream's.
+    for name, own in request.responseHeaders.getAllRawHeaders():
+        if not fields.hasHeader(name):
+            fields.setRawHeaders(name, own)
+    request.responseHeaders = fields
     return length
 
 
@@ -93,11 +96,6 @@ def _moved(name: bytes, value: bytes, base: bytes, path: bytes) -> bytes:
     if name == b"Location":
         return onMirror(value, base, path)
     return _LINK.sub(lambda match: b"<" + onMirror(match[1], base, path) + b">", value)
-
-
-def _set(request: Any, fields: Headers) -> None:
-    for name, values in fields.getAllRawHeaders():
-        request.responseHeaders.setRawHeaders(name, values)
 
 
 def writeOwn(

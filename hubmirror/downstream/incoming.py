@@ -4,6 +4,7 @@ A request made ready once: read, checked, and known by whom it was sent and wher
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -40,9 +41,14 @@ def addressOf(peer: Any) -> Address | None:
     """
     The address of whoever opened a connection; C{None} for what has none.
     """
+    return _parsed(getattr(peer, "host", None))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(host: str | None) -> Address | None:
     try:
-        return ip_address(peer.host.partition("%")[0])
-    except (AttributeError, ValueError):
+        return ip_address((host or "").partition("%")[0])
+    except ValueError:
         return None
 
 
@@ -81,8 +87,8 @@ def checkServed(target: Target, config: MirrorConfig) -> None:
     """
     if target.kind is Kind.CATALOG:
         raise UnknownName("the catalog of a mirror is not available")
-    registry = splitURL(config.registry_url.encode("ascii"))[0].authority
     for namespace in target.namespaces:
+        registry = splitURL(config.registry_url.encode("ascii"))[0].authority
         if namespace not in _HUB and namespace != registry:
             name = namespace.decode("ascii", "backslashreplace")
             raise UnknownName(f"{name} is not mirrored here")

@@ -58,7 +58,6 @@ class Relay(Protocol):
         self._pausedAt: float | None = None
 
     def connectionMade(self) -> None:
-        self._watch = self._reactor.callLater(self._clientTimeout, self._check)
         self._request.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -89,6 +88,8 @@ class Relay(Protocol):
 
     def pauseProducing(self) -> None:
         self._pausedAt = self._reactor.seconds()
+        if self._watch is None:
+            self._watch = self._reactor.callLater(self._clientTimeout, self._check)
         transport: Any = self.transport
         transport.pauseProducing()
 

@@ -138,7 +138,10 @@ def listMembers(headers: Headers, name: bytes) -> list[bytes]:
     """
     The members of a list field (RFC 9110 5.6.1), in lower case, over all its lines.
     """
-    joined = b",".join(headers.getRawHeaders(name) or ())
+    values = headers.getRawHeaders(name)
+    if not values:
+        return []
+    joined = b",".join(values)
     return [member for part in joined.split(b",") if (member := part.strip(b" \t").lower())]
 
 

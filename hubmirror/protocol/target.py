@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -71,6 +72,7 @@ _IN_REPOSITORY = re.compile(
 )
 
 
+@lru_cache(maxsize=64)
 def readTarget(raw: bytes) -> Target:
     """
     Read a target in origin form (RFC 9112 3.2.1).

@@ -311,6 +311,9 @@ class UpstreamConnection(Protocol):
         body.startProducing(writer).addCallback(sent).addErrback(failed)
 
     def _awaitHead(self) -> None:
+        if self._method in (b"GET", b"HEAD"):
+            # Whoever asks what may be asked elsewhere limits the time for all of it.
+            return
         self._timer = self._reactor.callLater(RESPONSE_TIMEOUT, self._timedOut)
 
     def _timedOut(self) -> None:

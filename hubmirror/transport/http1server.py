@@ -83,6 +83,10 @@ class HTTP1Channel(Protocol, TimeoutMixin):
     def timeoutConnection(self) -> None:
         if self._closing:
             self.abortConnection()
+        elif self._request is not None:
+            # A request may take its time.  The call is kept, since a new one for each request costs
+            # more than to find it here.
+            self.setTimeout(self._idleTimeout)
         else:
             self.loseConnection()
 
@@ -148,7 +152,6 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         self._continue = body is not None and isVersion11 and b"100-continue" in expected
         self._body = body
         self._headBegun = False
-        self.setTimeout(None)
         request = self._request = self.requestFactory(self)
         request.requestHeaders = head.headers
         request.parseCookies()

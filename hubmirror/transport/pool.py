@@ -36,8 +36,9 @@ class Pool:
         self._reactor = reactor
         self._connector = connector
         self._idleTimeout = idleTimeout
-        self._idle: dict[Origin, list[UpstreamConnection]] = {}
-        self._timers: dict[UpstreamConnection, IDelayedCall] = {}
+        # Those of an origin by the time since when they are idle, the longest first.
+        self._idle: dict[Origin, dict[UpstreamConnection, float]] = {}
+        self._sweeping: IDelayedCall | None = None
         self._open: set[UpstreamConnection] = set()
         self._closing = False
 
@@ -75,37 +76,50 @@ class Pool:
         if not idle:
             return None
         # The latest: those that are not needed then grow old and end.
-        connection = idle.pop()
-        self._timers.pop(connection).cancel()
+        connection, _since = idle.popitem()
         return connection
 
     def _keep(self, origin: Origin, connection: UpstreamConnection) -> None:
-        idle = self._idle.setdefault(origin, [])
+        idle = self._idle.setdefault(origin, {})
         if self._closing or len(idle) >= MAX_IDLE:
             connection.abort()
             return
-        idle.append(connection)
-        self._timers[connection] = self._reactor.callLater(
-            self._idleTimeout, self._expire, origin, connection
-        )
+        idle[connection] = self._reactor.seconds()
+        if self._sweeping is None:
+            self._sweeping = self._reactor.callLater(self._idleTimeout, self._sweep)
 
-    def _expire(self, origin: Origin, connection: UpstreamConnection) -> None:
-        self._drop(origin, connection)
-        connection.abort()
-
-    def _drop(self, origin: Origin, connection: UpstreamConnection) -> None:
-        del self._timers[connection]
-        idle = self._idle[origin]
-        idle.remove(connection)
-        if not idle:
-            del self._idle[origin]
+    def _sweep(self) -> None:
+        """
+        End those that have been idle for too long.  One timer for all of them: one for each use of
+        a connection would cost more than the use.
+        """
+        self._sweeping = None
+        now = self._reactor.seconds()
+        oldest = now
+        for idle in self._idle.values():
+            for connection, since in list(idle.items()):
+                if now - since >= self._idleTimeout:
+                    del idle[connection]
+                    connection.abort()
+                else:
+                    oldest = min(oldest, since)
+                    break
+        if any(self._idle.values()):
+            self._sweeping = self._reactor.callLater(oldest + self._idleTimeout - now, self._sweep)
 
     def _forget(self, origin: Origin, connection: UpstreamConnection) -> None:
         self._open.discard(connection)
-        timer = self._timers.get(connection)
-        if timer is not None:
-            timer.cancel()
-            self._drop(origin, connection)
+        idle = self._idle.get(origin, {})
+        idle.pop(connection, None)
+        if not idle:
+            self._idle.pop(origin, None)
+        if not self._idle:
+            self._stopSweeping()
+
+    def _stopSweeping(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
 
     def close(self) -> Deferred[Any]:
         """
@@ -114,6 +128,7 @@ class Pool:
         @return: fires when they are closed.
         """
         self._closing = True
+        self._stopSweeping()
         ending = [_closed(connection) for connection in self._open]
         for connection in list(self._open):
             connection.abort()

@@ -11,6 +11,8 @@ A batch fits into the processor's cache: half as much costs more calls, twice as
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from OpenSSL.SSL import Connection, Error, WantReadError, ZeroReturnError
@@ -19,6 +21,7 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
     IProtocol,
     IPullProducer,
+    IPushProducer,
     IReactorTime,
     ITCPTransport,
 )
@@ -50,6 +53,8 @@ class BulkTLS(TLSMemoryBIOProtocol):
     nothing to send itself.  Whatever the socket does not take is the transport's.
     """
 
+    transport: Any
+
     def __init__(
         self, reactor: IReactorTime, factory: TLSMemoryBIOFactory, wrappedProtocol: IProtocol
     ) -> None:
@@ -65,15 +70,15 @@ class BulkTLS(TLSMemoryBIOProtocol):
         self.__pending: list[bytes] = []
         self.__size = 0
         self.__flushing: IDelayedCall | None = None
-        self.__handshaking = True
+        self.__blocked = True
         # The transport has something to send.
         self.__backlog = False
         self.__producer: Any = None
-        self.__pulls = False
         self.__producerPaused = False
 
     def makeConnection(self, transport: Any) -> None:
-        if ITCPTransport.providedBy(transport):
+        isTCP: bool = ITCPTransport.providedBy(transport)
+        if isTCP:
             self.__socket = transport.getHandle()
             transport.bufferSize = BATCH
         super().makeConnection(transport)
@@ -122,26 +127,32 @@ class BulkTLS(TLSMemoryBIOProtocol):
             self.wrappedProtocol.dataReceived(b"".join(pieces))
         if self.__ended:
             return
-        if end is not None:
-            self.__stop(end)
-            return
-        # What has come may have been something to answer: a key update, a renegotiation.
-        self.__transmit(connection, _CONTROL)
-        if self.__handshaking:
+        if end is None:
+            # Some of it may have to be answered: a key update, a renegotiation.
+            self.__transmit(_CONTROL)
+            if self.__blocked:
+                self.__flush()
+        elif end.check(ZeroReturnError):
             self.__flush()
+            self.__sayGoodbye()
+            self.__stop(None)
+        else:
+            self.__stop(end)
 
     def __shakeHands(self, connection: Connection) -> bool:
+        """
+        @return: whether the handshake is done.
+        """
         try:
             connection.do_handshake()
         except WantReadError:
-            self.__transmit(connection, _CONTROL)
+            self.__transmit(_CONTROL)
             return False
         except Error:
             self.__stop(Failure())
             return False
         self.__established = True
-        self.__handshaking = False
-        self.__transmit(connection, _CONTROL)
+        self.__transmit(_CONTROL)
         if IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
         self.__flush()
@@ -160,54 +171,55 @@ class BulkTLS(TLSMemoryBIOProtocol):
             # More is likely to follow: a head's body, a frame's next.
             self.__flushing = self.__reactor.callLater(0, self.__flushLater)
 
-    def writeSequence(self, iovec: Any) -> None:
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
 
     def __flushLater(self) -> None:
         self.__flushing = None
-        self.__flush()
+        if self.__pending:
+            self.__flush()
 
     def __flush(self) -> None:
         if self.__established and self.__pending and not self.__ended:
-            data = memoryview(b"".join(self.__pending))
-            self.__pending.clear()
-            self.__size = 0
-            self.__encrypt(data)
+            self.__encrypt()
         self.__balance()
-        if self.disconnecting and self.__producer is None:
-            self.__close()
+        if self.disconnecting and self.__producer is None and not self.__pending:
+            self.__sayGoodbye()
 
-    def __encrypt(self, data: memoryview) -> None:
+    def __encrypt(self) -> None:
         connection = self.getHandle()
-        self.__handshaking = False
-        sent = 0
+        data = memoryview(b"".join(self.__pending))
+        self.__pending.clear()
+        self.__size = sent = 0
+        self.__blocked = False
         try:
             while sent < len(data):
                 end = min(sent + BATCH, len(data))
-                # Once, or once for each record: see clearPartialWrites.
+                # Once, or once for each record, as the context has it.
                 while sent < end:
                     sent += connection.send(data[sent:end])
-                self.__transmit(connection, BATCH + _CONTROL)
+                self.__transmit(BATCH + _CONTROL)
         except WantReadError:
-            # TLS 1.2 shakes hands anew; it wants the same bytes again then.
-            self.__handshaking = True
+            # TLS 1.2 shakes hands anew.
+            self.__blocked = True
             self.__pending.append(bytes(data[sent:]))
             self.__size = len(data) - sent
-            self.__transmit(connection, BATCH + _CONTROL)
+            self.__transmit(BATCH + _CONTROL)
         except Error:
             self.__stop(Failure())
 
-    def __transmit(self, connection: Connection, size: int) -> None:
+    def __transmit(self, likely: int) -> None:
         """
         Send all that OpenSSL has to send.
 
-        @param size: bytes that it is likely to be at most.
+        @param likely: bytes that it is at most, unless it is told otherwise.
         """
+        connection = self.getHandle()
         try:
             while True:
-                data = connection.bio_read(size)
+                data = connection.bio_read(likely)
                 self.__send(data)
-                if len(data) < size:
+                if len(data) < likely:
                     return
         except WantReadError:
             return
@@ -217,7 +229,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
             try:
                 sent = self.__socket.send(data)
             except OSError:
-                # When it is no full buffer, the transport will find the same.
+                # When it is not that the socket is full, the transport will find the same.
                 sent = 0
             if sent == len(data):
                 return
@@ -237,36 +249,34 @@ class BulkTLS(TLSMemoryBIOProtocol):
 
     # The producer
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """
+        @param streaming: always: the channels of this package pull by themselves.
+        """
+        if not streaming:
+            raise ValueError("pull producers are not supported")
+        if self.__producer is not None:
+            raise RuntimeError(f"{self.__producer} was never unregistered")
         if self.__ended:
             producer.stopProducing()
             return
-        if self.__producer is not None:
-            raise RuntimeError(f"{self.__producer} was never unregistered")
         self.__producer = producer
-        self.__pulls = not streaming
         self.__producerPaused = False
         self.__balance()
 
     def unregisterProducer(self) -> None:
         self.__producer = None
         if self.disconnecting:
-            self.__close()
-
-    @property
-    def __full(self) -> bool:
-        return self.__backlog or (self.__handshaking and bool(self.__pending))
+            self.__flush()
 
     def __balance(self) -> None:
         """
-        Let the producer produce for as long as the network takes it.
+        Pause the producer while what it has produced waits for the network.
         """
-        if self.__pulls:
-            while self.__producer is not None and not self.__full and not self.__ended:
-                self.__producer.resumeProducing()
-        elif self.__producer is not None and self.__full != self.__producerPaused:
-            self.__producerPaused = self.__full
-            if self.__full:
+        full = self.__backlog or (self.__blocked and bool(self.__pending))
+        if self.__producer is not None and self.__producerPaused != full:
+            self.__producerPaused = full
+            if full:
                 self.__producer.pauseProducing()
             else:
                 self.__producer.resumeProducing()
@@ -280,16 +290,76 @@ class BulkTLS(TLSMemoryBIOProtocol):
             self.abortConnection()
             return
         self.disconnecting = True
-        if self.__producer is None:
-            self.__close()
+        self.__flush()
 
-    def __close(self) -> None:
+    def __sayGoodbye(self) -> None:
         """
-        Say that nothing more comes, and end when the other side has said so too.
+        Send a C{close_notify}.  When the other side has done so too, the connection ends.
         """
-        ...
+        with suppress(Error):
+            self.getHandle().shutdown()
+        self.__transmit(_CONTROL)
+        if self.__readingPaused:
+            self.resumeProducing()
+
+    def __stop(self, reason: Failure | None) -> None:
+        """
+        TLS is over: end the connection when all is sent.
+
+        @param reason: why, unless the other side has closed the connection as it should.
+        """
+        self.__over(reason)
+        # An alert, maybe.
+        self.__transmit(_CONTROL)
+        self.transport.loseConnection()
+
+    def __over(self, reason: Failure | None) -> None:
+        if not self.__ended:
+            self.__ended = True
+            self.__reason = reason
+            self.__socket = None
 
     def abortConnection(self) -> None:
         self.disconnecting = True
-        self.__socket = None
+        self.__over(Failure(CONNECTION_LOST))
         self.transport.abortConnection()
+
+    def failVerification(self, reason: Failure) -> None:
+        self.__over(reason)
+        self.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        # Whatever the transport says, without a close_notify it was broken off.
+        self.__over(Failure(CONNECTION_LOST))
+        self.connected = False
+        if self.__flushing is not None:
+            self.__flushing.cancel()
+        producer, self.__producer = self.__producer, None
+        if producer is not None:
+            producer.stopProducing()
+        connection = self.getHandle()
+        # Twisted's would read on; and these are the reference cycles.
+        ProtocolWrapper.connectionLost(self, self.__reason or reason)
+        connection.set_app_data(None)
+
+
+@implementer(IPullProducer)
+class _Drain:
+    """
+    Learns when a transport has sent all that it had: it then asks for more.
+
+    @ivar registered: is not asked for the first time, which comes with the registration.
+    """
+
+    def __init__(self, drained: Callable[[], None]) -> None:
+        self._drained = drained
+        self.registered = False
+
+    def resumeProducing(self) -> None:
+        if self.registered:
+            self._drained()
+
+    def stopProducing(self) -> None:
+        """
+        The connection is lost; its protocol is told.
+        """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
@@ -77,7 +78,17 @@ class VerbatimAgent:
         )
 
 
+class _NoURL(EncodedURL):
+    """
+    A URL that says nothing: treq would encode a real one anew for each request.
+    """
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+
 _COOKIES = _NoCookies()
+_URL = _NoURL.from_text("http://upstream")
 
 
 async def ask(
@@ -97,8 +108,9 @@ async def ask(
     verbatim = VerbatimAgent(agent, target, headers)
     await HTTPClient(verbatim, cookiejar=_COOKIES).request(
         method.decode("ascii"),
-        "http://upstream",
+        _URL,
         data=body,
+        cookies=_COOKIES,
         allow_redirects=False,
         unbuffered=True,
         reactor=reactor,

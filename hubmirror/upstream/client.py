@@ -36,6 +36,10 @@ class UpstreamClient:
         self._config = config
         self._agent = agent
         self._upstreams = upstreamsOf(config)
+        self._paths: dict[str | None, bytes] = {
+            upstream.name: splitURL(upstream.bases[Service.REGISTRY])[1].rstrip(b"/")
+            for upstream in self._upstreams
+        }
         self._health = Health(reactor)
         self._quotas = Quotas(reactor)
         self._patience = Patience(config.resumes, config.stall_timeout, config.min_speed)
@@ -91,7 +95,4 @@ class UpstreamClient:
 
         @param name: as in C{Exchange.upstream}.
         """
-        for upstream in self._upstreams:
-            if upstream.name == name:
-                return splitURL(upstream.bases[Service.REGISTRY])[1].rstrip(b"/")
-        return b""
+        return self._paths.get(name, b"")

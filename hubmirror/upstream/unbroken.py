@@ -188,9 +188,11 @@ class UnbrokenBody:
 
     def _start(self, response: IResponse, skip: int) -> None:
         left = (self._length or 0) - self._position
-        self._leg = _Leg(self, skip, response.length == skip + left)
-        self._watch.start()
-        response.deliverBody(self._leg)
+        leg = self._leg = _Leg(self, skip, response.length == skip + left)
+        response.deliverBody(leg)
+        if self._leg is leg:
+            # Most manifests are whole by now.
+            self._watch.start()
 
     # From the leg
 

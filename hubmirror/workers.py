@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IReadDescriptor,
     IStreamServerEndpoint,
 )
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -123,15 +124,15 @@ class Lifeline:
     def logPrefix(self) -> str:
         return "lifeline"
 
-    def doRead(self) -> None:
-        if not os.read(self.fileno(), 1024):
-            self._reactor.removeReader(self)
-            os.kill(os.getpid(), signal.SIGTERM)
+    def doRead(self) -> Exception | None:
+        return None if os.read(self.fileno(), 1024) else CONNECTION_DONE
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor ends.
+        The other end is gone; or the reactor ends, and tells everything that it reads.
         """
+        if self._reactor.running:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Worker(ProcessProtocol):

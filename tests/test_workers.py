@@ -1,0 +1,232 @@
+"""Several processes on the same sockets, as C{twistd -n hubmirror --workers 2} starts them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror import MirrorConfig
+from hubmirror.testing.ca import Authority
+from hubmirror.workers import VARIABLE, AdoptingReactor, Inheritance, Supervisor, inheritance
+
+TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+
+
+class InheritanceTests(SynchronousTestCase):
+    def test_none(self) -> None:
+        self.assertIsNone(inheritance())
+
+    def test_passedOn(self) -> None:
+        given = Inheritance([(7, socket.AF_INET), (8, socket.AF_INET6)], "hubmirror-1")
+        self.patch(os, "environ", {VARIABLE: given.encode()})
+        self.assertEqual(inheritance(), given)
+
+
+class Adopter:
+    """A reactor that only notes what is adopted."""
+
+    def __init__(self) -> None:
+        self.adopted: list[tuple[int, int, Any]] = []
+
+    def adoptStreamPort(self, fd: int, family: int, factory: Any) -> None:
+        self.adopted.append((fd, family, factory))
+
+
+class AdoptingTests(SynchronousTestCase):
+    def test_inOrder(self) -> None:
+        """However a port is to be bound, it takes the next inherited socket."""
+        reactor, factory = Adopter(), Factory()
+        adopting = AdoptingReactor(reactor, [(7, 2), (8, 10), (9, 1)])
+        adopting.listenTCP(5000, factory, backlog=50, interface="127.0.0.1")
+        adopting.adoptStreamPort(3, 10, factory)
+        adopting.listenUNIX("/run/mirror.sock", factory)
+        self.assertEqual(reactor.adopted, [(7, 2, factory), (8, 10, factory), (9, 1, factory)])
+
+
+class Process:
+    def __init__(self) -> None:
+        self.signals: list[str] = []
+
+    def signalProcess(self, name: str) -> None:
+        self.signals.append(name)
+
+
+class SpawningClock(Clock):
+    """Notes the processes that are started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spawned: list[tuple[Any, list[str]]] = []
+
+    def spawnProcess(self, protocol: Any, program: str, arguments: list[str], **_: Any) -> None:
+        protocol.makeConnection(Process())
+        self.spawned.append((protocol, arguments[3:]))
+
+
+class SupervisorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = SpawningClock()
+        self.supervisor = Supervisor(
+            self.clock,
+            MirrorConfig(port=(), drain_timeout=10),
+            [],
+            2,
+            lambda number: [f"--number={number}"],
+            via="hubmirror-1",
+        )
+        self.supervisor.startService()
+
+    def end(self, index: int) -> None:
+        self.clock.spawned[index][0].processEnded(Failure(ProcessTerminated(1)))
+
+    def test_started(self) -> None:
+        self.assertEqual(
+            [arguments for _, arguments in self.clock.spawned], [["--number=1"], ["--number=2"]]
+        )
+
+    def test_replaced(self) -> None:
+        """One that dies is replaced after a delay that grows to half a minute."""
+        for delay in (1, 2, 4, 8, 16, 30, 30):
+            count = len(self.clock.spawned)
+            self.end(count - 1)
+            self.clock.advance(delay - 0.1)
+            self.assertEqual(len(self.clock.spawned), count)
+            self.clock.advance(0.1)
+            self.assertEqual(self.clock.spawned[-1][1], ["--number=2"])
+
+    def test_delayBeginsAnew(self) -> None:
+        """One that has lived for long is replaced after a second again."""
+        self.end(1)
+        self.clock.advance(1)
+        self.clock.advance(31)
+        self.end(2)
+        self.clock.advance(1)
+        self.assertEqual(len(self.clock.spawned), 4)
+
+    def test_drained(self) -> None:
+        """All are stopped together, and the service has stopped when all have ended."""
+        stopping = self.supervisor.stopService()
+        for protocol, _ in self.clock.spawned:
+            self.assertEqual(protocol.transport.signals, ["TERM"])
+        self.end(0)
+        self.assertNoResult(stopping)
+        self.end(1)
+        self.successResultOf(stopping)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_killed(self) -> None:
+        """One that does not end in time is killed."""
+        stopping = self.supervisor.stopService()
+        process = self.clock.spawned[0][0].transport
+        self.end(1)
+        self.clock.advance(14.9)
+        self.assertEqual(process.signals, ["TERM"])
+        self.clock.advance(0.1)
+        self.assertEqual(process.signals, ["TERM", "KILL"])
+        self.end(0)
+        self.successResultOf(stopping)
+
+    def test_stoppedWhileWaiting(self) -> None:
+        """One that is about to be replaced is not."""
+        self.end(0)
+        stopping = self.supervisor.stopService()
+        self.end(1)
+        self.successResultOf(stopping)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class CommandTests(SynchronousTestCase):
+    """For real: every wait ends with a line of the log, or with the process."""
+
+    def setUp(self) -> None:
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(lambda: [each.unlink() for each in folder.iterdir()] and folder.rmdir())
+        authority = Authority()
+        (folder / "server.pem").write_bytes(authority.serverPEM(["127.0.0.1"]))
+        (folder / "ca.pem").write_bytes(authority.pem)
+        self.trust = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        self.process = subprocess.Popen(
+            [
+                *(*TWISTD, "--nodaemon", "--pidfile=", "hubmirror", "--workers=2"),
+                *("--port=tcp:0:interface=127.0.0.1", "--port=ssl:0:interface=127.0.0.1"),
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(self.end)
+        self.ports = [int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1]) for _ in "12"]
+        self.ready(2)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate(timeout=30)
+
+    def said(self, pattern: str) -> re.Match[str]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            found = re.search(pattern, line)
+            if found is not None:
+                return found
+        raise AssertionError(f"nothing like {pattern} was said")
+
+    def ready(self, workers: int) -> None:
+        for _ in range(workers * len(self.ports)):
+            self.said(r"MirrorSite .*starting on")
+
+    def workers(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(child) for child in children.read_text().split()]
+
+    def assertServes(self) -> None:
+        plain, tls = self.ports
+        for connection in (
+            HTTPConnection("127.0.0.1", plain, timeout=30),
+            HTTPSConnection("127.0.0.1", tls, timeout=30, context=self.trust),
+        ):
+            connection.request("GET", "/v1/_ping")
+            self.assertEqual(connection.getresponse().read(), b"true")
+            connection.close()
+
+    def test_replaced(self) -> None:
+        self.assertServes()
+        first, second = self.workers()
+        os.kill(first, signal.SIGKILL)
+        self.said("worker . ended")
+        self.assertServes()
+        self.ready(1)
+        self.assertServes()
+        self.assertIn(second, self.workers())
+        self.assertEqual(len(self.workers()), 2)
+
+    def test_stopped(self) -> None:
+        workers = self.workers()
+        self.process.terminate()
+        self.assertEqual(self.process.wait(timeout=30), 0)
+        for worker in workers:
+            self.assertFalse(Path(f"/proc/{worker}").exists())
+
+    def test_orphaned(self) -> None:
+        """Workers whose first process is gone end too: its log ends when all have closed it."""
+        self.process.kill()
+        assert self.process.stdout is not None
+        self.process.stdout.read()
+        with self.assertRaises(ConnectionRefusedError):
+            self.assertServes()

@@ -295,6 +295,11 @@ class MirrorConfig:
     min_speed: float = _one(
         _speed, 1024.0, "bytes each second below which an upstream's body counts as stalled"
     )
+    plain_tls: bool = _one(
+        bool,
+        False,
+        "use Twisted's own TLS in place of the mirror's, which costs less for each byte",
+    )
     connect_timeout: float = _one(
         _seconds, 5.0, "seconds for the name, the connection and TLS to an upstream"
     )
@@ -305,7 +310,9 @@ class MirrorConfig:
         _seconds, 15.0, "seconds without a byte after which an upstream's body counts as broken"
     )
     client_timeout: float = _one(
-        _seconds, 300.0, "seconds that a client may take nothing of its answer"
+        _seconds,
+        300.0,
+        "seconds that a client may take nothing of its answer, or give nothing of its body",
     )
     head_timeout: float = _one(
         _seconds, 30.0, "seconds that a client has to shake hands, and to send a request's head"

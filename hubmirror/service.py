@@ -27,6 +27,7 @@ from hubmirror.operations.accesslog import logExchange
 from hubmirror.operations.banner import announce
 from hubmirror.transport.connecting import Connector, loadTrust
 from hubmirror.transport.pool import Pool
+from hubmirror.transport.tlsendpoints import BulkTLSReactor
 from hubmirror.upstream.agents import OriginAgent
 from hubmirror.upstream.client import UpstreamClient
 from hubmirror.upstream.policy import addressPolicy
@@ -67,6 +68,7 @@ class HubMirror:
         if agent is None:
             self._pool = Pool(reactor, _connector(reactor, config), config.idle_timeout)
             agent = OriginAgent(self._pool)
+        announces = listening is None
         self.via = via or f"hubmirror-{secrets.token_hex(4)}"
         client = UpstreamClient(reactor, config, agent)
         mirror = Mirror(reactor, config, client, self.via.encode("ascii"), listeners)
@@ -80,9 +82,12 @@ class HubMirror:
             maxHead=config.max_head,
         )
         self.site.onRefused = mirror.refused
-        self.endpoints = [_endpoint(listening or reactor, each) for each in config.port]
+        listening = listening or reactor
+        if not config.plain_tls:
+            listening = BulkTLSReactor(listening)
+        self.endpoints = [_endpoint(listening, each) for each in config.port]
         self.service = MirrorService(
-            mirror, self.site, self.endpoints, self._pool, announces=listening is None
+            mirror, self.site, self.endpoints, self._pool, announces=announces
         )
 
 
@@ -105,6 +110,7 @@ def _connector(reactor: Any, config: MirrorConfig) -> Connector:
         timeout=config.connect_timeout,
         resolver=config.resolver,
         proxy=config.proxy,
+        plainTLS=config.plain_tls,
     )
 
 

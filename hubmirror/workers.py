@@ -124,8 +124,10 @@ class Lifeline:
     def logPrefix(self) -> str:
         return "lifeline"
 
-    def doRead(self) -> Exception | None:
-        return None if os.read(self.fileno(), 1024) else CONNECTION_DONE
+    def doRead(self) -> Failure | None:
+        # The reactor wants an exception, whatever its interface says of a failure.
+        ended: Any = CONNECTION_DONE
+        return None if os.read(self.fileno(), 1024) else ended
 
     def connectionLost(self, reason: Failure) -> None:
         """

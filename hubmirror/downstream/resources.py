@@ -45,7 +45,7 @@ from hubmirror.protocol.errors import (
 from hubmirror.protocol.fields import forUpstream
 from hubmirror.protocol.target import Kind, readTarget, searchTarget
 from hubmirror.protocol.url import splitURL
-from hubmirror.upstream.bodies import discard
+from hubmirror.upstream.bodies import StallWatch, discard
 from hubmirror.upstream.client import UpstreamClient
 from hubmirror.upstream.policy import Service
 
@@ -230,6 +230,9 @@ class _ProxyResource(Resource):
             body.limit = mirror.config.max_upload or None
             if body.isTooLarge:
                 raise _tooLarge(body)
+            body.watch = StallWatch(
+                mirror.reactor, mirror.config.client_timeout, 0, lambda: abortRequest(request)
+            )
         return False
 
     async def _ask(self, request: Any, exchange: Exchange, incoming: Incoming) -> IResponse:

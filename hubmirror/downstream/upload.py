@@ -14,6 +14,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IRequest
 from zope.interface import implementer
 
 from hubmirror.protocol.errors import BodyFailed
+from hubmirror.upstream.bodies import StallWatch
 
 
 @implementer(IBodyProducer, IPushProducer)
@@ -25,9 +26,11 @@ class RequestBody:
     @ivar length: in bytes, or C{UNKNOWN_LENGTH}.
     @ivar received: bytes that have arrived.
     @ivar limit: bytes that it may have; C{None} for any number.
+    @ivar watch: over the client, as long as it may send.
     """
 
     limit: int | None = None
+    watch: StallWatch | None = None
 
     def __init__(self, channel: Any, length: int | None) -> None:
         """
@@ -47,6 +50,8 @@ class RequestBody:
 
     def dataReceived(self, data: bytes) -> None:
         self.received += len(data)
+        if self.watch is not None:
+            self.watch.received(len(data))
         if self.isTooLarge:
             self.close()
         elif self._consumer is not None:
@@ -97,7 +102,10 @@ class RequestBody:
             consumer.write(piece)
         if self._complete:
             self._finish()
-        elif not self._paused:
+            return finished
+        if self.watch is not None:
+            self.watch.start()
+        if not self._paused:
             self._channel.resumeBody()
         return finished
 
@@ -107,6 +115,8 @@ class RequestBody:
             finished.callback(None)
 
     def _end(self) -> Deferred[None] | None:
+        if self.watch is not None:
+            self.watch.stop()
         consumer, self._consumer = self._consumer, None
         finished, self._finished = self._finished, None
         if consumer is not None:
@@ -115,11 +125,15 @@ class RequestBody:
 
     def pauseProducing(self) -> None:
         self._paused = True
+        if self.watch is not None:
+            self.watch.pause()
         if not self._complete and not self._closed:
             self._channel.pauseBody()
 
     def resumeProducing(self) -> None:
         self._paused = False
+        if self.watch is not None:
+            self.watch.resume()
         if not self._complete and not self._closed:
             self._channel.resumeBody()
 

@@ -23,6 +23,7 @@ from hubmirror.transport.failures import describeFailure
 from hubmirror.transport.http1client import UpstreamConnection
 from hubmirror.transport.proxying import ProxiedEndpoint
 from hubmirror.transport.resolving import CheckedResolver, ResolvingReactor, ServerResolver
+from hubmirror.transport.tlsendpoints import BulkTLSEndpoint
 
 _MAX_ENDPOINTS = 256
 
@@ -70,12 +71,14 @@ class Connector:
         timeout: float,
         resolver: tuple[str, int] | None = None,
         proxy: str | None = None,
+        plainTLS: bool = False,
     ) -> None:
         """
         @param trust: from L{loadTrust}.
         @param timeout: seconds for name, connection and handshake together.
         @param resolver: address and port of a DNS server.
         @param proxy: C{http://} or C{socks5://} URL.
+        @param plainTLS: use Twisted's own TLS.
         """
         self._reactor = reactor
         self._trust = trust
@@ -85,6 +88,7 @@ class Connector:
             reactor.nameResolver if resolver is None else ServerResolver(reactor, *resolver)
         )
         self._proxy = proxy
+        self._plainTLS = plainTLS
         self._endpoints: dict[Origin, tuple[IStreamClientEndpoint, CheckedResolver]] = {}
 
     async def connect(
@@ -147,7 +151,11 @@ class Connector:
                 trustRoot=self._trust,
                 acceptableProtocols=[b"http/1.1"],
             )
-            endpoint = wrapClientTLS(tls, endpoint)
+            endpoint = (
+                wrapClientTLS(tls, endpoint)
+                if self._plainTLS
+                else BulkTLSEndpoint(self._reactor, tls, endpoint)
+            )
         return endpoint, addresses
 
     def _hostname(self, resolver: IHostnameResolver, origin: Origin) -> IStreamClientEndpoint:

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import (
     IPullProducer,
     IPushProducer,
     IReactorTime,
-    ITCPTransport,
+    ISystemHandle,
 )
 from twisted.internet.main import CONNECTION_LOST
 from twisted.protocols.policies import ProtocolWrapper
@@ -77,7 +77,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
         self.__producerPaused = False
 
     def makeConnection(self, transport: Any) -> None:
-        isTCP: bool = ITCPTransport.providedBy(transport)
+        isTCP: bool = ISystemHandle.providedBy(transport)
         if isTCP:
             self.__socket = transport.getHandle()
             transport.bufferSize = BATCH

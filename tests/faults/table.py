@@ -41,6 +41,7 @@ class Fault:
     @ivar options: settings of the mirror.
     @ivar fallback: whether there is another upstream.
     @ivar range: what the client asks for, when that is not the whole.
+    @ivar expires: it takes as long as a link or a token is good for.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Fault:
     options: Mapping[str, Any] = field(default_factory=dict)
     fallback: bool = False
     range: str | None = None
+    expires: bool = False
 
     def wanted(self, blob: Blob) -> bytes:
         """The bytes that the client asks for."""
@@ -216,8 +218,8 @@ FAULTS = (
     Fault("closes, then has a content coding", onRest(withField("Content-Encoding", "gzip"))),
     Fault("closes, then answers 416", refused(416)),
     Fault("closes, then answers 503 twice", refused(503, 2)),
-    Fault("stalls until its link has expired", expired),
-    Fault("stalls until its link and the client's token have expired", expiredToken),
+    Fault("stalls until its link has expired", expired, expires=True),
+    Fault("stalls until its link and the client's token have expired", expiredToken, expires=True),
     Fault("is dead from the middle on; there is a fallback", deadCDN, fallback=True),
     Fault(
         "closes; the registry's next link leads to a dead one; there is a fallback",

@@ -502,8 +502,8 @@ class TotalTimeTests(FailoverCase):
     def wait(self, seconds: float) -> None:
         """Let time pass as it does, not in one leap."""
         end = self.clock.seconds() + seconds
-        while (due := min((call.time for call in self.clock.calls), default=end)) < end:
-            self.clock.advance(max(0.0, due - self.clock.seconds()))
+        while times := [call.getTime() for call in self.clock.calls if call.getTime() <= end]:
+            self.clock.advance(max(0.0, min(times) - self.clock.seconds()))
         self.clock.advance(max(0.0, end - self.clock.seconds()))
 
     #: What an upstream does, and after how many seconds.

@@ -1,0 +1,247 @@
+"""
+Upstreams that send nonsense, and clients that do: neither makes two messages of one, nor a
+traceback, nor takes anything along that is not its own.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.wire.support import MemoryCase, answer, read
+
+BLOB = b"/v2/library/x/blobs/sha256:" + b"0" * 64
+OK = b"HTTP/1.1 200 OK\r\n"
+TOKEN = (b"Authorization", b"Bearer c2VjcmV0")
+
+
+def redirect(location: bytes, status: int = 307) -> bytes:
+    return answer(status, b"", ((b"Location", location),))
+
+
+#: What an upstream sends, and the status that the client gets.
+ANSWERS = (
+    # No HTTP.
+    (b"\r\n\r\n", 502),
+    (b"HTTP/1.1\r\n\r\n", 502),
+    (b"HTTP/1.1 OK\r\n\r\n", 502),
+    (b"HTTP/1.1 2000 OK\r\n\r\n", 502),
+    (b"HTTP/1.1 099 OK\r\n\r\n", 502),
+    (b"HTTP/1.1 -20 OK\r\n\r\n", 502),
+    (b"HTTP/9.9 200 OK\r\n\r\n", 502),
+    (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 502),
+    # Heads.
+    (OK + b"No colon\r\n\r\n", 502),
+    (OK + b"X : y\r\n\r\n", 502),
+    (OK + b"X: y\r\n folded\r\n\r\n", 502),
+    (OK + b"X: y\nZ: w\r\n\r\n", 502),
+    (OK + b"X: y\rZ: w\r\n\r\n", 502),
+    (OK + b"X: y\x00\r\n\r\n", 502),
+    (OK + b"X: " + b"y" * 70_000, 502),
+    (OK + b"X: y\r\n" * 20_000, 502),
+    (b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + answer(200), 200),
+    # Lengths.
+    (OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n12", 502),
+    (OK + b"Content-Length: 1, 1\r\n\r\n1", 502),
+    (OK + b"Content-Length: -1\r\n\r\n", 502),
+    (OK + b"Content-Length: 1e3\r\n\r\n", 502),
+    (OK + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 502),
+    (OK + b"Transfer-Encoding: gzip\r\n\r\n", 502),
+    (OK + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 502),
+    # What nobody asked for.
+    (answer(200, b"x", ((b"Content-Encoding", b"gzip"),)), 502),
+    (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", 502),
+    # Redirects.
+    (b"HTTP/1.1 307 Go\r\nContent-Length: 0\r\n\r\n", 502),
+    (redirect(b"http://cdn.example/x"), 502),
+    (redirect(b"ftp://cdn.example/x"), 502),
+    (redirect(b"https://user:c2VjcmV0@cdn.example/x"), 502),
+    (redirect(b"https://cdn.example:99999/x"), 502),
+    (redirect(b"https://cdn.example\r/x"), 502),
+    (redirect(b"https://cdn.example\n/x"), 502),
+    (redirect(b"https://cdn example/x"), 502),
+)
+
+
+class UpstreamTests(MemoryCase):
+    def test_table(self) -> None:
+        for raw, status in ANSWERS:
+            self.setUp()
+            client = self.send(BLOB, fields=(TOKEN,))
+            upstream = self.network.lines[0]
+            upstream.says(raw)
+            self.clock.advance(0)
+            # Some say no more than that they are not HTTP.
+            upstream.leaves()
+            self.clock.advance(0)
+            self.assertEqual(client.value()[9:12], b"%d" % status, raw[:100])
+            got = self.answered(client)
+            self.assertEqual(len(self.network.lines), 1, raw[:100])
+            for word in (b"Traceback", b".py", b"c2VjcmV0"):
+                self.assertNotIn(word, got.body)
+
+    def test_loop(self) -> None:
+        """It is followed ten times, and no credential goes along."""
+        client = self.send(BLOB, fields=(TOKEN,))
+        for number in range(11):
+            self.network.lines[-1].says(redirect(b"https://cdn%d.example/x" % number))
+            self.clock.advance(0)
+        self.assertEqual(self.answered(client).status, 502)
+        self.assertEqual(len(self.network.lines), 11)
+        for line in self.network.lines[1:]:
+            self.assertNotIn(b"c2VjcmV0", line.hears())
+
+    def test_splitLocation(self) -> None:
+        """An end of line in a location ends the field, whoever wrote it: nothing of it gets into a
+        request or an answer."""
+        self.send(BLOB, fields=(TOKEN,))
+        self.network.lines[0].says(redirect(b"https://cdn.example/x\r\nX-Injected: y"))
+        self.clock.advance(0)
+        self.assertNotIn(b"Injected", self.network.lines[1].hears())
+        self.setUp()
+        client = self.send(b"/v2/library/x/blobs/uploads/", b"POST", body=b"")
+        self.network.lines[0].says(
+            answer(202, b"", ((b"Location", b"https://hub.example/x%0d%0aX-Injected:%20y"),))
+        )
+        got = self.answered(client)
+        self.assertEqual(got.values(b"Location"), [b"http://mirror.example/x%0d%0aX-Injected:%20y"])
+        self.assertEqual(got.values(b"X-Injected"), [])
+
+    def test_foreignRealm(self) -> None:
+        """Wherever a registry sends for tokens, the client is sent to the mirror."""
+        client = self.send(b"/v2/")
+        challenge = b'Bearer realm="https://evil.example/token",service="a"'
+        self.network.lines[0].says(answer(401, b"", ((b"WWW-Authenticate", challenge),)))
+        got = self.answered(client)
+        self.assertEqual(
+            got.values(b"WWW-Authenticate"),
+            [b'Bearer realm="http://mirror.example/token",service="a"'],
+        )
+
+    def test_secondAnswer(self) -> None:
+        """What comes after an answer is not the answer to the next request; nor can the answer
+        be trusted that it came with."""
+        client = self.send(b"/v2/a")
+        upstream = self.network.lines[0]
+        upstream.says(answer(200, b"1") + answer(200, b"2"))
+        self.clock.advance(0)
+        self.assertEqual(upstream.ended, "aborted")
+        self.send(b"/v2/b", line=client)
+        self.network.lines[1].says(answer(200, b"3"))
+        self.assertEqual(self.answered(client).body, b"3")
+        self.network.lines[1].says(answer(200, b"4"))
+        self.assertEqual(self.answered(client).body, b"4")
+
+    HEADS = st.sampled_from(
+        (
+            b"",
+            OK,
+            OK + b"Content-Length: 20\r\n\r\n",
+            OK + b"Transfer-Encoding: chunked\r\n\r\n",
+            b"HTTP/1.0 200 OK\r\n\r\n",
+            b"HTTP/1.1 206 Part\r\nContent-Range: bytes 0-19/40\r\n",
+            b"HTTP/1.1 307 Go\r\nLocation: ",
+            b"HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer ",
+            b"HTTP/1.1 429 No\r\nRetry-After: ",
+        )
+    )
+    PIECES = st.lists(
+        st.binary(max_size=60)
+        | st.sampled_from(
+            (b"\r\n", b"\r\n\r\n", b"5\r\nabcde\r\n", b"0\r\n\r\n", b"Content-Length: 5\r\n", OK)
+        ),
+        max_size=6,
+    )
+
+    @given(HEADS, PIECES, st.booleans())
+    @settings(deadline=None, max_examples=200)
+    def test_anything(self, head: bytes, pieces: list[bytes], leaves: bool) -> None:
+        """Whatever comes: the client has one whole answer, or one that is broken off."""
+        self.setUp()
+        client = self.send(BLOB, fields=(TOKEN,))
+        upstream = self.network.lines[0]
+        for piece in (head, *pieces):
+            if not upstream.ended:
+                upstream.says(piece)
+                self.clock.advance(0)
+        if leaves:
+            upstream.leaves()
+        # All others say nothing.
+        self.clock.pump([1] * 60)
+        for line in self.network.lines[1:]:
+            if b"cdn" not in line.hears():
+                line.leaves()
+        self.clock.pump([1] * 200)
+        self.assertOneAnswer(client.hears(), client.ended)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def assertOneAnswer(self, heard: bytes, ended: str) -> None:
+        got = read(heard)
+        self.assertTrue(100 <= got.status <= 599)
+        lengths = got.values(b"Content-Length")
+        if ended == "aborted":
+            if lengths:
+                self.assertLess(len(got.body), int(lengths[0]))
+            else:
+                self.assertFalse(got.body.endswith(b"0\r\n\r\n"))
+        elif lengths:
+            self.assertEqual(len(got.body), int(lengths[0]))
+        else:
+            self.assertOneBody(got.body)
+
+    def assertOneBody(self, body: bytes) -> None:
+        """These are chunks, and nothing more."""
+        while not body.startswith(b"0\r\n"):
+            match = re.match(rb"([0-9a-f]+)\r\n", body)
+            assert match is not None, body
+            body = body[match.end() + int(match[1], 16) :]
+            self.assertEqual(body[:2], b"\r\n")
+            body = body[2:]
+        self.assertEqual(body, b"0\r\n\r\n")
+
+
+class ClientTests(MemoryCase):
+    PIECES = st.lists(
+        st.binary(max_size=20)
+        | st.sampled_from(
+            (
+                b"5\r\nabcde\r\n",
+                b"0\r\n\r\n",
+                b"0\r\nX: y\r\n\r\n",
+                b"5;x=y\r\nabcde\r\n",
+                b"\r\n",
+                b"\n",
+                b"ffffffffffffffff\r\n",
+                b"GET /v2/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+            )
+        ),
+        max_size=6,
+    )
+
+    @given(PIECES, st.booleans())
+    @settings(deadline=None, max_examples=200)
+    def test_chunks(self, pieces: list[bytes], together: bool) -> None:
+        """Whatever a client sends as chunks: what goes on is one request with chunks of the
+        mirror's own making, whose end is where the client's was."""
+        self.setUp()
+        client = self.connect()
+        client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for piece in [b"".join(pieces)] if together else pieces:
+            client.says(piece)
+        head, _, body = self.network.lines[0].hears().partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"PUT /v2/a HTTP/1.1\r\n"), head)
+        self.assertEqual(head.count(b"Transfer-Encoding"), 1)
+        while match := re.match(rb"([0-9a-f]+)\r\n", body):
+            size = int(match[1], 16)
+            data = body[match.end() : match.end() + size]
+            self.assertEqual(len(data), size)
+            self.assertEqual(body[match.end() + size :][:2], b"\r\n")
+            body = body[match.end() + size + 2 :]
+        self.assertEqual(body, b"")
+        # A second request needs a second answer, and that the first has come to its end.
+        self.assertEqual(len(self.network.lines), 1)
+        client.leaves()
+        self.clock.pump([10] * 20)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -1,0 +1,296 @@
+"""
+What a client may take of the mirror, and what becomes of one that wants more: the others are served
+as before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport
+from twisted.logger import capturedLogs, formatEvent
+from zope.interface import directlyProvides
+
+from hubmirror.exchange import Outcome
+from tests.wire.support import Line, MemoryCase, Message, answer, read
+
+PING = b"GET /v1/_ping HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class LimitCase(MemoryCase):
+    def knock(self, host: str, secure: bool = False, handshake: bool = True) -> Line:
+        """A connection from an address."""
+        family = IPv6Address if ":" in host else IPv4Address
+        there: IAddress = family("TCP", host, 50000)
+        protocol: Any = self.site.buildProtocol(there)
+        line = Line(self.clock, protocol, IPv4Address("TCP", "192.0.2.1", 5000), there)
+        line.negotiatedProtocol = b"http/1.1"
+        if secure:
+            directlyProvides(line, ISSLTransport)
+        protocol.makeConnection(line)
+        if secure and handshake:
+            IHandshakeListener(protocol).handshakeCompleted()
+        self.clock.advance(0)
+        return line
+
+    def assertServed(self, line: Line) -> None:
+        line.says(PING)
+        self.assertEqual(read(line.hears()).status, 200)
+
+    def assertRefused(self, line: Line) -> None:
+        """It was closed, and nothing that it still says is heard."""
+        self.assertEqual((line.hears(), line.ended), (b"", "aborted"))
+
+    def assertNothingLeft(self) -> None:
+        self.clock.pump([100] * 10)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.site._channels, set())
+        self.assertEqual(self.site.admission._open, {})
+
+
+class ConnectionTests(LimitCase):
+    options = {"max_connections": 5, "max_connections_per_client": 3}
+
+    def test_ofOneClient(self) -> None:
+        lines = [self.knock("192.0.2.7") for _ in range(3)]
+        self.assertRefused(self.knock("192.0.2.7"))
+        self.assertServed(self.knock("192.0.2.8"))
+        for line in lines:
+            self.assertServed(line)
+
+    def test_inAll(self) -> None:
+        lines = [self.knock(f"192.0.2.{number}") for number in range(5)]
+        self.assertRefused(self.knock("192.0.2.9"))
+        for line in lines:
+            self.assertServed(line)
+
+    def test_room(self) -> None:
+        """Who was refused may come again when one has gone; however it went."""
+        for leave in (Line.leaves, Line.abortConnection, Line.loseConnection):
+            lines = [self.knock("192.0.2.7") for _ in range(3)]
+            self.assertRefused(self.knock("192.0.2.7"))
+            leave(lines[0])
+            self.clock.advance(0)
+            self.assertServed(self.knock("192.0.2.7"))
+            self.assertRefused(self.knock("192.0.2.7"))
+            for line in lines[1:]:
+                line.leaves()
+            self.clock.advance(100)
+        self.assertNothingLeft()
+
+    def test_ipv6(self) -> None:
+        """A /64 is one client; its neighbour is another."""
+        for number in range(3):
+            self.assertServed(self.knock(f"2001:db8:1:2::{number}"))
+        self.assertRefused(self.knock("2001:db8:1:2:9:9:9:9"))
+        self.assertServed(self.knock("2001:db8:1:3::1"))
+
+    def test_beforeTheHandshake(self) -> None:
+        """A connection counts from the beginning, and is refused before TLS costs anything."""
+        lines = [self.knock("192.0.2.7", secure=True, handshake=False) for _ in range(3)]
+        self.assertRefused(self.knock("192.0.2.7", secure=True, handshake=False))
+        for line in lines:
+            line.leaves()
+        self.clock.advance(0)
+        self.assertServed(self.knock("192.0.2.7", secure=True))
+
+    def test_log(self) -> None:
+        """A flood is a line, and a number ten seconds later."""
+        for _ in range(3):
+            self.knock("192.0.2.7")
+        with capturedLogs() as events:
+            for _ in range(100):
+                self.knock("192.0.2.7")
+            self.clock.advance(10)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "too many connections (3, 3 from 192.0.2.7): refusing more",
+                "100 connections refused",
+            ],
+        )
+
+    def test_default(self) -> None:
+        """Behind a carrier's NAT many users share an address: at least 512 connections for it."""
+        self.configure()
+        lines = [self.knock("192.0.2.7") for _ in range(512)]
+        self.assertServed(lines[-1])
+
+
+class TimeTests(LimitCase):
+    options = {"head_timeout": 10, "idle_timeout": 50}
+
+    def test_head(self) -> None:
+        """A head that trickles in does not get more time with each byte."""
+        client = self.connect()
+        for byte in b"GET /v2/ H":
+            self.assertEqual(client.ended, "")
+            client.says(bytes((byte,)))
+            self.clock.advance(1)
+        self.assertEqual(client.ended, "closed")
+        self.assertNothingLeft()
+
+    def test_everyHead(self) -> None:
+        """Each has its own time."""
+        client = self.connect()
+        for _ in range(3):
+            client.says(PING[:10])
+            self.clock.advance(9)
+            client.says(PING[10:])
+            self.assertEqual(read(client.hears()).status, 200)
+        client.says(PING[:10])
+        self.clock.advance(10)
+        self.assertEqual(client.ended, "closed")
+
+    def test_idle(self) -> None:
+        client = self.connect()
+        self.clock.advance(49)
+        self.assertServed(client)
+        self.clock.advance(49)
+        self.assertEqual(client.ended, "")
+        self.clock.advance(1)
+        self.assertEqual(client.ended, "closed")
+        self.assertNothingLeft()
+
+    def test_handshake(self) -> None:
+        client = self.knock("192.0.2.7", secure=True, handshake=False)
+        self.clock.advance(9)
+        self.assertEqual(client.ended, "")
+        self.clock.advance(1)
+        self.assertEqual(client.ended, "aborted")
+        self.assertNothingLeft()
+
+    def test_tlsOnPlainPort(self) -> None:
+        """It is closed at once, and its place is free."""
+        client = self.connect()
+        client.says(b"\x16\x03\x01")
+        self.assertRefused(client)
+        self.assertNothingLeft()
+
+
+class StallTests(LimitCase):
+    options = {"client_timeout": 100, "idle_timeout": 50, "stall_timeout": 15}
+
+    def test_reader(self) -> None:
+        """A client that takes nothing of its answer."""
+        client = self.send(b"/v2/a")
+        upstream = self.network.lines[0]
+        upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 500_000)
+        client.producer.pauseProducing()
+        self.clock.pump([1] * 99)
+        self.assertEqual((client.ended, upstream.ended), ("", ""))
+        self.clock.advance(1)
+        self.assertEqual((client.ended, upstream.ended), ("aborted", "aborted"))
+        self.assertNothingLeft()
+        self.assertEqual(
+            [exchange.outcome for exchange in self.exchanges], [Outcome.CLIENT_STALLED]
+        )
+
+    def test_writer(self) -> None:
+        """A client that sends nothing more of its body."""
+        client = self.connect()
+        client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        self.clock.pump([1] * 99)
+        client.says(b"6")
+        self.clock.pump([1] * 99)
+        self.assertEqual((client.ended, self.network.lines[0].ended), ("", ""))
+        self.clock.advance(1)
+        self.assertEqual((client.ended, self.network.lines[0].ended), ("aborted", "aborted"))
+        self.assertNothingLeft()
+        self.assertEqual([exchange.outcome for exchange in self.exchanges], [Outcome.CLIENT_LEFT])
+
+    def test_slowRegistry(self) -> None:
+        """One that may not send is not to blame."""
+        client = self.connect()
+        client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        upstream = self.network.lines[0]
+        upstream.producer.pauseProducing()
+        self.clock.pump([10] * 100)
+        self.assertEqual(client.ended, "")
+        upstream.producer.resumeProducing()
+        self.clock.advance(99)
+        client.says(b"67890")
+        upstream.says(answer(201))
+        self.assertEqual(self.answered(client).status, 201)
+
+    def test_registryThatHashes(self) -> None:
+        """Nor one that has sent everything, and waits for its answer."""
+        client = self.send(b"/v2/a", b"PUT", body=b"12345")
+        self.clock.pump([1] * 299)
+        self.network.lines[0].says(answer(201))
+        self.assertEqual(self.answered(client).status, 201)
+
+
+class SizeTests(LimitCase):
+    options = {"max_upload": "1k", "max_head": "8k"}
+
+    def test_announced(self) -> None:
+        """It is refused before a byte of it is read, and no upstream hears of it."""
+        client = self.connect()
+        client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n")
+        got = self.answered(client)
+        self.assertEqual((got.status, got.error), (413, "SIZE_INVALID"))
+        self.assertEqual(self.network.lines, [])
+
+    def test_largest(self) -> None:
+        client = self.send(b"/v2/a", b"PUT", body=b"x" * 1024)
+        self.assertEqual(len(self.asked().body), 1024)
+        self.network.lines[0].says(answer(201))
+        self.assertEqual(self.answered(client).status, 201)
+
+    def chunk(self, size: int, client: Line) -> None:
+        client.says(b"%x\r\n%b\r\n" % (size, b"x" * size))
+
+    def test_chunked(self) -> None:
+        """Of a body that does not say how long it is, no more goes on than is allowed."""
+        client = self.connect()
+        client.says(b"PATCH /v2/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(4):
+            self.chunk(256, client)
+        upstream = self.network.lines[0]
+        self.assertEqual(upstream.ended, "")
+        self.chunk(1, client)
+        self.clock.advance(0)
+        self.assertEqual(upstream.ended, "aborted")
+        self.assertFalse(upstream.hears().endswith(b"0\r\n\r\n"))
+        got = self.answered(client)
+        self.assertEqual((got.status, got.error), (413, "SIZE_INVALID"))
+        [exchange] = self.exchanges
+        self.assertEqual((exchange.outcome, exchange.status), (Outcome.REFUSED, 413))
+        # What the client goes on sending is dropped, for a while.
+        self.chunk(1000, client)
+        self.clock.advance(30)
+        self.assertEqual(client.ended, "closed")
+        self.assertNothingLeft()
+
+    def test_harmless(self) -> None:
+        """One client's upload over the limit sends nobody else to the fallback."""
+        self.configure(fallback="https://second.example", **self.options)
+        self.test_chunked()
+        self.send(b"/v2/b")
+        self.assertEqual(self.network.origins[-1].host, b"hub.example")
+
+    def test_token(self) -> None:
+        """A login is no exception."""
+        client = self.connect()
+        client.says(b"POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n")
+        self.assertEqual(self.answered(client).status, 413)
+
+    def head(self, size: int) -> Message:
+        client = self.connect()
+        rest = size - len(PING) - len(b"X: \r\n")
+        client.says(PING[:-2] + b"X: " + b"x" * rest + b"\r\n\r\n")
+        return self.answered(client)
+
+    def test_head(self) -> None:
+        self.assertEqual(self.head(8 * 1024).status, 200)
+        self.assertEqual(self.head(8 * 1024 + 200).status, 431)
+
+    def test_endlessHead(self) -> None:
+        """It is refused when it is over the limit, not when it ends."""
+        client = self.connect()
+        client.says(PING[:-2])
+        for _ in range(20):
+            client.says(b"X: " + b"x" * 500 + b"\r\n")
+        self.assertEqual(self.answered(client).status, 431)

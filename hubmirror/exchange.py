@@ -48,7 +48,7 @@ class Exchange:
     @ivar started: when it began, in seconds of the reactor's clock.
     @ivar status: of the answer; 0 before there is one.
     @ivar upstream: the name of the upstream that answered.
-    @ivar failures: upstreams that did not, and why.
+    @ivar failures: upstreams that did not, or whose answer broke for good, and why.
     @ivar redirects: how many were followed.
     @ivar resumes: how often the answer broke and went on.
     @ivar headAfter: seconds from the start to the answer's head.

@@ -49,7 +49,7 @@ class Relay(Protocol):
         @param length: of the body in bytes, where it is known.
         """
         self.done: Deferred[Outcome] = Deferred(lambda _: self.stopProducing())
-        self._request = request
+        self._request: Any = request
         self._exchange = exchange
         self._reactor = reactor
         self._clientTimeout = clientTimeout
@@ -61,6 +61,8 @@ class Relay(Protocol):
         self._request.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
         self._exchange.sent += len(data)
         self._request.write(data)
 
@@ -121,4 +123,6 @@ class Relay(Protocol):
                 self._request.finish()
             else:
                 abortRequest(self._request)
+        # The body still knows this relay; the client's connection must not be kept by that.
+        self._request = None
         self.done.callback(outcome)

@@ -31,6 +31,7 @@ Seconds that all of it may take.
 
 _REPOSITORY, _TAG = "library/hello", "latest"
 _PLATFORM = ("linux", "arm64")
+_CUT = 12 * 1024 * 1024
 _LAYERS = (64 * 1024, 4 * 1024 * 1024, 32 * 1024 * 1024)
 
 
@@ -148,9 +149,33 @@ async def throughTheFallback(stage: Stage) -> None:
     stage.say(f"  answered   by the fallback, {_count(served, 'time')}; the client noticed nothing")
 
 
+async def throughCuts(stage: Stage) -> None:
+    """
+    The same pull, while the CDN closes every connection after some bytes of an answer: the largest
+    layer needs three.
+    """
+    cdn = stage.hub.cdn
+    cdn.cut(_CUT)
+    try:
+        sight = await stage.pull()
+    finally:
+        cdn.restore()
+    _tellPull(stage, sight)
+    rests = [rest for seen in sight.asked("cdn") if (rest := seen.field("Range")) is not None]
+    if len(rests) != 2:
+        raise DemoFailed("the largest layer was not resumed twice")
+    stage.say(f"  CDN        {sight.traffic('cdn')}")
+    stage.say(
+        f"  cut        {_count(len(rests), 'time')}, each after {_CUT / 2**20:g} MiB of a layer"
+    )
+    stage.say(f"  asked for  {' and '.join(rests)}, the rest of it")
+    stage.say("  answered   in one piece, bytes lost: 0; the client noticed nothing")
+
+
 ACTS: tuple[tuple[str, Callable[[Stage], Awaitable[None]]], ...] = (
     ("A pull through the mirror", throughTheMirror),
     ("The same, while the Hub says 429 (too many requests)", throughTheFallback),
+    ("The same, while the CDN cuts every connection off", throughCuts),
 )
 """
 What is shown, in this order.

@@ -158,9 +158,15 @@ class HeadFailed(UpstreamFailed):
     """
 
 
-class StaleConnection(HeadFailed):
+class NoAnswer(HeadFailed):
     """
-    A connection that had been kept closed before a byte of the answer: asking again is safe.
+    The connection closed before a byte of the answer: what is only read may be asked again.
+    """
+
+
+class StaleConnection(NoAnswer):
+    """
+    So did one that had been kept.
     """
 
 

@@ -36,6 +36,7 @@ from hubmirror.protocol.errors import (
     FieldsTooLarge,
     HeadFailed,
     HeadTimedOut,
+    NoAnswer,
     StaleConnection,
     TargetTooLong,
 )
@@ -243,15 +244,19 @@ class UpstreamConnection(Protocol):
             self.ready.errback(ConnectFailed(describeFailure(reason)))
         self._stopSending()
         if self._waiter is not None:
-            if self.reused and not self._buffer:
+            if self._buffer:
+                self._fail(HeadFailed("the connection closed in the response head"))
+            elif self.reused:
                 self._fail(StaleConnection("a kept connection was closed"))
             else:
-                self._fail(HeadFailed("the connection closed before the response head"))
+                self._fail(NoAnswer("the connection closed before the response head"))
         elif self._response is not None:
             if isinstance(self._decoder, UntilCloseDecoder) and reason.check(ConnectionDone):
                 self._end(Failure(ResponseDone()))
             else:
                 self._end(Failure(BodyFailed("the connection closed in the middle of the body")))
+        # Whoever still has an answer of this connection must not keep TLS's buffers with it.
+        self.transport = None
         self.closed.callback(None)
 
     # One request

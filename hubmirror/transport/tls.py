@@ -36,7 +36,6 @@ BATCH = 96 * 1024
 Bytes that are read, encrypted and sent at a time.
 """
 
-_READS = 4
 _RECORD = 16 * 1024
 _CONTROL = 4 * 1024
 
@@ -77,9 +76,9 @@ class BulkTLS(TLSMemoryBIOProtocol):
         self.__producerPaused = False
 
     def makeConnection(self, transport: Any) -> None:
-        isTCP: bool = ISystemHandle.providedBy(transport)
-        if isTCP:
-            self.__socket = transport.getHandle()
+        handle: object = transport.getHandle() if ISystemHandle.providedBy(transport) else None
+        if isinstance(handle, socket.socket):
+            self.__socket = handle
             transport.bufferSize = BATCH
         super().makeConnection(transport)
 
@@ -95,18 +94,16 @@ class BulkTLS(TLSMemoryBIOProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.__decrypt(data)
-        # A full read has left more behind.  To take it now saves turns of the reactor; to take
-        # all of it would keep the other connections waiting.
-        for _ in range(_READS - 1):
-            if len(data) < BATCH or self.__readingPaused or self.__socket is None:
-                return
-            try:
-                data = self.__socket.recv(BATCH)
-            except OSError:
-                return
-            if not data:
-                # The transport will find the same.
-                return
+        # A full read has left more behind.  To take as much again saves a turn of the reactor; to
+        # take all of it would keep the other connections waiting.
+        if len(data) < BATCH or self.__readingPaused or self.__socket is None:
+            return
+        try:
+            data = self.__socket.recv(BATCH)
+        except OSError:
+            return
+        # At the end, as after an error, the transport will find the same.
+        if data:
             self.__decrypt(data)
 
     def __decrypt(self, data: bytes) -> None:
@@ -129,7 +126,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
             return
         if end is None:
             # Some of it may have to be answered: a key update, a renegotiation.
-            self.__transmit(_CONTROL)
+            self.__transmit(connection, _CONTROL)
             if self.__blocked:
                 self.__flush()
         elif end.check(ZeroReturnError):
@@ -146,13 +143,13 @@ class BulkTLS(TLSMemoryBIOProtocol):
         try:
             connection.do_handshake()
         except WantReadError:
-            self.__transmit(_CONTROL)
+            self.__transmit(connection, _CONTROL)
             return False
         except Error:
             self.__stop(Failure())
             return False
         self.__established = True
-        self.__transmit(_CONTROL)
+        self.__transmit(connection, _CONTROL)
         if IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
         self.__flush()
@@ -183,7 +180,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
         if self.__established and self.__pending and not self.__ended:
             self.__encrypt()
         self.__balance()
-        if self.disconnecting and self.__producer is None and not self.__pending:
+        if self.disconnecting and not (self.__producer or self.__pending or self.__ended):
             self.__sayGoodbye()
 
     def __encrypt(self) -> None:
@@ -198,23 +195,22 @@ class BulkTLS(TLSMemoryBIOProtocol):
                 # Once, or once for each record, as the context has it.
                 while sent < end:
                     sent += connection.send(data[sent:end])
-                self.__transmit(BATCH + _CONTROL)
+                self.__transmit(connection, BATCH + _CONTROL)
         except WantReadError:
             # TLS 1.2 shakes hands anew.
             self.__blocked = True
             self.__pending.append(bytes(data[sent:]))
             self.__size = len(data) - sent
-            self.__transmit(BATCH + _CONTROL)
+            self.__transmit(connection, BATCH + _CONTROL)
         except Error:
             self.__stop(Failure())
 
-    def __transmit(self, likely: int) -> None:
+    def __transmit(self, connection: Connection, likely: int) -> None:
         """
         Send all that OpenSSL has to send.
 
         @param likely: bytes that it is at most, unless it is told otherwise.
         """
-        connection = self.getHandle()
         try:
             while True:
                 data = connection.bio_read(likely)
@@ -240,7 +236,6 @@ class BulkTLS(TLSMemoryBIOProtocol):
             drain = _Drain(self.__drained)
             self.transport.registerProducer(drain, False)
             drain.registered = True
-            self.__balance()
 
     def __drained(self) -> None:
         self.__backlog = False
@@ -296,9 +291,10 @@ class BulkTLS(TLSMemoryBIOProtocol):
         """
         Send a C{close_notify}.  When the other side has done so too, the connection ends.
         """
+        connection = self.getHandle()
         with suppress(Error):
-            self.getHandle().shutdown()
-        self.__transmit(_CONTROL)
+            connection.shutdown()
+        self.__transmit(connection, _CONTROL)
         if self.__readingPaused:
             self.resumeProducing()
 
@@ -310,7 +306,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
         """
         self.__over(reason)
         # An alert, maybe.
-        self.__transmit(_CONTROL)
+        self.__transmit(self.getHandle(), _CONTROL)
         self.transport.loseConnection()
 
     def __over(self, reason: Failure | None) -> None:

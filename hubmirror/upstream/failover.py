@@ -19,6 +19,7 @@ from hubmirror.protocol.errors import (
     HeadFailed,
     HeadTimedOut,
     MirrorError,
+    NoAnswer,
     RedirectRefused,
     UpstreamFailed,
     UpstreamsFailed,
@@ -92,7 +93,7 @@ class FailoverAgent:
         deadline = self._reactor.seconds() + self._timeout
         identity = self._quotas.identity(headers)
         repeatable = policy.mayRepeat(method, body is not None)
-        order = self._order(identity) if repeatable else self._upstreams[:1]
+        order = self._order(identity) if repeatable else [self._upstreams[0]]
         spare: IResponse | None = None
         owner = self._upstreams[0]
         try:
@@ -107,6 +108,12 @@ class FailoverAgent:
                     )
                 except UpstreamFailed as error:
                     self._failed(upstream, error)
+                    if (
+                        isinstance(error, NoAnswer)
+                        and method == b"GET"
+                        and order.count(upstream) == 1
+                    ):
+                        order.insert(position, upstream)
                     continue
                 isFirst = upstream is self._upstreams[0]
                 if not repeatable or self._counts(isFirst, answer, headers, spare):
@@ -124,7 +131,7 @@ class FailoverAgent:
             if spare is not None:
                 discard(spare)
 
-    def _order(self, identity: bytes) -> Sequence[Upstream]:
+    def _order(self, identity: bytes) -> list[Upstream]:
         kind = self._exchange.kind
         reachable = [
             upstream

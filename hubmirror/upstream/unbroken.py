@@ -288,7 +288,7 @@ class UnbrokenBody:
         except CancelledError:
             return
         self._resuming = None
-        self._end(Failure(BodyFailed(reason)))
+        self._fail(reason)
 
     def _whenWanted(self) -> Deferred[None]:
         """
@@ -310,7 +310,11 @@ class UnbrokenBody:
         if leg is not None:
             leg.producer.stopProducing()
         self._wrong()
-        self._end(Failure(BodyFailed("the bytes are not those of the digest")))
+        self._fail("the bytes are not those of the digest")
+
+    def _fail(self, reason: str) -> None:
+        self._exchange.failures.append((self._exchange.upstream or "", reason))
+        self._end(Failure(BodyFailed(reason)))
 
     def _finish(self) -> None:
         self._end(Failure(ResponseDone()))

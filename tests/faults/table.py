@@ -201,6 +201,10 @@ def expiredToken(setting: Setting) -> None:
 
 #: The faults, in the order in which the documentation shows them.
 FAULTS = (
+    Fault(
+        "resets the connection before its answer",
+        lambda setting: setting.hub.cdn.closeBeforeHead(count=1),
+    ),
     Fault("closes before the first byte", lambda setting: cut(setting, 0)),
     Fault("closes in the middle", cut),
     Fault("closes before the last byte", lambda setting: cut(setting, SIZE - 1)),

@@ -58,11 +58,12 @@ class Hub:
     @ivar backdoor: another way to the same registry, without them, for the fallback.
     @ivar services: the log of the token service and the index.
     @ivar images: what was published under each C{repository:tag}.
+    @ivar certificate: of all servers, with its key.
     @ivar hosts: the names of the servers, as lines of C{/etc/hosts}.
     """
 
     def __init__(self, folder: Path, authority: CertificateAuthority) -> None:
-        certificate = authority.server(REGISTRY, TOKENS, INDEX, CDN)
+        certificate = self.certificate = authority.server(REGISTRY, TOKENS, INDEX, CDN)
         registryPort, frontPort, backdoorPort, cdnPort = (freePort() for _ in range(4))
         tokenPort, searchPort = freePort(), freePort()
         self.registryUrl = f"https://{REGISTRY}:{frontPort}"

@@ -65,7 +65,7 @@ class CommandTests(TestCase):
         self.assertEqual(os.listdir(self.folder), [])
 
     async def test_shows(self) -> None:
-        """It shows both pulls, ends with status 0, and leaves nothing."""
+        """It shows all pulls, ends with status 0, and leaves nothing."""
         command = Demo(self.folder)
         self.assertEqual(await command.ended, 0, command.output)
         for words in (
@@ -77,6 +77,11 @@ class CommandTests(TestCase):
             "answered 429, too many requests, 5 times",
             "CDN        0 requests",
             "answered   by the fallback, 6 times",
+            "3. The same, while the CDN cuts",
+            "6 requests over 6 connections, 0 of them with a credential",
+            "cut        2 times, each after 12 MiB",
+            "asked for  bytes=12582912- and bytes=25165824-",
+            "bytes lost: 0",
             "All as it should be",
         ):
             self.assertIn(words, command.output)
@@ -137,6 +142,14 @@ class FailureTests(TestCase):
 
         self.patch(demo, "ACTS", (("No fault", act),))
         self.assertEqual(await self.failure(DemoFailed), "it was not the fallback that served")
+
+    async def test_noCut(self) -> None:
+        async def act(stage: demo.Stage) -> None:
+            self.patch(stage.hub.cdn, "cut", lambda after: None)
+            await demo.throughCuts(stage)
+
+        self.patch(demo, "ACTS", (("No cut", act),))
+        self.assertIn("not resumed twice", await self.failure(DemoFailed))
 
 
 class TwistdTests(TestCase):

@@ -1,286 +1,257 @@
-"""TLS in bulk, against Twisted's own TLS and against itself: no byte is lost or reordered."""
+"""TLS in bulk, against itself and against Twisted's own: no byte is lost or reordered."""
 
 from __future__ import annotations
 
-import hashlib
-from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from OpenSSL import SSL
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    trustRootFromCertificates,
-)
-from twisted.internet.task import Clock
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
-from twisted.test.iosim import FakeTransport, connect
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.internet.interfaces import IPushProducer
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from hubmirror.testing.ca import Authority
 from hubmirror.transport.tls import BATCH
-from hubmirror.transport.tlsendpoints import BulkTLSEndpoint, BulkTLSReactor, inBulk, resuming
+from tests.transport.tlspair import ROLES, Pair, Peer, bytesOf
 
-AUTHORITY = Authority()
-SERVER = PrivateCertificate.loadPEM(AUTHORITY.serverPEM(["localhost", "127.0.0.1"]))
-TRUST = trustRootFromCertificates([Certificate.loadPEM(AUTHORITY.pem)])
-
-
-@implementer(IHandshakeListener)
-class Peer(Protocol):
-    """Keeps what it gets, and how it ended."""
-
-    def __init__(self) -> None:
-        self.got = bytearray()
-        self.deliveries = 0
-        self.established = False
-        self.reason: Failure | None = None
-
-    def handshakeCompleted(self) -> None:
-        self.established = True
-
-    def dataReceived(self, data: bytes) -> None:
-        self.got += data
-        self.deliveries += 1
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self.reason = reason
-
-
-class Pair:
-    """
-    A client and a server with a wire in memory.
-
-    @ivar client: the client's protocol, C{server} the server's.
-    """
-
-    def __init__(self, bulkClient: bool, bulkServer: bool, name: str = "localhost") -> None:
-        self.clock = Clock()
-        self.client, self.server = Peer(), Peer()
-        creator = optionsForClientTLS(name, trustRoot=TRUST)
-        outgoing = self.wrapped(bulkClient, creator, True, self.client)
-        incoming = self.wrapped(
-            bulkServer,
-            resuming(SERVER.options()) if bulkServer else SERVER.options(),
-            False,
-            self.server,
-        )
-        self.pump: Any = connect(
-            incoming,
-            FakeTransport(incoming, isServer=True),
-            outgoing,
-            FakeTransport(outgoing, isServer=False),
-        )
-        self.flush()
-
-    def wrapped(self, bulk: bool, creator: Any, isClient: bool, peer: Peer) -> Any:
-        factory = TLSMemoryBIOFactory(
-            creator, isClient, Factory.forProtocol(lambda: peer), self.clock
-        )
-        if bulk:
-            factory = inBulk(self.clock, factory)
-        return factory.buildProtocol(None)
-
-    def flush(self) -> None:
-        """Let all that is under way arrive."""
-        while True:
-            moved = self.pump.pump()
-            waiting = bool(self.clock.getDelayedCalls())
-            self.clock.advance(0)
-            if not moved and not waiting:
-                return
-
-
-ROLES = [(True, True), (True, False), (False, True)]
-PIECES = st.lists(st.integers(0, 3 * BATCH), max_size=8)
-
-
-def bytesOf(size: int, seed: int) -> bytes:
-    return hashlib.shake_128(b"%d" % seed).digest(size)
+RECORD = 16 * 1024
+SIZES = st.one_of(
+    st.integers(0, 600),
+    st.integers(RECORD - 2, RECORD + 2),
+    st.integers(BATCH - 2, BATCH + 2),
+    st.integers(0, 3 * BATCH),
+)
+SIDES = st.sampled_from(["client", "server"])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), SIDES, SIZES),
+        st.tuples(st.sampled_from(["read", "write", "pause", "resume"]), SIDES, st.just(0)),
+        st.tuples(st.just("turn"), SIDES, st.just(0)),
+    ),
+    max_size=40,
+)
 
 
 class OrderTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=40)
-    @given(st.sampled_from(ROLES), PIECES, PIECES, st.booleans())
-    def test_anySizes(
-        self, roles: tuple[bool, bool], up: list[int], down: list[int], together: bool
-    ) -> None:
-        """Large and small writes, both ways at once: each byte arrives, in its place."""
-        pair = Pair(*roles)
-        sent = {pair.client: b"", pair.server: b""}
-        for peer, sizes in ((pair.client, up), (pair.server, down)):
-            for number, size in enumerate(sizes):
+    @settings(deadline=None, max_examples=150)
+    @given(st.sampled_from(ROLES), st.sampled_from([5_000, 60_000, 400_000]), STEPS)
+    def test_anyOrder(self, roles: tuple[bool, bool], room: int, steps: list[Any]) -> None:
+        """
+        Large and small writes, both ways at once, with pauses anywhere, the handshake included,
+        and however little the system takes at a time: each byte arrives, in its place.
+        """
+        pair = Pair(*roles, room=room)
+        sent = {"client": b"", "server": b""}
+        for number, (what, side, size) in enumerate(steps):
+            peer: Peer = getattr(pair, side)
+            end = getattr(pair, side + "End")
+            if what == "send":
                 data = bytesOf(size, number)
-                sent[peer] += data
-                peer.transport.write(data)  # type: ignore[union-attr]
-                if not together:
-                    pair.flush()
-        pair.flush()
-        self.assertTrue(pair.client.established and pair.server.established)
-        self.assertEqual(bytes(pair.server.got), sent[pair.client])
-        self.assertEqual(bytes(pair.client.got), sent[pair.server])
+                sent[side] += data
+                peer.transport.write(data)
+            elif what == "pause":
+                peer.transport.pauseProducing()
+            elif what == "resume":
+                peer.transport.resumeProducing()
+            elif what == "turn":
+                pair.reactor.advance(0)
+            else:
+                end.step(reading=what == "read")
+        pair.client.transport.resumeProducing()
+        pair.server.transport.resumeProducing()
+        pair.settle()
+        self.assertEqual((pair.client.established, pair.server.established), (1, 1))
+        self.assertTrue(pair.server.got == sent["client"], "the server got something else")
+        self.assertTrue(pair.client.got == sent["server"], "the client got something else")
+        pair.close()
 
-    def test_atOnce(self) -> None:
-        """A batch is one delivery, not one for each record."""
-        pair = Pair(True, True)
-        pair.server.transport.write(bytes(BATCH))  # type: ignore[union-attr]
-        pair.flush()
-        self.assertEqual((len(pair.client.got), pair.client.deliveries), (BATCH, 1))
+    def test_paused(self) -> None:
+        """A pause holds from the delivery on in which it was asked for."""
 
-    def test_beforeTheHandshake(self) -> None:
+        class Pausing(Peer):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.transport.pauseProducing()
+
+        pair = Pair(True, True, client=Pausing(), room=4 * BATCH)
+        pair.settle()
+        pair.server.transport.write(bytes(4 * BATCH))
+        pair.settle()
+        while len(pair.client.got) < 4 * BATCH:
+            before = len(pair.client.sizes)
+            pair.client.transport.resumeProducing()
+            pair.settle()
+            self.assertEqual(len(pair.client.sizes), before + 1)
+        pair.close()
+
+    def test_early(self) -> None:
         """What is written as soon as there is a connection waits for TLS."""
 
-        class Eager(Peer):
+        class Early(Peer):
             def connectionMade(self) -> None:
-                self.transport.write(b"early")  # type: ignore[union-attr]
+                self.transport.write(b"small")
+                self.transport.write(bytes(2 * BATCH))
 
         for roles in ROLES:
-            self.patch(Peer, "connectionMade", Eager.connectionMade)
-            pair = Pair(*roles)
-            self.assertEqual((pair.client.got, pair.server.got), (b"early", b"early"))
+            pair = Pair(*roles, client=Early(), server=Early())
+            pair.settle()
+            for peer in (pair.client, pair.server):
+                self.assertEqual(peer.got, b"small" + bytes(2 * BATCH))
+            pair.close()
 
 
-class EndTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=20)
-    @given(st.sampled_from(ROLES), PIECES)
-    def test_withDataInFlight(self, roles: tuple[bool, bool], sizes: list[int]) -> None:
-        """What was written before the connection is lost arrives, and then its orderly end."""
-        pair = Pair(*roles)
-        sent = b""
-        for number, size in enumerate(sizes):
-            sent += bytesOf(size, number)
-            pair.server.transport.write(bytesOf(size, number))  # type: ignore[union-attr]
-        pair.server.transport.loseConnection()  # type: ignore[union-attr]
-        pair.flush()
-        self.assertEqual(bytes(pair.client.got), sent)
-        for peer in (pair.client, pair.server):
-            assert peer.reason is not None
-            peer.reason.trap(ConnectionDone)
+class BatchTests(SynchronousTestCase):
+    """What makes it cheap."""
 
-    def test_abort(self) -> None:
-        """
-        An abort of either side is no orderly end for the other.  (Twisted's own says goodbye even
-        then.)
-        """
-        for roles in ROLES:
-            for aborting, other, bulk in zip(
-                ("client", "server"), ("server", "client"), roles, strict=True
-            ):
-                if not bulk:
-                    continue
-                pair = Pair(*roles)
-                getattr(pair, aborting).transport.abortConnection()
-                pair.flush()
-                reason = getattr(pair, other).reason
-                self.assertTrue(reason.check(ConnectionLost, SSL.Error), reason)
+    def setUp(self) -> None:
+        self.pair = Pair(True, True, room=4 * BATCH)
+        self.addCleanup(self.pair.close)
+        self.pair.settle()
 
-    def test_writeAfterwards(self) -> None:
-        pair = Pair(True, True)
-        pair.server.transport.loseConnection()  # type: ignore[union-attr]
-        pair.server.transport.write(b"late")  # type: ignore[union-attr]
-        pair.flush()
-        pair.server.transport.write(b"later")  # type: ignore[union-attr]
-        self.assertEqual(pair.client.got, b"")
+    def test_delivery(self) -> None:
+        """What one read has brought is one delivery."""
+        self.pair.server.transport.write(bytes(BATCH // 2))
+        self.pair.clientEnd.step(reading=True)
+        self.assertEqual(self.pair.client.sizes, [BATCH // 2])
 
-    def test_wrongName(self) -> None:
-        """A certificate for another name ends the client's connection, with the reason."""
-        pair = Pair(True, True, "elsewhere.example")
-        assert pair.client.reason is not None
-        self.assertIn("VerificationError", repr(pair.client.reason.value) + str(pair.client.reason))
+    def test_readAgain(self) -> None:
+        """After a full read there is a second one in the same turn, but no third."""
+        self.pair.server.transport.write(bytes(3 * BATCH))
+        self.pair.clientEnd.step(reading=True)
+        self.assertEqual(len(self.pair.client.sizes), 2)
+
+    def test_largeAtOnce(self) -> None:
+        """A large write has left before the turn ends, and what was written before it too."""
+        self.pair.server.transport.write(b"head")
+        self.pair.server.transport.write(bytes(RECORD))
+        self.assertNotIn(self.pair.serverEnd, self.pair.reactor.getWriters())
+        self.pair.clientEnd.step(reading=True)
+        self.assertEqual(self.pair.client.got, b"head" + bytes(RECORD))
+
+    def test_smallTogether(self) -> None:
+        """Small writes of one turn leave together, at its end."""
+        for piece in (b"a", b"", b"b", b"c"):
+            self.pair.server.transport.write(piece)
+        self.pair.server.transport.writeSequence([b"d", b"e"])
+        self.pair.clientEnd.step(reading=True)
+        self.assertEqual(self.pair.client.sizes, [])
+        self.pair.reactor.advance(0)
+        self.pair.clientEnd.step(reading=True)
+        self.assertEqual(self.pair.client.sizes, [5])
 
 
-class Slow(Peer):
-    """Reads nothing until it is told to."""
-
-    def connectionMade(self) -> None:
-        self.transport.pauseProducing()  # type: ignore[union-attr]
-
-
+@implementer(IPushProducer)
 class Source:
-    """Writes a given number of bytes, as fast as its consumer lets it."""
+    """Writes what it has, as fast as its consumer lets it."""
 
-    def __init__(self, consumer: Any, size: int) -> None:
-        self.consumer, self.left, self.paused, self.stopped = consumer, size, False, False
+    def __init__(self, consumer: Any, data: bytes, piece: int) -> None:
+        self.data, self.piece = data, piece
+        self.calls: list[str] = []
+        self.paused = False
+        self.consumer = consumer
         consumer.registerProducer(self, True)
 
     def produce(self) -> None:
-        while self.left and not self.paused and not self.stopped:
-            data = bytesOf(min(BATCH, self.left), self.left)
-            self.left -= len(data)
-            self.consumer.write(data)
-        if not self.left:
-            self.consumer.unregisterProducer()
-            self.consumer.loseConnection()
+        while self.data and not self.paused and "stop" not in self.calls:
+            piece, self.data = self.data[: self.piece], self.data[self.piece :]
+            self.consumer.write(piece)
 
     def pauseProducing(self) -> None:
+        assert not self.paused, "paused twice"
+        self.calls.append("pause")
         self.paused = True
 
     def resumeProducing(self) -> None:
+        assert self.paused, "resumed without a pause"
+        self.calls.append("resume")
         self.paused = False
-        reactor.callLater(0, self.produce)
+        self.produce()
 
     def stopProducing(self) -> None:
-        self.stopped = True
+        self.calls.append("stop")
 
 
-class LoopbackTests(TestCase):
-    """Over sockets, where writes go past the transport while it has nothing to send."""
+class ProducerTests(SynchronousTestCase):
+    def test_backpressure(self) -> None:
+        """
+        A producer waits while the other side does not read, with no more than one piece of it
+        kept; and goes on when it does.
+        """
+        for piece in (1000, RECORD, BATCH, 3 * BATCH):
+            pair = Pair(True, True, room=60_000)
+            pair.settle()
+            pair.client.transport.pauseProducing()
+            data = bytesOf(12 * BATCH, piece)
+            source = Source(pair.server.transport, data, piece)
+            while not source.paused:
+                source.produce()
+                pair.reactor.advance(0)
+            left = len(source.data)
+            pair.settle()
+            self.assertEqual((left, source.paused), (len(source.data), True))
+            self.assertLess(len(pair.serverEnd.dataBuffer), piece + 2 * RECORD)
+            pair.client.transport.resumeProducing()
+            while source.data:
+                pair.settle()
+                source.produce()
+            pair.settle()
+            self.assertTrue(pair.client.got == data)
+            pair.close()
 
-    SIZE = 24 * 1024 * 1024
-    timeout = 60
+    def test_duringTheHandshake(self) -> None:
+        """What waits for TLS pauses a producer as well."""
+        pair = Pair(True, True)
+        source = Source(pair.client.transport, bytes(BATCH), RECORD)
+        source.produce()
+        self.assertEqual((source.calls, len(source.data)), (["pause"], BATCH - RECORD))
+        pair.settle()
+        self.assertEqual(pair.server.got, bytes(BATCH))
+        self.assertEqual(source.calls, ["pause", "resume"])
+        pair.close()
 
-    async def start(self, bulkServer: bool, server: Peer) -> int:
-        endpointReactor: Any = BulkTLSReactor(reactor) if bulkServer else reactor
-        port = endpointReactor.listenSSL(
-            0, Factory.forProtocol(lambda: server), SERVER.options(), interface="127.0.0.1"
-        )
-        self.addCleanup(port.stopListening)
-        return int(port.getHost().port)
+    def test_registeredLate(self) -> None:
+        """Who registers while the network is full is paused at once."""
+        pair = Pair(True, True, room=5_000)
+        pair.settle()
+        pair.server.transport.write(bytes(BATCH))
+        self.assertEqual(Source(pair.server.transport, b"", 1).calls, ["pause"])
+        pair.close()
 
-    async def connect(self, bulk: bool, port: int, client: Peer) -> None:
-        endpoint = HostnameEndpoint(reactor, "127.0.0.1", port)
-        creator = optionsForClientTLS("localhost", trustRoot=TRUST)
-        wrap = partial(BulkTLSEndpoint, reactor) if bulk else wrapClientTLS
-        await wrap(creator, endpoint).connect(Factory.forProtocol(lambda: client))
+    def test_closing(self) -> None:
+        """A connection that is to be lost is not, before its producer is unregistered."""
+        pair = Pair(True, True)
+        pair.settle()
+        source = Source(pair.server.transport, bytes(5 * BATCH), BATCH)
+        pair.server.transport.loseConnection()
+        pair.settle()
+        self.assertIsNone(pair.client.reason)
+        source.produce()
+        pair.settle()
+        pair.server.transport.unregisterProducer()
+        pair.settle()
+        self.assertIsNotNone(pair.client.reason)
+        self.assertEqual(pair.client.got, bytes(5 * BATCH))
 
-    async def test_all(self) -> None:
-        """A slow start, then all of it: the producer waits, and nothing is lost."""
-        for roles in ROLES:
-            ended: Deferred[None] = Deferred()
+    def test_lost(self) -> None:
+        """A producer is stopped once, when the connection is lost, and afterwards at once."""
+        pair = Pair(True, True)
+        pair.settle()
+        source = Source(pair.server.transport, b"", 1)
+        pair.client.transport.abortConnection()
+        pair.settle()
+        self.assertEqual(source.calls, ["stop"])
+        self.assertEqual(Source(pair.server.transport, b"", 1).calls, ["stop"])
 
-            class Client(Slow):
-                def connectionLost(self, reason: Failure, ended: Any = ended) -> None:  # type: ignore[override]
-                    ended.callback(None)
+    def test_twoAtOnce(self) -> None:
+        pair = Pair(True, True)
+        Source(pair.server.transport, b"", 1)
+        with self.assertRaises(RuntimeError):
+            Source(pair.server.transport, b"", 1)
+        pair.server.transport.unregisterProducer()
+        Source(pair.server.transport, b"", 1)
+        pair.close()
 
-            server, client = Peer(), Client()
-            port = await self.start(roles[1], server)
-            await self.connect(roles[0], port, client)
-            client.transport.resumeProducing()  # type: ignore[union-attr]
-            while not server.established:
-                await self.turn()
-            source = Source(server.transport, self.SIZE)
-            source.produce()
-            self.assertGreater(source.left, 0, "the producer was never paused")
-            await ended
-            expected, left = hashlib.sha256(), self.SIZE
-            while left:
-                size = min(BATCH, left)
-                expected.update(bytesOf(size, left))
-                left -= size
-            self.assertEqual(hashlib.sha256(client.got).digest(), expected.digest())
-
-    def turn(self) -> Deferred[None]:
-        turned: Deferred[None] = Deferred()
-        reactor.callLater(0, turned.callback, None)
-        return turned
+    def test_pull(self) -> None:
+        pair = Pair(True, True)
+        with self.assertRaises(ValueError):
+            pair.server.transport.registerProducer(object(), False)
+        pair.close()

@@ -82,6 +82,7 @@ class UnbrokenCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.exchange = newExchange()
+        self.exchange.upstream = "hub"
         self.asked: list[Asked] = []
         self.cancelled = 0
         self.wrong = 0

@@ -5,7 +5,6 @@ What a single request does to its upstreams otherwise is in C{test_agents}.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from hypothesis import given, settings
@@ -22,6 +21,7 @@ from hubmirror.protocol.errors import (
     CodingRefused,
     ConnectFailed,
     HeadFailed,
+    NoAnswer,
     RedirectRefused,
     UpstreamsFailed,
 )
@@ -32,7 +32,6 @@ from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
 from hubmirror.upstream.quota import Quotas
 from tests.upstream.support import RecordingAgent, Response, newExchange
-from tests.upstream.test_quota import token
 
 PULLS = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"limit","detail":{}}]}'
 ABUSE = b"Too Many Requests (HAP429)"
@@ -281,199 +280,45 @@ class LeftAloneTests(FailoverCase):
         )
 
 
-class LimitedTests(FailoverCase):
+class NoAnswerTests(FailoverCase):
     """
-    An upstream that has no more pulls for somebody.
+    A connection that closes before a byte of the answer.
     """
 
-    ALICE, BOB = token(sub="alice"), token(sub="bob")
-
-    def limit(self, response: Response, authorization: bytes | None = None, **request: Any) -> None:
-        """A request is limited at the Hub, and served by the next."""
-        asking = self.ask(authorization=authorization, **request)
-        self.inner.answer(response)
-        self.inner.answer(Response(200))
-        self.successResultOf(asking)
-        self.assertEqual(self.asked, ["hub", "second"])
-
-    def test_nextFirst(self) -> None:
-        self.limit(pullLimit(Retry_After=b"30"), self.ALICE)
-        self.clock.advance(29)
-        self.assertServedBy("second", authorization=token(sub="alice", iat=5))
-        self.clock.advance(1)
-        self.assertServedBy("hub", authorization=self.ALICE)
-
-    def test_others(self) -> None:
-        """Nobody else is, nor is anything else of the same client's."""
-        self.limit(pullLimit(Retry_After=b"30"), self.ALICE)
-        self.assertServedBy("hub", authorization=self.BOB)
-        self.assertServedBy("hub")
-        for kind in Kind:
-            if kind is not Kind.MANIFEST:
-                self.assertServedBy("hub", kind=kind, authorization=self.ALICE)
-
-    def test_anonymous(self) -> None:
-        self.limit(pullLimit(Retry_After=b"30"), token(sub=""))
-        self.assertServedBy("second")
-        self.assertServedBy("hub", authorization=self.ALICE)
-
-    def test_remaining(self) -> None:
-        """The last pull is served; the next goes elsewhere at once."""
-        asking = self.ask(authorization=self.ALICE)
-        self.inner.answer(Response(200, ratelimit_remaining=b"0;w=600"))
-        self.successResultOf(asking)
-        self.assertServedBy("second", authorization=self.ALICE)
-        self.assertServedBy("hub", authorization=self.BOB)
-        self.clock.advance(600)
-        self.assertServedBy("hub", authorization=self.ALICE)
-
-    def test_limitedComesLast(self) -> None:
-        """It is asked all the same when no other serves: the limit may be over sooner."""
-        self.limit(pullLimit(Retry_After=b"30"), self.ALICE)
-        self.clock.advance(5)
-        asking = self.ask(authorization=self.ALICE)
+    def test_again(self) -> None:
+        """A GET is asked again, once, before the next upstream is."""
+        asking = self.ask()
         for _ in range(2):
-            self.inner.answer(Response(404))
+            self.inner.fail(NoAnswer("closed"))
+        self.assertEqual(self.asked, ["hub", "hub", "second"])
         response = self.inner.answer(Response(200))
         self.assertIs(self.successResultOf(asking), response)
-        self.assertEqual(self.asked, ["second", "third", "hub"])
-        self.assertEqual(self.exchange.upstream, "hub")
 
-    def test_abuse(self) -> None:
-        """The 429 in plain text holds for everybody and everything."""
-        self.limit(abuseLimit(Retry_After=b"30"), self.ALICE, kind=Kind.BLOB)
-        for kind in Kind:
-            self.assertServedBy("second", kind=kind, authorization=self.BOB)
-        for service in (Service.TOKEN, Service.SEARCH):
-            self.assertServedBy("second", kind=None, service=service)
-        self.clock.advance(30)
+    def test_alone(self) -> None:
+        del self.upstreams[1:]
+        asking = self.ask()
+        self.inner.fail(NoAnswer("closed"))
+        response = self.inner.answer(Response(200))
+        self.assertIs(self.successResultOf(asking), response)
         self.assertServedBy("hub")
 
-    def test_cdn(self) -> None:
-        """What a CDN says of its limits keeps nobody from the registry."""
-        for response in (abuseLimit(), pullLimit()):
-            self.setUp()
-            asking = self.ask(Kind.BLOB, redirects=True)
-            self.inner.answer(Response(307, 0, b"", Location=b"https://cdn.example/x"))
-            self.inner.answer(response)
-            self.inner.answer(Response(200))
-            self.successResultOf(asking)
-            for kind in Kind:
-                self.assertServedBy("hub", kind=kind)
-
-
-class RememberedTests(FailoverCase):
-    """
-    No upstream is left: the client gets the 429, and who repeats himself is told the same without
-    asking.
-    """
-
-    names = ("hub",)
-
-    def told(self, **request: Any) -> Any:
-        """The answer to a request that asks nobody."""
-        answer = self.successResultOf(self.ask(**request))
-        self.assertEqual(self.asked, [])
-        return answer
-
-    def limit(self, response: Response, **request: Any) -> Any:
-        asking = self.ask(**request)
-        self.inner.answer(response)
-        return self.successResultOf(asking)
-
-    def test_fiveHeads(self) -> None:
-        """containerd asks five times at once: that is one request to the Hub."""
-        self.limit(Response(429, 0, b"", Content_Type=b"application/json"), method=b"HEAD")
-        for _ in range(4):
-            answer = self.told(method=b"HEAD")
-            self.assertEqual((answer.code, answer.length), (429, 0))
-        self.assertEqual(len(self.inner.asked), 1)
-
-    def test_seconds(self) -> None:
-        self.limit(pullLimit(Retry_After=b"60"))
-        self.clock.advance(3)
-        self.told()
-        self.clock.advance(0.1)
-        self.assertServedBy("hub")
-
-    def test_trueTime(self) -> None:
-        """Whatever the upstream said of the time, the client is told how long it really is."""
-        for fields, left in (
-            ({"Retry_After": b"60"}, b"60"),
-            ({"ratelimit_remaining": b"0;w=600"}, b"600"),
-            ({}, b"60"),
-        ):
-            self.setUp()
-            answer = self.limit(pullLimit(**fields))
-            self.assertEqual(answer.headers.getRawHeaders(b"Retry-After"), [left])
-            self.assertEqual((answer.code, answer.body), (429, PULLS))
-            self.clock.advance(2)
-            later = self.told().headers.getRawHeaders(b"Retry-After")
-            self.assertEqual(later, [b"%d" % (int(left) - 2)])
+    def test_none(self) -> None:
+        """Each upstream twice, and no more."""
+        asking = self.ask()
+        for _ in range(6):
+            self.inner.fail(NoAnswer("closed"))
+        self.failureResultOf(asking, UpstreamsFailed)
+        self.assertEqual(self.asked, ["hub", "hub", "second", "second", "third", "third"])
 
     def test_others(self) -> None:
-        """Nobody else is told so, and nothing else than manifests."""
-        self.limit(pullLimit(), authorization=token(sub="alice"))
-        self.told(authorization=token(sub="alice", iat=3))
-        self.assertServedBy("hub", authorization=token(sub="bob"))
-        self.assertServedBy("hub")
-        for kind in Kind:
-            if kind is not Kind.MANIFEST:
-                self.assertServedBy("hub", kind=kind, authorization=token(sub="alice"))
-
-    def test_abuse(self) -> None:
-        """Everybody is, of everything."""
-        self.limit(abuseLimit(Retry_After=b"30"), kind=Kind.BLOB)
-        for kind in Kind:
-            for authorization in (None, token(sub="alice")):
-                answer = self.told(kind=kind, authorization=authorization)
-                self.assertEqual((answer.code, answer.body), (429, ABUSE))
-        for service in (Service.TOKEN, Service.SEARCH):
-            self.told(kind=None, service=service)
-
-    def test_push(self) -> None:
-        """What may be sent only once is sent."""
-        self.limit(abuseLimit())
-        self.assertServedBy("hub", method=b"PUT", body=object())
-        self.assertServedBy("hub", method=b"POST", service=Service.TOKEN, body=object())
-
-    def test_isLearnedFromOthers(self) -> None:
-        """A push that is limited tells the same as a pull."""
-        self.limit(abuseLimit(), method=b"PUT", body=object())
-        self.assertEqual(self.told().code, 429)
-
-    def test_brokenBody(self) -> None:
-        """A 429 that can't be handed on whole is a failure like any other."""
-        asking = self.ask()
-        self.inner.answer(Response(429, 10, Content_Type=b"application/json")).ends(
-            HeadFailed("closed")
-        )
-        error = self.failureResultOf(asking, UpstreamsFailed).value
-        self.assertEqual((error.status, len(error.attempts)), (502, 1))
-
-
-class SpareTests(FailoverCase):
-    def test_firstOnesLimit(self) -> None:
-        """The Hub's 429 goes to the client when none serves, whatever the others said."""
-        asking = self.ask()
-        self.inner.answer(pullLimit(Retry_After=b"77"))
-        self.inner.answer(Response(404))
-        self.inner.answer(abuseLimit(Retry_After=b"5"))
-        answer = self.successResultOf(asking)
-        self.assertEqual(json.loads(answer.body)["errors"][0]["code"], "TOOMANYREQUESTS")
-        self.assertEqual(answer.headers.getRawHeaders(b"Retry-After"), [b"77"])
-        self.assertEqual(self.exchange.upstream, "hub")
-
-    def test_anothersLimit(self) -> None:
-        """When the Hub said nothing, a fallback's 429 is better than none; and it is known as
-        that one's."""
-        asking = self.ask()
-        self.inner.fail(ConnectFailed("refused"))
-        self.inner.answer(abuseLimit(Retry_After=b"5"))
-        self.inner.answer(Response(404))
-        answer = self.successResultOf(asking)
-        self.assertEqual((answer.code, answer.body), (429, ABUSE))
-        self.assertEqual(self.exchange.upstream, "second")
+        """HEAD and pushes are not."""
+        for method in (b"HEAD", b"PUT", b"POST", b"DELETE"):
+            self.setUp()
+            del self.upstreams[1:]
+            asking = self.ask(method=method)
+            self.inner.fail(NoAnswer("closed"))
+            self.failureResultOf(asking, UpstreamsFailed)
+            self.assertEqual(self.asked, ["hub"])
 
 
 class TotalTimeTests(FailoverCase):

@@ -261,6 +261,7 @@ class PatienceTests(UnbrokenCase):
         self.assertEqual([asked.attempt for asked in self.asked], [1, 2, 3, 4, 5])
         self.refuse(UpstreamFailed("answered 418"))
         self.assertBroken("answered 418")
+        self.assertEqual(self.exchange.failures, [("hub", "answered 418")])
 
     def test_noByte(self) -> None:
         """An answer is no progress, a byte is."""

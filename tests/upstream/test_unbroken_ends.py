@@ -185,6 +185,7 @@ class CheckTests(UnbrokenCase):
             self.assertEqual(self.receiver.data, data[:1000])
             self.assertEqual((self.wrong, first.state), (1, "stopped"))
             self.assertBroken("not those of the digest")
+            self.assertEqual(len(self.exchange.failures), 1)
             self.assertEqual(self.asked, [])
 
     def test_wrongOfUnknownLength(self) -> None:

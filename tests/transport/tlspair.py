@@ -1,0 +1,176 @@
+"""
+Two ends of a TLS connection over real sockets, moved step by step by the test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from hubmirror.testing.ca import Authority
+from hubmirror.transport.tlsendpoints import inBulk, resuming
+
+AUTHORITY = Authority()
+SERVER = PrivateCertificate.loadPEM(AUTHORITY.serverPEM(["localhost", "127.0.0.1"]))
+TRUST = trustRootFromCertificates([Certificate.loadPEM(AUTHORITY.pem)])
+
+#: Whether the client's TLS and the server's is ours; where it is not, it is Twisted's.
+ROLES = [(True, True), (True, False), (False, True)]
+
+
+def bytesOf(size: int, seed: int) -> bytes:
+    """Bytes of which no part is like another."""
+    return hashlib.shake_128(b"%d" % seed).digest(size)
+
+
+@implementer(IHandshakeListener)
+class Peer(Protocol):
+    """
+    Keeps what it gets.
+
+    @ivar sizes: of the deliveries.
+    @ivar established: how often the handshake was completed.
+    @ivar reason: why the connection ended, once it has.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.sizes: list[int] = []
+        self.established = 0
+        self.reason: Failure | None = None
+
+    def handshakeCompleted(self) -> None:
+        self.established += 1
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.reason is None, "something came after the end"
+        self.got += data
+        self.sizes.append(len(data))
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        assert self.reason is None, "the connection ended twice"
+        self.reason = reason
+
+
+class End(Connection):
+    """
+    One end of a socket, as Twisted's transport, on a reactor that does nothing by itself.
+    """
+
+    def __init__(self, end: socket.socket, protocol: Any, reactor: Any) -> None:
+        super().__init__(end, protocol, reactor)
+        self.connected = 1
+        self.startReading()
+
+    def getPeer(self) -> None:
+        pass
+
+    getHost = getPeer
+
+    def step(self, reading: bool) -> None:
+        """
+        Do what the reactor does when the socket is ready, if it was told to look.
+        """
+        watched = self.reactor.getReaders() if reading else self.reactor.getWriters()
+        if self in watched:
+            why = self.doRead() if reading else self.doWrite()
+            if why is not None:
+                self._lose(why, reading)
+
+    def _lose(self, why: Any, reading: bool) -> None:
+        self.stopReading()
+        if reading and isinstance(why, ConnectionDone):
+            self.readConnectionLost(Failure(why))
+        else:
+            self.stopWriting()
+            self.connectionLost(Failure(why))
+
+
+class Pair:
+    """
+    A client and a server.
+
+    @ivar client: the client's protocol.
+    @ivar server: the server's.
+    @ivar clientEnd: what the client's TLS has as its transport.
+    @ivar serverEnd: the same of the server's.
+    """
+
+    def __init__(
+        self,
+        bulkClient: bool,
+        bulkServer: bool,
+        *,
+        name: str = "localhost",
+        room: int = 200_000,
+        client: Peer | None = None,
+        server: Peer | None = None,
+        trust: Any = TRUST,
+    ) -> None:
+        """
+        @param name: that the client takes the server for.
+        @param room: bytes that the system takes from either end, roughly.
+        """
+        self.reactor = MemoryReactorClock()
+        self.client, self.server = client or Peer(), server or Peer()
+        one, other = socket.socketpair()
+        for end in (one, other):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+        options = resuming(SERVER.options()) if bulkServer else SERVER.options()
+        self.serverEnd = self._end(other, bulkServer, False, options, self.server)
+        creator = optionsForClientTLS(name, trustRoot=trust)
+        self.clientEnd = self._end(one, bulkClient, True, creator, self.client)
+
+    def _end(self, end: socket.socket, bulk: bool, isClient: bool, creator: Any, peer: Peer) -> End:
+        factory = TLSMemoryBIOFactory(
+            creator, isClient, Factory.forProtocol(lambda: peer), self.reactor
+        )
+        factory = inBulk(self.reactor, factory) if bulk else factory
+        protocol = factory.buildProtocol(None)
+        made = End(end, protocol, self.reactor)
+        protocol.makeConnection(made)
+        return made
+
+    def close(self) -> None:
+        """Leave no socket open."""
+        for end in (self.clientEnd, self.serverEnd):
+            end.abortConnection()
+        self.reactor.advance(0)
+
+    def turn(self) -> None:
+        """One turn of the reactor."""
+        self.reactor.advance(0)
+        for end in (self.clientEnd, self.serverEnd):
+            end.step(reading=False)
+            end.step(reading=True)
+
+    def settle(self) -> None:
+        """Let happen all that can."""
+        still = 0
+        before: object = None
+        while still < 5:
+            self.turn()
+            now = [
+                (len(peer.got), peer.established, peer.reason, end.offset, len(end.dataBuffer))
+                for peer, end in ((self.client, self.clientEnd), (self.server, self.serverEnd))
+            ]
+            still = still + 1 if now == before else 0
+            before = now

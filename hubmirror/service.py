@@ -67,7 +67,7 @@ class HubMirror:
         self._pool: Pool | None = None
         if agent is None:
             self._pool = Pool(reactor, _connector(reactor, config), config.idle_timeout)
-            agent = OriginAgent(self._pool)
+            agent = OriginAgent(reactor, self._pool)
         announces = listening is None
         self.via = via or f"hubmirror-{secrets.token_hex(4)}"
         client = UpstreamClient(reactor, config, agent)

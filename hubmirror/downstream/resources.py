@@ -277,7 +277,7 @@ class _ProxyResource(Resource):
             self.service is Service.REGISTRY,
         )
         if length == 0:
-            discard(response)
+            discard(response, mirror.reactor)
             request.finish()
             return Outcome.COMPLETE
         # The head goes out before the body's first byte: a stalled body must not hide it.

@@ -203,6 +203,14 @@ class BodyFailed(UpstreamFailed):
     """
 
 
+class LimitReached(MirrorError):
+    """
+    An upstream refuses for now to serve whoever asks, and its own words can't be handed on.
+    """
+
+    status, code = 429, "TOOMANYREQUESTS"
+
+
 class OtherEntity(UpstreamFailed):
     """
     What an upstream has now is not what an answer began with.

@@ -38,7 +38,6 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hubmirror.protocol.heads import MAX_HEAD
 from hubmirror.transport.http2stream import HTTP2Stream
 
 _MAX_STREAMS = 100
@@ -47,6 +46,7 @@ _STREAM_WINDOW = 256 * 1024
 _BATCH = 64 * 1024
 _MAX_UNREAD = 256 * 1024
 _MAX_RESETS = 100
+_HEAD_ROOM = 64 * 1024
 
 
 @implementer(IPushProducer)
@@ -66,14 +66,6 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def __init__(self) -> None:
         self.h2 = H2Connection(H2Configuration(client_side=False))
-        self.h2.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
-                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
-                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
-            },
-        )
         self._streams: dict[int, HTTP2Stream] = {}
         self._lastStream = 0
         # Those with something to send and an open window, in the order of their turns.
@@ -82,6 +74,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._full = False
         self._unread = 0
         self._resets = 0
+        self._headBegun = False
         self._draining = False
         self._closing = False
 
@@ -93,6 +86,21 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._idleTimeout = self.timeOut
         self.setTimeout(self._idleTimeout)
         self.site.opened(self)
+        self._initiate()
+
+    def _initiate(self) -> None:
+        most = self.site.maxHead
+        self.h2.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
+                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: most,
+            },
+        )
+        # h2 ends the connection where it reads no further.  A head that is not much over the limit
+        # is to be answered, and here each field counts for 32 bytes more (RFC 7541 4.1).
+        self.h2.decoder.max_header_list_size = most + _HEAD_ROOM
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(
             _CONNECTION_WINDOW - self.h2.inbound_flow_control_window
@@ -132,6 +140,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         # a request be made of it.  So ends come first.
         reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
         events.sort(key=lambda event: not isinstance(event, StreamReset | ConnectionTerminated))
+        if not events and not self._streams:
+            self._awaitRestOfHead()
         self._busy = True
         try:
             for event in events:
@@ -140,6 +150,15 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         finally:
             self._busy = False
         self.send()
+
+    def _awaitRestOfHead(self) -> None:
+        """
+        What makes no event is not whole yet, or of no importance.  As in HTTP/1.1, bytes that
+        trickle in don't give a head more time.
+        """
+        if not self._headBegun:
+            self._headBegun = True
+            self.setTimeout(self.site.headTimeout)
 
     def _handle(self, event: Event) -> None:
         if self._closing:
@@ -165,6 +184,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             self.h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
             return
         self._lastStream = event.stream_id
+        self._headBegun = False
         self.setTimeout(None)
         stream = self._streams[event.stream_id] = HTTP2Stream(self, event.stream_id)
         stream.requestReceived(event.headers, event.stream_ended is not None)

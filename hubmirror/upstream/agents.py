@@ -13,6 +13,7 @@ from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.components import proxyForInterface
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
@@ -128,7 +129,8 @@ class RedirectAgent:
 
     asked: tuple[bytes, Headers]
 
-    def __init__(self, agent: IAgent, exchange: Exchange) -> None:
+    def __init__(self, reactor: IReactorTime, agent: IAgent, exchange: Exchange) -> None:
+        self._reactor = reactor
         self._agent = agent
         self._exchange = exchange
 
@@ -156,7 +158,7 @@ class RedirectAgent:
         followed = 0
         while response.code in policy.REDIRECTS:
             location = response.headers.getRawHeaders(b"Location") or ()
-            discard(response)
+            discard(response, self._reactor)
             if followed == policy.MAX_REDIRECTS:
                 raise RedirectRefused(f"more than {followed} redirects")
             uri, headers = policy.follow(uri, headers, location)
@@ -176,7 +178,8 @@ class OriginAgent:
     The innermost: one request to one origin over the pool.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, reactor: IReactorTime, pool: Pool) -> None:
+        self._reactor = reactor
         self._pool = pool
 
     def request(
@@ -196,15 +199,14 @@ class OriginAgent:
         target += mark + rest
         return Deferred.fromCoroutine(
             self._pool.request(origin, method, target, headers or Headers(), bodyProducer)
-        ).addCallback(_identity)
+        ).addCallback(self._identity)
 
-
-def _identity(response: IResponse) -> IResponse:
-    """
-    Identity was asked for.  Bytes in any other coding would be taken for the blob by whoever
-    asked without knowing of it.
-    """
-    if listMembers(response.headers, b"Content-Encoding") not in ([], [b"identity"]):
-        discard(response)
-        raise CodingRefused("the answer has a content coding that nobody asked for")
-    return response
+    def _identity(self, response: IResponse) -> IResponse:
+        """
+        Identity was asked for.  Bytes in any other coding would be taken for the blob by whoever
+        asked without knowing of it.
+        """
+        if listMembers(response.headers, b"Content-Encoding") not in ([], [b"identity"]):
+            discard(response, self._reactor)
+            raise CodingRefused("the answer has a content coding that nobody asked for")
+        return response

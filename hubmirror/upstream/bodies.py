@@ -22,6 +22,11 @@ MAX_SMALL = 64 * 1024
 Bytes of a body that is read whole, or to its end so that its connection can be kept.
 """
 
+DISCARD_TIME = 5.0
+"""
+Seconds that a body gets to end which is read only so that its connection can be kept.
+"""
+
 
 class _Small(Protocol):
     def __init__(self) -> None:
@@ -64,13 +69,12 @@ def readSmall(response: IResponse, reactor: IReactorTime, timeout: float) -> Def
     return small.done.addTimeout(timeout, reactor, timedOut)
 
 
-def discard(response: IResponse) -> None:
+def discard(response: IResponse, reactor: IReactorTime) -> None:
     """
-    Read a short body that nobody wants, so that its connection can be kept; end a long one.
+    Read a short body that nobody wants, so that its connection can be kept; end one that is long
+    or takes more than L{DISCARD_TIME}.
     """
-    small = _Small()
-    small.done.addErrback(lambda _: None)
-    response.deliverBody(small)
+    readSmall(response, reactor, DISCARD_TIME).addErrback(lambda _: None)
 
 
 class StallWatch:

@@ -62,7 +62,7 @@ class UpstreamClient:
         @raise UpstreamFailed: when no upstream gives one.
         """
         config = self._config
-        redirects = RedirectAgent(self._agent, exchange)
+        redirects = RedirectAgent(self._reactor, self._agent, exchange)
         failover = FailoverAgent(
             self._reactor,
             redirects,

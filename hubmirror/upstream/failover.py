@@ -18,6 +18,7 @@ from hubmirror.protocol.errors import (
     ConnectFailed,
     HeadFailed,
     HeadTimedOut,
+    LimitReached,
     MirrorError,
     NoAnswer,
     RedirectRefused,
@@ -122,14 +123,14 @@ class FailoverAgent:
                 if isFirst or (spare is None and answer.code == 429):
                     spare, answer, owner = answer, spare, upstream
                 if answer is not None:
-                    discard(answer)
+                    discard(answer, self._reactor)
             if spare is None:
                 raise UpstreamsFailed(self._attempts)
             answer, spare = spare, None
             return self._take(owner, answer)
         finally:
             if spare is not None:
-                discard(spare)
+                discard(spare, self._reactor)
 
     def _order(self, identity: bytes) -> list[Upstream]:
         kind = self._exchange.kind
@@ -188,11 +189,19 @@ class FailoverAgent:
             answer.code == 429 and self._quotas.remembered(upstream, kind, identity, method)
         ) or answer
 
-    async def _keep(self, answer: IResponse, seconds: float) -> IResponse:
+    async def _keep(self, answer: IResponse, seconds: float) -> KeptAnswer:
+        """
+        A 429 with its body.  Its head says all that counts, so a body that is broken, late or too
+        long is replaced by another of its kind.
+        """
         try:
-            return KeptAnswer(answer, await readSmall(answer, self._reactor, seconds))
+            body = await readSmall(answer, self._reactor, seconds)
         except BodyFailed:
-            raise UpstreamFailed(f"answered {answer.code} with a body that broke") from None
+            error = LimitReached("too many requests")
+            isJSON = policy.limitsPulls(answer.code, answer.headers)
+            body = error.body() if isJSON else error.message.encode("ascii") + b"\n"
+            answer.headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        return KeptAnswer(answer, body)
 
     def _counts(
         self, isFirst: bool, answer: IResponse, headers: Headers, spare: IResponse | None

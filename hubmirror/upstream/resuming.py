@@ -166,10 +166,13 @@ class UnbrokenAgent:
             # Elsewhere the same blob may have another tag; anything else with another is another.
             sameTag = upstream is None or self._target.kind is not Kind.BLOB
             tag = part.tag if part is not None and sameTag else None
+            answer: IResponse | None = None
             try:
                 answer = await ask(_forRest(part, position, tag))
                 skip = _fitting(first, answer, part, position, tag)
             except UpstreamFailed as error:
+                if answer is not None:
+                    discard(answer, self._reactor)
                 # That the entity is another one is the more telling of two problems.
                 if not isinstance(problem, OtherEntity):
                     problem = error
@@ -212,7 +215,7 @@ class UnbrokenAgent:
         if answer.code != 401 or self._target.kind is not Kind.BLOB:
             return answer
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate") or ()
-        discard(answer)
+        discard(answer, self._reactor)
         parameters = bearerParameters(b",".join(challenges))
         query = urlencode({name: parameters.get(name, b"") for name in (b"service", b"scope")})
         token = await self._anonymousToken(
@@ -278,16 +281,11 @@ def _fitting(
     @raise UpstreamFailed: when it is not what the first answer can go on with.
     """
     skip: int | None = None
-    try:
-        if position == 0 and part is None:
-            skip = 0 if _likeness(answer) == _likeness(first) else None
-        elif part is not None and answer.code in (200, 206):
-            skip = wantedFrom(answer, part, position, tag)
-    except OtherEntity:
-        discard(answer)
-        raise
+    if position == 0 and part is None:
+        skip = 0 if _likeness(answer) == _likeness(first) else None
+    elif part is not None and answer.code in (200, 206):
+        skip = wantedFrom(answer, part, position, tag)
     if skip is None:
-        discard(answer)
         raise UpstreamFailed(f"answered {answer.code} when asked for the rest")
     return skip
 

@@ -15,11 +15,11 @@ from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
 
 from hubmirror import HubMirror, MirrorConfig
 from hubmirror.exchange import Exchange
 from hubmirror.testing import EmbeddedHub
+from tests import PLAIN_TLS
 from tests.faults.table import REPOSITORY, SIZE, Fault, Setting
 
 STALL, LONG_STALL = 0.5, 3.5
@@ -88,6 +88,7 @@ class Stand:
                     "fallback": (hub.mirrorURL,) if fallback else (),
                     "allow_redirects_to": "127.0.0.0/8",
                     "ca_file": hub.caFile,
+                    "plain_tls": PLAIN_TLS,
                     "stall_timeout": STALL,
                     **options,
                 }
@@ -106,19 +107,12 @@ class Stand:
         await self._mirror.service.stopService()
         await self.hub.stop()
 
-    async def ask(self, path: str, fields: dict[str, str] | None = None) -> IResponse:
-        """A request with a token; its answer's head."""
+    async def get(self, path: str, fields: dict[str, str] | None = None) -> Got:
+        """A request with a token; all of its answer that comes."""
         token = self.hub.issueToken(REPOSITORY, "pull")
         headers = {"Authorization": f"Bearer {token}", **(fields or {})}
         raw = Headers({name: [value] for name, value in headers.items()})
-        response: IResponse = await self._agent.request(
-            b"GET", f"{self.url}{path}".encode(), raw, None
-        )
-        return response
-
-    async def get(self, path: str, fields: dict[str, str] | None = None) -> Got:
-        """A request with a token; all of its answer that comes."""
-        response = await self.ask(path, fields)
+        response = await self._agent.request(b"GET", f"{self.url}{path}".encode(), raw, None)
         body = Body()
         response.deliverBody(body)
         isWhole = await body.ended

@@ -10,6 +10,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hubmirror.upstream.bodies import DISCARD_TIME
 from tests.wire.support import MemoryCase, answer, read
 
 BLOB = b"/v2/library/x/blobs/sha256:" + b"0" * 64
@@ -92,6 +93,48 @@ class UpstreamTests(MemoryCase):
         self.assertEqual(len(self.network.lines), 11)
         for line in self.network.lines[1:]:
             self.assertNotIn(b"c2VjcmV0", line.hears())
+
+    def test_endlessRedirect(self) -> None:
+        """Where it leads to is asked at once; its own body is waited for a little, then left."""
+        client = self.send(BLOB)
+        [registry] = self.network.lines
+        registry.says(
+            b"HTTP/1.1 307 Go\r\nLocation: https://cdn.example/x\r\nContent-Length: 20\r\n\r\n"
+        )
+        self.network.lines[1].says(answer(200, b"blob"))
+        self.assertEqual(self.answered(client).body, b"blob")
+        for _ in range(int(DISCARD_TIME)):
+            self.assertEqual(registry.ended, "")
+            registry.says(b"x")
+            self.clock.advance(1)
+        self.assertEqual(registry.ended, "aborted")
+
+    def test_endlessHead(self) -> None:
+        """One that trickles in is no answer in time."""
+        client = self.send(BLOB)
+        [upstream] = self.network.lines
+        upstream.says(OK)
+        for _ in range(9):
+            self.assertEqual(client.value(), b"")
+            upstream.says(b"X: y\r\n")
+            self.clock.advance(1)
+        self.assertEqual(self.answered(client).status, 504)
+        self.assertEqual(upstream.ended, "aborted")
+
+    def test_largeLimit(self) -> None:
+        """A 429 is one, whatever comes with it: the client is told when to come again."""
+        for kind, error in ((b"application/json", b"TOOMANYREQUESTS"), (b"text/html", b"too many")):
+            self.setUp()
+            client = self.send(b"/v2/library/x/manifests/latest")
+            self.network.lines[0].says(
+                answer(429, b"x" * 70_000, ((b"Content-Type", kind), (b"Retry-After", b"30")))
+            )
+            self.clock.advance(0)
+            got = self.answered(client)
+            self.assertEqual((got.status, got.values(b"Retry-After")), (429, [b"30"]))
+            self.assertEqual(got.values(b"Content-Type"), [kind])
+            self.assertEqual(got.values(b"Content-Length"), [b"%d" % len(got.body)])
+            self.assertIn(error, got.body)
 
     def test_splitLocation(self) -> None:
         """An end of line in a location ends the field, whoever wrote it: nothing of it gets into a

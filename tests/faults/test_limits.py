@@ -13,6 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 from zope.interface import directlyProvides
 
 from hubmirror.exchange import Outcome
+from tests.transport.http2client import Client
 from tests.wire.support import Line, MemoryCase, Message, answer, read
 
 PING = b"GET /v1/_ping HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -186,6 +187,27 @@ class StallTests(LimitCase):
         self.assertEqual(
             [exchange.outcome for exchange in self.exchanges], [Outcome.CLIENT_STALLED]
         )
+
+    def test_readerOfAStream(self) -> None:
+        """The same over HTTP/2: its stream is reset, the connection goes on."""
+        client = Client(self.site, wide=False)  # type: ignore[arg-type]
+        stream = client.ask(target=b"/v2/a")
+        [upstream] = self.network.lines
+        upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 500_000)
+        client.exchange()
+        self.assertEqual(len(client.answers[stream].body), 65_535)
+        self.clock.pump([1] * 99)
+        client.exchange()
+        self.assertIsNone(client.answers[stream].reset)
+        self.clock.advance(1)
+        client.exchange()
+        self.assertIsNotNone(client.answers[stream].reset)
+        self.assertEqual(upstream.ended, "aborted")
+        ping = client.ask(target=b"/v1/_ping")
+        self.assertEqual(client.answers[ping].status, b"200")
+        client.leave()
+        self.assertNothingLeft()
+        self.assertIs(self.exchanges[0].outcome, Outcome.CLIENT_STALLED)
 
     def test_writer(self) -> None:
         """A client that sends nothing more of its body."""

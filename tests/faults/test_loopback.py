@@ -8,19 +8,16 @@ from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from hubmirror.exchange import Outcome
-from tests.faults.loopback import Body, Stand
-from tests.faults.table import FAULTS, REPOSITORY, SIZE, Fault
-from tests.wire.loopback import settled, until
+from tests.faults.loopback import Stand
+from tests.faults.table import FAULTS, Fault
 
 
-class StandCase(TestCase):
+class TableTests(TestCase):
     timeout = 30
 
     def setUp(self) -> None:
         self.stand = Stand(reactor)
 
-
-class TableTests(StandCase):
     async def suffer(self, fault: Fault) -> None:
         self.addCleanup(self.stand.stop)
         got = await self.stand.suffer(fault)
@@ -46,26 +43,3 @@ def _addTests() -> None:
 
 
 _addTests()
-
-
-class PieceTests(StandCase):
-    async def test_closedPiece(self) -> None:
-        """
-        containerd opens C{bytes=N-} for each piece and closes it early: that costs the upstream a
-        few buffers more than the piece, and leaves no connection.
-        """
-        stand = self.stand
-        stand.blob = stand.hub.addBlob(REPOSITORY, 64 * SIZE)
-        await stand.start()
-        self.addCleanup(stand.stop)
-        response = await stand.ask(stand.path, {"Range": "bytes=1000-"})
-        self.assertEqual(response.code, 206)
-        body = Body()
-        response.deliverBody(body)
-        await until(lambda: body.data != b"")
-        body.transport.stopProducing()
-        await until(lambda: stand.exchanges)
-        self.assertIs(stand.exchanges[0].outcome, Outcome.CLIENT_LEFT)
-        await until(lambda: not stand.hub.cdn._site.channels)
-        self.assertLess(await settled(lambda: stand.hub.cdn.bytesSent), 16 * SIZE)
-        self.assertEqual(len(stand.hub.cdn.seen), 1)

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from hubmirror.testing import EmbeddedHub
+from tests import PLAIN_TLS
 from tests.faults.table import REPOSITORY
 from tests.wire.loopback import until
 
@@ -89,7 +90,7 @@ class Client(Protocol):
 class ProcessCase(TestCase):
     timeout = 60
 
-    async def start(self, descriptors: int) -> None:
+    async def start(self, descriptors: int, *options: str) -> None:
         self.hub = hub = EmbeddedHub(reactor)
         await hub.start()
         self.addCleanup(hub.stop)
@@ -101,6 +102,8 @@ class ProcessCase(TestCase):
             f"--search-url={hub.searchURL}",
             f"--allow-redirects-to={hub.cdnOrigin}",
             f"--ca-file={hub.caFile}",
+            *(["--plain-tls"] if PLAIN_TLS else []),
+            *options,
         )
         self.addCleanup(self.end)
         self.port = await self.mirror.listening()
@@ -195,6 +198,17 @@ class SignalTests(ProcessCase):
         self.assertFalse(self.mirror.ended.called)
         await self.finish(pulling)
         self.assertEqual(await self.mirror.ended, 0, self.mirror.output)
+
+    async def test_deadline(self) -> None:
+        """What takes too long to end is broken off; the status is 0 all the same."""
+        await self.start(1000, "--drain-timeout=0.5")
+        pulling = await self.begin()
+        self.mirror.transport.signalProcess("TERM")
+        self.assertEqual(await self.mirror.ended, 0, self.mirror.output)
+        self.assertIn(b"ending 1 requests that took too long", self.mirror.output)
+        pulling.transport.resumeProducing()
+        await until(lambda: not pulling.isOpen)
+        self.assertLess(len(pulling.data), BLOB)
 
     async def test_twice(self) -> None:
         """A second one ends it at once."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import PLAIN_TLS
 from tests.integration.ca import CertificateAuthority
 from tests.integration.programs import Server, freePort, listens, pythonProgram, withHosts
 
@@ -49,9 +50,10 @@ class Mirror:
             f"--port=ssl:{self.port}:interface=127.0.0.1",
             f"--port=tcp:{self.plainPort}:interface=127.0.0.1",
         ]
+        tls = [f"--ca-file={authority.bundle}", *(["--plain-tls"] if PLAIN_TLS else [])]
         self.server = Server(
             "twistd",
-            withHosts(hosts, [*TWISTD, *ports, f"--ca-file={authority.bundle}", *options]),
+            withHosts(hosts, [*TWISTD, *ports, *tls, *options]),
             folder,
             ready=lambda: listens(self.port) and listens(self.plainPort),
         )

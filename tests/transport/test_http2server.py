@@ -2,12 +2,10 @@
 HTTP/2 connections: what they carry, what they cost, how they end.
 """
 
-import json
 from typing import Any
 
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from hyperframe.frame import WindowUpdateFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -15,14 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.downstream.site import MirrorSite
-from tests.transport.http2client import (
-    IDLE,
-    REQUEST,
-    Client,
-    Greedy,
-    HTTP2Case,
-    Recorder,
-)
+from tests.transport.http2client import IDLE, Client, Greedy, HTTP2Case, Recorder
 
 KiB = 1024
 
@@ -331,139 +322,3 @@ class EndTests(HTTP2Case):
         self.request()
         self.site.abort()
         self.assertTrue(self.client.transport.aborted)
-
-
-class DefenceTests(HTTP2Case):
-    def test_malformed(self) -> None:
-        """What HTTP/1.1 refuses is refused here: on its stream, in the registry's way."""
-        path = (b":path", b"/")
-        method = (b":method", b"GET")
-        authority = (b":authority", b"host")
-        scheme = (b":scheme", b"https")
-        good = [method, scheme, authority, path]
-        table = [
-            ([(b":method", b"GET /"), scheme, authority, path], 400),
-            ([(b":method", b"G\xe9T"), scheme, authority, path], 400),
-            ([(b":method", b""), scheme, authority, path], 400),
-            ([method, scheme, authority, (b":path", b"/a b")], 400),
-            ([method, scheme, authority, (b":path", b"/\xc3\xa4")], 400),
-            ([method, scheme, authority, (b":path", b"/\x7f")], 400),
-            ([method, scheme, authority, (b":path", b"v2/")], 400),
-            ([method, scheme, authority, (b":path", b"http://host/v2/")], 400),
-            ([method, scheme, authority, (b":path", b"/" + b"a" * 17_000)], 414),
-            ([*good, (b"content-length", b"1"), (b"content-length", b"1")], 400),
-            ([*good, (b"content-length", b"5")], 400),
-            ([*good, (b"a(b)", b"c")], 400),
-            ([*good, *[(b"a", b"b")] * 501], 431),
-            ([(b":method", b"CONNECT"), (b"host", b"elsewhere:443")], 400),
-        ]
-        for fields, status in table:
-            stream = self.client.askRaw(fields)
-            answer = self.client.answers[stream]
-            self.assertEqual(int(answer.status), status, fields)
-            self.assertTrue(answer.ended)
-            self.assertIn("errors", json.loads(answer.body))
-        self.assertEqual([error.status for error in self.site.refusals], [row[1] for row in table])
-        self.assertEqual(self.requests, [])
-        self.client.ask()
-        self.assertEqual(len(self.requests), 1)
-
-    def test_malformedFraming(self) -> None:
-        """What HTTP/2 itself forbids ends the connection."""
-        for field in [
-            (b"Upper", b"case"),
-            (b"connection", b"close"),
-            (b"transfer-encoding", b"chunked"),
-            (b"a", b"b\r\nc: d"),
-            (b"a\0", b"b"),
-            (b"a", b"b\0"),
-            (b":path", b"/"),
-            (b":custom", b"a"),
-            (b"host", b"another"),
-            (b"content-length", b"-1"),
-        ]:
-            self.client = Client(self.site)
-            self.client.ask(fields=[field])
-            self.assertClosed(ErrorCodes.PROTOCOL_ERROR)
-        self.assertEqual(self.requests, [])
-
-    def test_limitOfTheSite(self) -> None:
-        self.site.maxHead = 1000
-        stream = self.client.ask(fields=[(b"a", b"b" * 1000)])
-        self.assertEqual(self.client.answers[stream].status, b"431")
-
-    def test_largeHead(self) -> None:
-        self.client.ask(fields=[(b"a", b"b" * 70_000)])
-        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
-
-    def test_settings(self) -> None:
-        """The limits are announced."""
-        settings = self.client.h2.remote_settings
-        self.assertEqual(settings.max_concurrent_streams, 100)
-        self.assertEqual(settings.max_header_list_size, 64 * KiB)
-        self.assertEqual(settings.initial_window_size, 256 * KiB)
-        self.assertEqual(self.client.h2.outbound_flow_control_window, 1024 * KiB)
-
-    def test_streams(self) -> None:
-        """A request more than may be under way ends the connection."""
-        for _ in range(100):
-            self.client.ask()
-        self.assertEqual(len(self.requests), 100)
-        self.client.protocol.dataReceived(self.client.requestFrame(201))
-        self.assertEqual(len(self.requests), 100)
-        self.assertTrue(self.client.transport.disconnecting)
-        self.assertEqual(len(self.resource.ended), 100)
-
-    def test_rapidReset(self) -> None:
-        """Whoever only takes requests back is sent away."""
-        for _ in range(101):
-            self.assertFalse(self.client.transport.disconnecting)
-            self.client.resetStream(self.client.ask())
-        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
-
-    def test_resetAtOnce(self) -> None:
-        """A request that is taken back in the same breath is not even made."""
-        for _ in range(101):
-            stream = self.client.h2.get_next_available_stream_id()
-            self.client.protocol.dataReceived(self.client.h2.data_to_send())
-            self.client.h2.send_headers(stream, REQUEST, end_stream=True)
-            self.client.h2.reset_stream(stream)
-        self.client.exchange()
-        self.assertEqual(self.requests, [])
-        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
-
-    def test_patientResets(self) -> None:
-        """A client that reads a piece of each answer may stop as often as it likes."""
-        for _ in range(300):
-            stream, request = self.request()
-            request.write(b"piece")
-            self.client.resetStream(stream)
-        self.assertFalse(self.client.transport.disconnecting)
-
-    def test_savedUp(self) -> None:
-        """Nor can it be earned beforehand."""
-        for _ in range(200):
-            _, request = self.request()
-            request.finish()
-        for _ in range(101):
-            self.client.resetStream(self.client.ask())
-        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
-
-    def test_provokedResets(self) -> None:
-        """It makes no difference who resets: a client can have the server do it."""
-        for _ in range(101):
-            stream = self.client.ask(ended=False)
-            self.client.protocol.dataReceived(
-                WindowUpdateFrame(stream, window_increment=2**31 - 1).serialize()
-            )
-        self.client.exchange()
-        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
-
-    @given(st.lists(st.binary(max_size=60), max_size=5), st.booleans())
-    def test_anything(self, pieces: list[bytes], framed: bool) -> None:
-        """Whatever arrives, no error escapes."""
-        client = Client(MirrorSite(Recorder(), Clock(), IDLE))
-        client.ask(ended=False)
-        for piece in pieces:
-            head = len(piece[10:]).to_bytes(3, "big") if framed else b""
-            client.protocol.dataReceived(head + piece)

@@ -23,7 +23,6 @@ from hubmirror.protocol.errors import (
 )
 from hubmirror.protocol.url import Origin
 from hubmirror.upstream.agents import OriginAgent, RedirectAgent, ask
-from hubmirror.upstream.bodies import discard
 from hubmirror.upstream.failover import FailoverAgent
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
@@ -353,9 +352,10 @@ class CancelTests(FailoverCase):
 
 class RedirectTests(SynchronousTestCase):
     def setUp(self) -> None:
+        self.clock = Clock()
         self.inner = RecordingAgent()
         self.exchange = newExchange()
-        self.agent = RedirectAgent(self.inner, self.exchange)
+        self.agent = RedirectAgent(self.clock, self.inner, self.exchange)
         self.headers = Headers(
             {b"Authorization": [b"Bearer x"], b"Cookie": [b"a=b"], b"Range": [b"bytes=5-"]}
         )
@@ -510,7 +510,9 @@ class OriginTests(SynchronousTestCase):
     def test_origin(self) -> None:
         pool = FakePool(Response())
         headers = Headers()
-        asking = OriginAgent(pool).request(b"GET", b"HTTPS://Hub.Example:444/a%2F?b#c?", headers)
+        asking = OriginAgent(Clock(), pool).request(
+            b"GET", b"HTTPS://Hub.Example:444/a%2F?b#c?", headers
+        )
         self.assertIs(self.successResultOf(asking), pool.response)
         [asked] = pool.asked
         origin = Origin(b"https", b"hub.example", 444)
@@ -520,33 +522,15 @@ class OriginTests(SynchronousTestCase):
         """Bytes in a coding that nobody asked for would be taken for the blob."""
         for value in (b"gzip", b"identity, br", b"x"):
             response = Response(Content_Encoding=value)
-            asking = OriginAgent(FakePool(response)).request(b"GET", b"https://a.example/")
+            asking = OriginAgent(Clock(), FakePool(response)).request(b"GET", b"https://a.example/")
             self.assertEqual(self.failureResultOf(asking, CodingRefused).value.status, 502)
             self.assertEqual(response.state, "flowing")
 
     def test_identity(self) -> None:
         for value in (b"identity", b"Identity", b""):
             response = Response(Content_Encoding=value)
-            asking = OriginAgent(FakePool(response)).request(b"GET", b"https://a.example/")
+            asking = OriginAgent(Clock(), FakePool(response)).request(b"GET", b"https://a.example/")
             self.assertIs(self.successResultOf(asking), response)
-
-
-class DiscardTests(SynchronousTestCase):
-    def test_short(self) -> None:
-        """A short body is read to its end, so that its connection can be kept."""
-        response = Response()
-        discard(response)
-        response.gives(b"x" * 64 * 1024)
-        self.assertEqual(response.state, "flowing")
-        response.ends()
-
-    def test_long(self) -> None:
-        """A long one would cost more than a new connection."""
-        response = Response()
-        discard(response)
-        response.gives(b"x" * 64 * 1024)
-        response.gives(b"x")
-        self.assertEqual(response.state, "stopped")
 
 
 class AskTests(SynchronousTestCase):

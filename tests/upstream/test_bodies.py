@@ -15,7 +15,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
 from hubmirror.protocol.errors import BodyFailed
-from hubmirror.upstream.bodies import MAX_SMALL, StallWatch, readSmall
+from hubmirror.upstream.bodies import DISCARD_TIME, MAX_SMALL, StallWatch, discard, readSmall
 from tests.upstream.support import Response
 
 
@@ -84,6 +84,41 @@ class ReadSmallTests(SynchronousTestCase):
         reading = self.read()
         reading.cancel()
         self.failureResultOf(reading, CancelledError)
+        self.assertEqual(self.response.state, "stopped")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class DiscardTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.response = Response()
+        discard(self.response, self.clock)
+
+    def test_short(self) -> None:
+        """A short body is read to its end, so that its connection can be kept."""
+        self.response.gives(b"x" * MAX_SMALL)
+        self.assertEqual(self.response.state, "flowing")
+        self.response.ends()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_broken(self) -> None:
+        """Nobody minds."""
+        self.response.ends(BodyFailed("closed"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_long(self) -> None:
+        """A long one would cost more than a new connection."""
+        self.response.gives(b"x" * MAX_SMALL)
+        self.response.gives(b"x")
+        self.assertEqual(self.response.state, "stopped")
+
+    def test_endless(self) -> None:
+        """So would one that is waited for, however often a byte of it comes."""
+        for _ in range(4):
+            self.clock.advance(DISCARD_TIME / 4 - 0.01)
+            self.response.gives(b"x")
+        self.assertEqual(self.response.state, "flowing")
+        self.clock.advance(0.04)
         self.assertEqual(self.response.state, "stopped")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

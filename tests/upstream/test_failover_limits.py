@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hubmirror.protocol.errors import ConnectFailed, HeadFailed, UpstreamsFailed
+from hubmirror.protocol.errors import BodyFailed, ConnectFailed
 from hubmirror.protocol.target import Kind
+from hubmirror.upstream.bodies import MAX_SMALL
 from hubmirror.upstream.policy import Service
 from tests.upstream.support import Response
-from tests.upstream.test_failover import ABUSE, PULLS, FailoverCase, abuseLimit, pullLimit
+from tests.upstream.test_failover import ABUSE, PULLS, TOTAL, FailoverCase, abuseLimit, pullLimit
 from tests.upstream.test_quota import token
 
 
@@ -177,14 +178,48 @@ class RememberedTests(FailoverCase):
         self.limit(abuseLimit(), method=b"PUT", body=object())
         self.assertEqual(self.told().code, 429)
 
-    def test_brokenBody(self) -> None:
-        """A 429 that can't be handed on whole is a failure like any other."""
-        asking = self.ask()
-        self.inner.answer(Response(429, 10, Content_Type=b"application/json")).ends(
-            HeadFailed("closed")
-        )
-        error = self.failureResultOf(asking, UpstreamsFailed).value
-        self.assertEqual((error.status, len(error.attempts)), (502, 1))
+    def test_bodies(self) -> None:
+        """
+        A 429 is one whatever its body is: that of one that is broken, too long or late is replaced
+        by another of its kind.
+        """
+
+        def broken(answer: Response) -> None:
+            answer.gives(b"x")
+            answer.ends(BodyFailed("closed"))
+
+        def tooLong(answer: Response) -> None:
+            answer.gives(b"x" * (MAX_SMALL + 1))
+            answer.ends(BodyFailed("closed"))
+
+        def late(answer: Response) -> None:
+            answer.gives(b"x")
+            self.clock.advance(TOTAL)
+
+        for fault in (broken, tooLong, late):
+            for kind, isPulls in ((b"application/json", True), (b"text/plain", False)):
+                self.setUp()
+                asking = self.ask()
+                fields = {"Content_Type": kind, "Content_Length": b"99999", "Retry_After": b"30"}
+                fault(self.inner.answer(Response(429, 99999, **fields)))
+                answer = self.successResultOf(asking)
+                self.assertEqual(answer.code, 429)
+                for name, value in (
+                    (b"Content-Type", kind),
+                    (b"Content-Length", b"%d" % len(answer.body)),
+                    (b"Retry-After", b"30"),
+                ):
+                    self.assertEqual(answer.headers.getRawHeaders(name), [value])
+                if isPulls:
+                    [error] = json.loads(answer.body)["errors"]
+                    self.assertEqual(error["code"], "TOOMANYREQUESTS")
+                else:
+                    self.assertEqual(answer.body, b"too many requests\n")
+                self.assertEqual(self.told().body, answer.body)
+                self.assertEqual(self.clock.getDelayedCalls(), [])
+                # That of the address holds for every request, that of the pulls for those alone.
+                self.ask(Kind.BLOB)
+                self.assertEqual(self.asked, ["hub"] if isPulls else [])
 
 
 class SpareTests(FailoverCase):

@@ -23,6 +23,7 @@ from twisted.web.http_headers import Headers
 from hubmirror import HubMirror, MirrorConfig
 from hubmirror.exchange import Exchange
 from hubmirror.testing import EmbeddedHub
+from tests import PLAIN_TLS
 
 
 class Reply(NamedTuple):
@@ -73,6 +74,7 @@ class LoopbackCase(TestCase):
                 "search_url": self.hub.searchURL,
                 "allow_redirects_to": self.hub.cdnOrigin,
                 "ca_file": self.hub.caFile,
+                "plain_tls": PLAIN_TLS,
                 **options,
             }
         )

@@ -192,7 +192,7 @@ class MemoryCase(SynchronousTestCase):
         self.mirror = HubMirror(
             self.clock,
             config,
-            OriginAgent(self.pool),
+            OriginAgent(self.clock, self.pool),
             listeners=(self.exchanges.append,),
         )
         self.site = self.makeSite()

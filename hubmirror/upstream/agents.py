@@ -194,9 +194,8 @@ class OriginAgent:
         url, mark, rest = uri.partition(b"#")
         origin, target = splitURL(url)
         target += mark + rest
-        return Deferred.fromCoroutine(
-            self._pool.request(origin, method, target, headers or Headers(), bodyProducer)
-        ).addCallback(_identity)
+        asking = self._pool.request(origin, method, target, headers or Headers(), bodyProducer)
+        return asking.addCallback(_identity)
 
 
 def _identity(response: IResponse) -> IResponse:

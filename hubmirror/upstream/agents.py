@@ -86,6 +86,9 @@ class _NoURL(EncodedURL):
     def to_uri(self) -> EncodedURL:
         return self
 
+    def to_text(self, with_password: bool = False) -> str:
+        return "http://upstream"
+
 
 _COOKIES = _NoCookies()
 _URL = _NoURL.from_text("http://upstream")

@@ -80,6 +80,7 @@ class HubMirror:
             admission=Admission(reactor, config.max_connections, config.max_connections_per_client),
             headTimeout=config.head_timeout,
             maxHead=config.max_head,
+            plain=config.plain_tls,
         )
         self.site.onRefused = mirror.refused
         listening = listening or reactor

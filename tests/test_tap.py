@@ -1,5 +1,6 @@
 """The command line of C{twistd hubmirror}."""
 
+import gc
 import io
 import os
 import signal
@@ -158,6 +159,8 @@ class ServiceTests(TestCase):
         self.handlers: dict[int, Any] = {}
         self.patch(signal, "signal", self.handlers.__setitem__)
         self.patch(reactor, "callWhenRunning", lambda call, *rest: call(*rest))
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.unfreeze)
 
     def makeService(self, *arguments: str) -> Any:
         parsed = tap.Options()
@@ -188,6 +191,11 @@ class ServiceTests(TestCase):
             self.patch(os, "_exit", ended.append)
             self.handlers[second](second, None)
             self.assertEqual(ended, [128 + second])
+
+    def test_garbage(self) -> None:
+        """What is there from the start is not searched for garbage over and over."""
+        self.makeService("--port=tcp:0:interface=127.0.0.1").startService()
+        self.assertGreater(gc.get_freeze_count(), 1000)
 
     def test_taken(self) -> None:
         """A port that is taken ends the process with one line."""

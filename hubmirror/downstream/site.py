@@ -141,6 +141,7 @@ class MirrorSite(Site):
     @ivar admission: counts the connections.
     @ivar headTimeout: seconds to shake hands, and to send a head once it has begun.
     @ivar maxHead: bytes that a request's head may have.
+    @ivar plain: HTTP/2 without the frames of our own.
     @ivar onRefused: told of what came and was no request, and from where.
     """
 
@@ -155,6 +156,7 @@ class MirrorSite(Site):
         admission: Admission | None = None,
         headTimeout: float = 30.0,
         maxHead: int = MAX_HEAD,
+        plain: bool = False,
     ) -> None:
         """
         @param idleTimeout: seconds that a connection is kept without a request.
@@ -165,6 +167,7 @@ class MirrorSite(Site):
         self.admission = admission or Admission(reactor, sys.maxsize, sys.maxsize)
         self.headTimeout = headTimeout
         self.maxHead = maxHead
+        self.plain = plain
         self.onRefused: Callable[[IAddress, RequestRefused], None] | None = None
         self.closing = False
         self._channels: set[Any] = set()

@@ -49,6 +49,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._host: IAddress | None = None
         self._request: Any = None
         self._body: Decoder | None = None
         self._producer: Any = None
@@ -267,8 +268,11 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         return peer
 
     def getHost(self) -> IAddress:
-        transport: Any = self.transport
-        host: IAddress = transport.getHost()
+        # Each request asks, and each time the transport would ask the kernel.
+        host = self._host
+        if host is None:
+            transport: Any = self.transport
+            host = self._host = transport.getHost()
         return host
 
     def isSecure(self) -> bool:

@@ -38,12 +38,14 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hubmirror.transport.http2frames import Outbound, outbound
 from hubmirror.transport.http2stream import HTTP2Stream
 
 _MAX_STREAMS = 100
 _CONNECTION_WINDOW = 1024 * 1024
 _STREAM_WINDOW = 256 * 1024
-_BATCH = 64 * 1024
+_BATCH = 96 * 1024
+_TURN = 32 * 1024
 _MAX_UNREAD = 256 * 1024
 _MAX_RESETS = 100
 _HEAD_ROOM = 64 * 1024
@@ -58,11 +60,13 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     @ivar requestFactory: makes a request from its stream.
     @ivar timeOut: seconds that a connection may be without a request.
     @ivar h2: the state of the connection, for its streams.
+    @ivar outbound: what it has to send, likewise.
     """
 
     site: Any = None
     factory: Any = None
     requestFactory: Any = None
+    outbound: Outbound
 
     def __init__(self) -> None:
         self.h2 = H2Connection(H2Configuration(client_side=False))
@@ -101,6 +105,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         # h2 ends the connection where it reads no further.  A head that is not much over the limit
         # is to be answered, and here each field counts for 32 bytes more (RFC 7541 4.1).
         self.h2.decoder.max_header_list_size = most + _HEAD_ROOM
+        self.outbound = outbound(self.h2, bulk=not self.site.plain)
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(
             _CONNECTION_WINDOW - self.h2.inbound_flow_control_window
@@ -216,7 +221,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def send(self, stream: HTTP2Stream | None = None) -> None:
         """
-        Send what windows and transport take, one frame of each stream in turn.
+        Send what windows and transport take, a part of each stream in turn.
 
         @param stream: one that has something more to send.
         """
@@ -237,7 +242,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         room = _BATCH
         while self._ready and room > 0:
             stream, _ = self._ready.popitem(last=False)
-            sent = stream.sendFrame(room)
+            sent = stream.sendSome(min(room, _TURN))
             room -= sent
             if sent and stream.queued:
                 self._ready[stream] = None
@@ -246,7 +251,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             self.resetTimeout()
 
     def _flush(self) -> None:
-        data = self.h2.data_to_send()
+        data = self.outbound.take()
         if not data or self._closing:
             return
         if self._full:

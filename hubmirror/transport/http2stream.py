@@ -192,9 +192,9 @@ class HTTP2Stream:
     def writeSequence(self, pieces: list[bytes]) -> None:
         self.write(b"".join(pieces))
 
-    def sendFrame(self, room: int) -> int:
+    def sendSome(self, room: int) -> int:
         """
-        Send a frame of what is queued, and when that was the last of it, what comes next.
+        Send some of what is queued, and when that was the last of it, what comes next.
 
         @param room: bytes that it may have.
         @return: bytes that it had; 0 when a window is closed.
@@ -202,7 +202,7 @@ class HTTP2Stream:
         if not self.queued:
             return 0
         h2 = self._channel.h2
-        size = min(room, h2.max_outbound_frame_size, h2.local_flow_control_window(self.number))
+        size = min(room, h2.local_flow_control_window(self.number))
         if size <= 0:
             return 0
         piece = self._queue.popleft()
@@ -210,7 +210,7 @@ class HTTP2Stream:
             self._queue.appendleft(piece[size:])
             piece = piece[:size]
         self.queued -= len(piece)
-        h2.send_data(self.number, piece)
+        self._channel.outbound.sendData(self.number, piece)
         if not self.queued:
             if self._done:
                 self._end()

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 
@@ -42,34 +43,40 @@ class Pool:
         self._open: set[UpstreamConnection] = set()
         self._closing = False
 
-    async def request(
+    def request(
         self,
         origin: Origin,
         method: bytes,
         target: bytes,
         headers: Headers,
         body: IBodyProducer | None,
-    ) -> UpstreamResponse:
+    ) -> Deferred[UpstreamResponse]:
         """
         Ask an origin.  A kept connection that turns out to be closed is replaced, once and only
         for what may be asked twice (RFC 9110 9.2.2).
 
         @param target: goes into the request line as it is.
-        @raise UpstreamFailed: when no answer's head comes.
+        @return: fails with L{UpstreamFailed} when no answer's head comes.
         """
+
+        async def askNew() -> UpstreamResponse:
+            connection = await self._connector.connect(
+                origin, lambda connection: self._keep(origin, connection)
+            )
+            self._open.add(connection)
+            connection.closed.addCallback(lambda _: self._forget(origin, connection))
+            return await connection.send(method, target, origin.authority, headers, body)
+
+        def askAgain(reason: Failure) -> Deferred[UpstreamResponse]:
+            reason.trap(StaleConnection)
+            if self._closing or body is not None or method not in _REPEATABLE:
+                reason.raiseException()
+            return Deferred.fromCoroutine(askNew())
+
         kept = self._takeIdle(origin)
-        if kept is not None:
-            try:
-                return await kept.send(method, target, origin.authority, headers, body)
-            except StaleConnection:
-                if self._closing or body is not None or method not in _REPEATABLE:
-                    raise
-        connection = await self._connector.connect(
-            origin, lambda connection: self._keep(origin, connection)
-        )
-        self._open.add(connection)
-        connection.closed.addCallback(lambda _: self._forget(origin, connection))
-        return await connection.send(method, target, origin.authority, headers, body)
+        if kept is None:
+            return Deferred.fromCoroutine(askNew())
+        return kept.send(method, target, origin.authority, headers, body).addErrback(askAgain)
 
     def _takeIdle(self, origin: Origin) -> UpstreamConnection | None:
         idle = self._idle.get(origin)

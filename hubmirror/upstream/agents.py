@@ -87,6 +87,9 @@ class _NoURL(EncodedURL):
     def to_uri(self) -> EncodedURL:
         return self
 
+    def to_text(self, with_password: bool = False) -> str:
+        return "http://upstream"
+
 
 _COOKIES = _NoCookies()
 _URL = _NoURL.from_text("http://upstream")
@@ -144,16 +147,19 @@ class RedirectAgent:
         """
         @return: fails with L{RedirectRefused} too.
         """
-        return Deferred.fromCoroutine(
-            self._request(method, uri, headers or Headers(), bodyProducer)
-        )
+        self.asked = uri, headers or Headers()
+        asking = self._agent.request(method, *self.asked, bodyProducer)
+        if policy.mayRepeat(method, bodyProducer is not None):
+            asking.addCallback(self._answered, method)
+        return asking
 
-    async def _request(
-        self, method: bytes, uri: bytes, headers: Headers, body: IBodyProducer | None
-    ) -> IResponse:
-        response = await self._agent.request(method, uri, headers, body)
-        if not policy.mayRepeat(method, body is not None):
+    def _answered(self, response: IResponse, method: bytes) -> IResponse | Deferred[IResponse]:
+        if response.code not in policy.REDIRECTS:
             return response
+        return Deferred.fromCoroutine(self._follow(response, method))
+
+    async def _follow(self, response: IResponse, method: bytes) -> IResponse:
+        uri, headers = self.asked
         first = uri
         followed = 0
         while response.code in policy.REDIRECTS:
@@ -161,14 +167,13 @@ class RedirectAgent:
             discard(response, self._reactor)
             if followed == policy.MAX_REDIRECTS:
                 raise RedirectRefused(f"more than {followed} redirects")
-            uri, headers = policy.follow(uri, headers, location)
+            self.asked = uri, headers = policy.follow(uri, headers, location)
             followed += 1
             self._exchange.redirects += 1
             response = await self._agent.request(method, uri, headers, None)
-        if followed and splitURL(uri)[0] != splitURL(first)[0]:
+        if splitURL(uri)[0] != splitURL(first)[0]:
             # Nobody else may ask for the credentials that are meant for the registry.
             response.headers.removeHeader(b"WWW-Authenticate")
-        self.asked = uri, headers
         return response
 
 
@@ -197,9 +202,8 @@ class OriginAgent:
         url, mark, rest = uri.partition(b"#")
         origin, target = splitURL(url)
         target += mark + rest
-        return Deferred.fromCoroutine(
-            self._pool.request(origin, method, target, headers or Headers(), bodyProducer)
-        ).addCallback(self._identity)
+        asking = self._pool.request(origin, method, target, headers or Headers(), bodyProducer)
+        return asking.addCallback(self._identity)
 
     def _identity(self, response: IResponse) -> IResponse:
         """

@@ -282,11 +282,13 @@ class Client:
 
 
 class HTTP2Case(SynchronousTestCase):
+    plain = False
+
     def setUp(self) -> None:
         self.clock = Clock()
         self.resource = Recorder()
         self.requests = self.resource.requests
-        self.site = RecordingSite(self.resource, self.clock, IDLE)
+        self.site = RecordingSite(self.resource, self.clock, IDLE, plain=self.plain)
         self.site.refusals = []
         self.client = Client(self.site)
 

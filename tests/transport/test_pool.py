@@ -35,7 +35,7 @@ class PoolCase(SynchronousTestCase):
     def send(
         self, origin: Origin = HUB, method: bytes = b"GET", body: Any = None
     ) -> Deferred[UpstreamResponse]:
-        return Deferred.fromCoroutine(self.pool.request(origin, method, b"/v2/", Headers(), body))
+        return self.pool.request(origin, method, b"/v2/", Headers(), body)
 
     def ask(self, line: int = 0, origin: Origin = HUB) -> None:
         """Ask, and answer on the line on which that must have come."""

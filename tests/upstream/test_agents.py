@@ -7,7 +7,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import FileBodyProducer
@@ -501,9 +501,9 @@ class FakePool:
         self.response = response
         self.asked: list[tuple[Any, ...]] = []
 
-    async def request(self, *asked: Any) -> Response:
+    def request(self, *asked: Any) -> Deferred[Response]:
         self.asked.append(asked)
-        return self.response
+        return succeed(self.response)
 
 
 class OriginTests(SynchronousTestCase):

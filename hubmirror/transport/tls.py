@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from OpenSSL.SSL import Connection, Error, WantReadError, ZeroReturnError
+from OpenSSL.SSL import SENT_SHUTDOWN, Connection, Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHandshakeListener,
     IProtocol,
     IPullProducer,
@@ -44,9 +43,13 @@ class BulkTLS(TLSMemoryBIOProtocol):
     """
     The protocol of a C{TLSMemoryBIOFactory}.
 
-    It is Twisted's in what it is to others, and takes nothing from it but the making of its
-    C{OpenSSL.SSL.Connection}.  Its names begin with two underscores because those of Twisted's
-    begin with one.
+    It is Twisted's in what it is to others, down to the reasons that connections end with, and
+    takes nothing from it but the making of its C{OpenSSL.SSL.Connection}.  Its names begin with
+    two underscores because those of Twisted's begin with one.
+
+    It is stricter than Twisted's in that who pauses or loses the connection in a delivery gets no
+    further one; who loses it while paused does not wait for the other side's goodbye for ever;
+    and all that was written before that goodbye is sent.  It does without pull producers.
 
     To send at once is to write to the transport's socket past the transport, as long as that has
     nothing to send itself.  Whatever the socket does not take is the transport's.
@@ -68,7 +71,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
         # Small writes that wait for others, or any that wait for OpenSSL.
         self.__pending: list[bytes] = []
         self.__size = 0
-        self.__flushing: IDelayedCall | None = None
+        self.__flushing = False
         self.__blocked = True
         # The transport has something to send.
         self.__backlog = False
@@ -112,29 +115,32 @@ class BulkTLS(TLSMemoryBIOProtocol):
         if not self.__established and not self.__shakeHands(connection):
             return
         pieces: list[bytes] = []
-        end: Failure | None = None
+        closed = False
+        problem: Failure | None = None
         try:
             while True:
                 pieces.append(connection.recv(_RECORD))
         except WantReadError:
             pass
+        except ZeroReturnError:
+            closed = True
         except Error:
-            end = Failure()
+            problem = Failure()
         if pieces and not self.disconnecting:
             self.wrappedProtocol.dataReceived(b"".join(pieces))
         if self.__ended:
             return
-        if end is None:
-            # Some of it may have to be answered: a key update, a renegotiation.
-            self.__transmit(connection, _CONTROL)
-            if self.__blocked:
-                self.__flush()
-        elif end.check(ZeroReturnError):
+        if problem is not None:
+            self.__stop(problem)
+        elif closed:
             self.__flush()
             self.__sayGoodbye()
             self.__stop(None)
         else:
-            self.__stop(end)
+            # Some of it may have to be answered: a key update, a renegotiation.
+            self.__transmit(connection, _CONTROL)
+            if self.__blocked:
+                self.__flush()
 
     def __shakeHands(self, connection: Connection) -> bool:
         """
@@ -149,7 +155,6 @@ class BulkTLS(TLSMemoryBIOProtocol):
             self.__stop(Failure())
             return False
         self.__established = True
-        self.__transmit(connection, _CONTROL)
         if IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
         self.__flush()
@@ -164,15 +169,16 @@ class BulkTLS(TLSMemoryBIOProtocol):
         self.__size += len(data)
         if self.__size >= _RECORD:
             self.__flush()
-        elif self.__flushing is None:
+        elif not self.__flushing:
             # More is likely to follow: a head's body, a frame's next.
-            self.__flushing = self.__reactor.callLater(0, self.__flushLater)
+            self.__flushing = True
+            self.__reactor.callLater(0, self.__flushLater)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
 
     def __flushLater(self) -> None:
-        self.__flushing = None
+        self.__flushing = False
         if self.__pending:
             self.__flush()
 
@@ -190,26 +196,22 @@ class BulkTLS(TLSMemoryBIOProtocol):
         self.__size = sent = 0
         self.__blocked = False
         try:
+            # Once, or once for each record, as the context has it.
             while sent < len(data):
-                end = min(sent + BATCH, len(data))
-                # Once, or once for each record, as the context has it.
-                while sent < end:
-                    sent += connection.send(data[sent:end])
-                self.__transmit(connection, BATCH + _CONTROL)
+                sent += connection.send(data[sent:])
         except WantReadError:
             # TLS 1.2 shakes hands anew.
             self.__blocked = True
             self.__pending.append(bytes(data[sent:]))
-            self.__size = len(data) - sent
-            self.__transmit(connection, BATCH + _CONTROL)
         except Error:
             self.__stop(Failure())
+        self.__transmit(connection, BATCH + _CONTROL)
 
     def __transmit(self, connection: Connection, likely: int) -> None:
         """
         Send all that OpenSSL has to send.
 
-        @param likely: bytes that it is at most, unless it is told otherwise.
+        @param likely: bytes that it will not exceed as a rule.
         """
         try:
             while True:
@@ -279,8 +281,6 @@ class BulkTLS(TLSMemoryBIOProtocol):
     # The end
 
     def loseConnection(self) -> None:
-        if self.disconnecting or not self.connected:
-            return
         if not self.__established and not self.__pending:
             self.abortConnection()
             return
@@ -292,9 +292,10 @@ class BulkTLS(TLSMemoryBIOProtocol):
         Send a C{close_notify}.  When the other side has done so too, the connection ends.
         """
         connection = self.getHandle()
-        with suppress(Error):
-            connection.shutdown()
-        self.__transmit(connection, _CONTROL)
+        if not connection.get_shutdown() & SENT_SHUTDOWN:
+            with suppress(Error):
+                connection.shutdown()
+            self.__transmit(connection, _CONTROL)
         if self.__readingPaused:
             self.resumeProducing()
 
@@ -310,6 +311,9 @@ class BulkTLS(TLSMemoryBIOProtocol):
         self.transport.loseConnection()
 
     def __over(self, reason: Failure | None) -> None:
+        if reason is not None:
+            # Its traceback leads to frames that lead back to it.
+            reason.cleanFailure()
         if not self.__ended:
             self.__ended = True
             self.__reason = reason
@@ -328,8 +332,6 @@ class BulkTLS(TLSMemoryBIOProtocol):
         # Whatever the transport says, without a close_notify it was broken off.
         self.__over(Failure(CONNECTION_LOST))
         self.connected = False
-        if self.__flushing is not None:
-            self.__flushing.cancel()
         producer, self.__producer = self.__producer, None
         if producer is not None:
             producer.stopProducing()

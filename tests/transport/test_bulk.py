@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from hubmirror.transport.tls import BATCH
-from tests.transport.tlspair import ROLES, Pair, Peer, bytesOf
+from tests.transport.tlspair import ROLES, Pair, PairCase, Peer, bytesOf
 
 RECORD = 16 * 1024
 SIZES = st.one_of(
@@ -33,13 +33,17 @@ STEPS = st.lists(
 
 class OrderTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=150)
-    @given(st.sampled_from(ROLES), st.sampled_from([5_000, 60_000, 400_000]), STEPS)
-    def test_anyOrder(self, roles: tuple[bool, bool], room: int, steps: list[Any]) -> None:
+    @given(st.sampled_from(ROLES), st.sampled_from([5_000, 60_000, 400_000]), st.booleans(), STEPS)
+    def test_anyOrder(
+        self, roles: tuple[bool, bool], room: int, established: bool, steps: list[Any]
+    ) -> None:
         """
         Large and small writes, both ways at once, with pauses anywhere, the handshake included,
         and however little the system takes at a time: each byte arrives, in its place.
         """
         pair = Pair(*roles, room=room)
+        if established:
+            pair.settle()
         sent = {"client": b"", "server": b""}
         for number, (what, side, size) in enumerate(steps):
             peer: Peer = getattr(pair, side)
@@ -64,24 +68,18 @@ class OrderTests(SynchronousTestCase):
         self.assertTrue(pair.client.got == sent["server"], "the client got something else")
         pair.close()
 
-    def test_paused(self) -> None:
-        """A pause holds from the delivery on in which it was asked for."""
-
-        class Pausing(Peer):
-            def dataReceived(self, data: bytes) -> None:
-                super().dataReceived(data)
-                self.transport.pauseProducing()
-
-        pair = Pair(True, True, client=Pausing(), room=4 * BATCH)
-        pair.settle()
-        pair.server.transport.write(bytes(4 * BATCH))
-        pair.settle()
-        while len(pair.client.got) < 4 * BATCH:
-            before = len(pair.client.sizes)
-            pair.client.transport.resumeProducing()
+    def test_backlog(self) -> None:
+        """What is written when the network has room again does not overtake what waits for it."""
+        for roles in ROLES:
+            pair = Pair(*roles, room=5_000)
             pair.settle()
-            self.assertEqual(len(pair.client.sizes), before + 1)
-        pair.close()
+            data = bytesOf(3 * BATCH, 1)
+            for start in range(0, len(data), RECORD):
+                pair.server.transport.write(data[start : start + RECORD])
+                pair.clientEnd.step(reading=True)
+            pair.settle()
+            self.assertTrue(pair.client.got == data)
+            pair.close()
 
     def test_early(self) -> None:
         """What is written as soon as there is a connection waits for TLS."""
@@ -99,13 +97,28 @@ class OrderTests(SynchronousTestCase):
             pair.close()
 
 
-class BatchTests(SynchronousTestCase):
+class BatchTests(PairCase):
     """What makes it cheap."""
 
     def setUp(self) -> None:
-        self.pair = Pair(True, True, room=4 * BATCH)
-        self.addCleanup(self.pair.close)
-        self.pair.settle()
+        self.pair = self.open(room=4 * BATCH)
+
+    def test_paused(self) -> None:
+        """A pause holds from the delivery on in which it was asked for."""
+
+        class Pausing(Peer):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.transport.pauseProducing()
+
+        pair = self.open(client=Pausing(), room=4 * BATCH)
+        pair.server.transport.write(bytes(4 * BATCH))
+        pair.settle()
+        while len(pair.client.got) < 4 * BATCH:
+            before = len(pair.client.sizes)
+            pair.client.transport.resumeProducing()
+            pair.settle()
+            self.assertEqual(len(pair.client.sizes), before + 1)
 
     def test_delivery(self) -> None:
         """What one read has brought is one delivery."""
@@ -137,6 +150,14 @@ class BatchTests(SynchronousTestCase):
         self.pair.reactor.advance(0)
         self.pair.clientEnd.step(reading=True)
         self.assertEqual(self.pair.client.sizes, [5])
+
+    def test_smallAfterLarge(self) -> None:
+        """They do so after a large one too."""
+        self.pair.server.transport.write(bytes(BATCH))
+        self.pair.settle()
+        self.pair.server.transport.write(b"small")
+        self.pair.clientEnd.step(reading=True)
+        self.assertEqual(len(self.pair.client.got), BATCH)
 
 
 @implementer(IPushProducer)
@@ -170,15 +191,16 @@ class Source:
         self.calls.append("stop")
 
 
-class ProducerTests(SynchronousTestCase):
+class BackpressureTests(PairCase):
+    """Stricter than Twisted's."""
+
     def test_backpressure(self) -> None:
         """
         A producer waits while the other side does not read, with no more than one piece of it
         kept; and goes on when it does.
         """
         for piece in (1000, RECORD, BATCH, 3 * BATCH):
-            pair = Pair(True, True, room=60_000)
-            pair.settle()
+            pair = self.open(room=60_000)
             pair.client.transport.pauseProducing()
             data = bytesOf(12 * BATCH, piece)
             source = Source(pair.server.transport, data, piece)
@@ -195,11 +217,10 @@ class ProducerTests(SynchronousTestCase):
                 source.produce()
             pair.settle()
             self.assertTrue(pair.client.got == data)
-            pair.close()
 
     def test_duringTheHandshake(self) -> None:
         """What waits for TLS pauses a producer as well."""
-        pair = Pair(True, True)
+        pair = Pair(self.bulk, self.bulk)
         source = Source(pair.client.transport, bytes(BATCH), RECORD)
         source.produce()
         self.assertEqual((source.calls, len(source.data)), (["pause"], BATCH - RECORD))
@@ -210,16 +231,20 @@ class ProducerTests(SynchronousTestCase):
 
     def test_registeredLate(self) -> None:
         """Who registers while the network is full is paused at once."""
-        pair = Pair(True, True, room=5_000)
-        pair.settle()
+        pair = self.open(room=5_000)
         pair.server.transport.write(bytes(BATCH))
         self.assertEqual(Source(pair.server.transport, b"", 1).calls, ["pause"])
-        pair.close()
 
+    def test_pull(self) -> None:
+        pair = self.open()
+        with self.assertRaises(ValueError):
+            pair.server.transport.registerProducer(object(), False)
+
+
+class ProducerTests(PairCase):
     def test_closing(self) -> None:
         """A connection that is to be lost is not, before its producer is unregistered."""
-        pair = Pair(True, True)
-        pair.settle()
+        pair = self.open()
         source = Source(pair.server.transport, bytes(5 * BATCH), BATCH)
         pair.server.transport.loseConnection()
         pair.settle()
@@ -233,8 +258,7 @@ class ProducerTests(SynchronousTestCase):
 
     def test_lost(self) -> None:
         """A producer is stopped once, when the connection is lost, and afterwards at once."""
-        pair = Pair(True, True)
-        pair.settle()
+        pair = self.open()
         source = Source(pair.server.transport, b"", 1)
         pair.client.transport.abortConnection()
         pair.settle()
@@ -242,16 +266,13 @@ class ProducerTests(SynchronousTestCase):
         self.assertEqual(Source(pair.server.transport, b"", 1).calls, ["stop"])
 
     def test_twoAtOnce(self) -> None:
-        pair = Pair(True, True)
+        pair = self.open()
         Source(pair.server.transport, b"", 1)
         with self.assertRaises(RuntimeError):
             Source(pair.server.transport, b"", 1)
         pair.server.transport.unregisterProducer()
         Source(pair.server.transport, b"", 1)
-        pair.close()
 
-    def test_pull(self) -> None:
-        pair = Pair(True, True)
-        with self.assertRaises(ValueError):
-            pair.server.transport.registerProducer(object(), False)
-        pair.close()
+
+class PlainProducerTests(ProducerTests):
+    bulk = False

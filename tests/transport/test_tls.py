@@ -19,6 +19,8 @@ from hubmirror.testing.ca import Authority
 from hubmirror.transport.connecting import Connector, loadTrust
 from hubmirror.transport.pool import Pool
 from hubmirror.transport.resolving import ResolvingReactor
+from hubmirror.transport.tls import BulkTLS
+from tests import PLAIN_TLS
 from tests.transport.support import Names, Receiver
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -63,7 +65,11 @@ class TLSTests(TestCase):
 
     def makeConnector(self, trust: Any, permitted: bool = True, on: Any = None) -> Connector:
         return Connector(
-            on or self.reactor, trust=trust, permits=lambda origin, address: permitted, timeout=5.0
+            on or self.reactor,
+            trust=trust,
+            permits=lambda origin, address: permitted,
+            timeout=5.0,
+            plainTLS=PLAIN_TLS,
         )
 
     async def listen(self, protocol: type[Protocol] = Hello, endpoint: str = SECURE) -> int:
@@ -90,6 +96,14 @@ class TLSTests(TestCase):
             response.deliverBody(receiver)
             self.assertEqual(receiver.body, b"hello")
         await pool.close()
+
+    async def test_whose(self) -> None:
+        """Whose TLS it is, is an option."""
+        port = await self.listen()
+        connection = await self.connector.connect(Origin(b"https", b"127.0.0.1", port), id)
+        self.assertEqual(isinstance(connection.transport, BulkTLS), not PLAIN_TLS)
+        connection.abort()
+        await connection.closed
 
     async def test_otherName(self) -> None:
         text = await self.failure(await self.listen(), b"other.example")

@@ -1,0 +1,269 @@
+"""TLS in bulk under real endpoints: what they make, and what real clients get of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import ssl
+from functools import partial
+from itertools import product
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import HostnameEndpoint, serverFromString, wrapClientTLS
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocolNegotiationFactory, ISSLTransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+
+from hubmirror import HubMirror, MirrorConfig
+from hubmirror.transport.tls import BATCH, BulkTLS
+from hubmirror.transport.tlsendpoints import BulkTLSEndpoint, BulkTLSReactor, resuming
+from tests.transport.tlspair import AUTHORITY, ROLES, SERVER, TRUST, Peer, bytesOf
+
+
+class Ending(Peer):
+    """
+    @ivar began: fires when the handshake is completed.
+    @ivar ended: fires when the connection is lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began: Deferred[None] = Deferred()
+        self.ended: Deferred[None] = Deferred()
+
+    def handshakeCompleted(self) -> None:
+        super().handshakeCompleted()
+        self.began.callback(None)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        super().connectionLost(reason)
+        self.ended.callback(None)
+
+
+@implementer(IProtocolNegotiationFactory)
+class Negotiating(Factory):
+    noisy = False
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"h2", b"http/1.1"]
+
+
+class EndpointCase(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.pem = self.mktemp()
+        FilePath(self.pem).setContent(AUTHORITY.serverPEM(["localhost", "127.0.0.1"]))
+
+    async def listen(self, description: str, peer: Protocol, on: Any = None) -> int:
+        """@return: the port's number."""
+        endpoint = serverFromString(on or BulkTLSReactor(reactor), description)
+        port = await endpoint.listen(Negotiating.forProtocol([peer].pop))
+        self.addCleanup(port.stopListening)
+        return int(port.getHost().port)
+
+    async def connect(self, port: int, peer: Peer, *protocols: bytes, bulk: bool = True) -> None:
+        endpoint = HostnameEndpoint(reactor, "127.0.0.1", port)
+        creator = optionsForClientTLS(
+            "localhost", trustRoot=TRUST, acceptableProtocols=list(protocols)
+        )
+        wrap = partial(BulkTLSEndpoint, reactor) if bulk else wrapClientTLS
+        connected = await wrap(creator, endpoint).connect(Factory.forProtocol([peer].pop))
+        self.assertIs(connected, peer)
+
+
+class EndpointTests(EndpointCase):
+    async def made(self, description: str) -> tuple[object, object]:
+        """@return: what client and server have as their transports."""
+        client, server = Ending(), Ending()
+        await self.connect(await self.listen(description, server), client, b"http/1.1")
+        await client.began
+        self.assertEqual(client.transport.negotiatedProtocol, b"http/1.1")
+        client.transport.loseConnection()
+        await client.ended
+        await server.ended
+        return client.transport, server.transport
+
+    async def test_ssl(self) -> None:
+        for transport in await self.made(f"ssl:0:interface=127.0.0.1:privateKey={self.pem}"):
+            self.assertIsInstance(transport, BulkTLS)
+            self.assertTrue(ISSLTransport.providedBy(transport))
+
+    async def test_longChain(self) -> None:
+        """A handshake may be longer than most."""
+        chain = self.mktemp()
+        FilePath(chain).setContent(AUTHORITY.pem * 100)
+        await self.made(f"ssl:0:interface=127.0.0.1:privateKey={self.pem}:extraCertChain={chain}")
+
+    async def test_tls(self) -> None:
+        """Certificates from a directory, by the name that the client asks for."""
+        folder = FilePath(self.mktemp())
+        folder.makedirs()
+        # Without the authority's own certificate, which Twisted would follow for ever.
+        pem, end, _ = AUTHORITY.serverPEM(["localhost"]).partition(b"-----END CERTIFICATE-----\n")
+        folder.child("localhost.pem").setContent(pem + end)
+        for transport in await self.made(f"tls:{folder.path}:0:interface=\\:\\:ffff\\:127.0.0.1"):
+            self.assertIsInstance(transport, BulkTLS)
+
+    async def test_tcp(self) -> None:
+        server = Ending()
+        port = await self.listen("tcp:0:interface=127.0.0.1", server)
+        client = await HostnameEndpoint(reactor, "127.0.0.1", port).connect(
+            Factory.forProtocol(Ending)
+        )
+        client.transport.loseConnection()
+        await client.ended
+        await server.ended
+        self.assertNotIsInstance(server.transport, TLSMemoryBIOProtocol)
+
+    async def test_bulk(self) -> None:
+        """
+        Much, to a client that pauses over and over: the producer waits, and nothing is lost.
+        """
+        size = 100 * BATCH
+
+        class Pausing(Ending):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                if len(self.sizes) % 10 == 0:
+                    self.transport.pauseProducing()
+                    reactor.callLater(0.001, self.transport.resumeProducing)  # type: ignore[attr-defined]
+
+        class Source(Ending):
+            left = size
+            pauses = 0
+
+            def handshakeCompleted(self) -> None:
+                super().handshakeCompleted()
+                self.transport.registerProducer(self, True)
+                self.resumeProducing()
+
+            def resumeProducing(self) -> None:
+                self.paused = False
+                while self.left and not self.paused:
+                    self.left -= BATCH
+                    self.transport.write(bytesOf(BATCH, self.left))
+                if not self.left:
+                    self.transport.unregisterProducer()
+                    self.transport.loseConnection()
+
+            def pauseProducing(self) -> None:
+                self.paused = True
+                self.pauses += 1
+
+            def stopProducing(self) -> None:
+                pass
+
+        expected = hashlib.sha256()
+        for left in range(size - BATCH, -1, -BATCH):
+            expected.update(bytesOf(BATCH, left))
+        for bulkClient, bulkServer in ROLES:
+            client, server = Pausing(), Source()
+            port = await self.listen(
+                f"ssl:0:interface=127.0.0.1:privateKey={self.pem}",
+                server,
+                None if bulkServer else reactor,
+            )
+            await self.connect(port, client, bulk=bulkClient)
+            await client.ended
+            assert client.reason is not None
+            client.reason.trap(ConnectionDone)
+            self.assertEqual(hashlib.sha256(client.got).digest(), expected.digest())
+            self.assertGreater(server.pauses, 0)
+
+    async def test_reasons(self) -> None:
+        """Over TCP, which tells an abort from an end, both sides are told what Twisted tells."""
+        for which, end in product((0, 1), ("loseConnection", "abortConnection")):
+            told = []
+            for bulkClient, bulkServer in ROLES:
+                sides = Ending(), Ending()
+                client, server = sides
+                port = await self.listen(
+                    f"ssl:0:interface=127.0.0.1:privateKey={self.pem}",
+                    server,
+                    None if bulkServer else reactor,
+                )
+                await self.connect(port, client, bulk=bulkClient)
+                await gatherResults([client.began, server.began])
+                getattr(sides[which].transport, end)()
+                await gatherResults([client.ended, server.ended])
+                told.append([side.reason and side.reason.type for side in sides])
+            self.assertEqual(told, [told[0]] * len(ROLES), (which, end))
+
+
+class OptionTests(EndpointCase):
+    async def test_plainTLS(self) -> None:
+        """C{plain-tls} leaves a mirror's port Twisted's own."""
+        for plain in (False, True):
+            description = f"ssl:0:interface=127.0.0.1:privateKey={self.pem}"
+            mirror = HubMirror(reactor, MirrorConfig(port=description, plain_tls=plain))
+            mirror.service.startService()
+            self.addCleanup(mirror.service.stopService)
+            [port] = mirror.service.ports
+            client = Ending()
+            await self.connect(port.getHost().port, client)
+            await client.began
+            [channel] = mirror.site._channels
+            self.assertEqual(isinstance(channel.transport, BulkTLS), not plain)
+            client.transport.loseConnection()
+            await client.ended
+
+
+class ContextTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.context = resuming(SERVER.options()).getContext()
+
+    def shakeHands(self, client: ssl.SSLContext, session: Any = None) -> tuple[Any, Any]:
+        """
+        @return: the client's object with its session and the server's connection.
+        """
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client.wrap_bio(incoming, outgoing, server_hostname="localhost", session=session)
+        server = SSL.Connection(self.context)
+        server.set_accept_state()
+        server.set_app_data(BulkTLS(None, Negotiating(), Protocol()))  # type: ignore[arg-type]
+        for _ in range(4):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+                tls.read()
+            if outgoing.pending:
+                server.bio_write(outgoing.read())
+            with contextlib.suppress(SSL.WantReadError):
+                server.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                incoming.write(server.bio_read(1 << 16))
+        return tls, server
+
+    def client(self, version: ssl.TLSVersion) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
+        context.minimum_version = context.maximum_version = version
+        return context
+
+    def test_resumption(self) -> None:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = self.client(version)
+            first, _ = self.shakeHands(context)
+            self.assertFalse(first.session_reused)
+            again, _ = self.shakeHands(context, first.session)
+            self.assertTrue(again.session_reused)
+
+    def test_oldVersions(self) -> None:
+        context = self.client(ssl.TLSVersion.TLSv1_3)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with self.assertRaises((SSL.Error, ssl.SSLError)):
+            self.shakeHands(context)
+
+    def test_batch(self) -> None:
+        """A batch is encrypted by one call, not one for each record."""
+        _, server = self.shakeHands(self.client(ssl.TLSVersion.TLSv1_3))
+        self.assertEqual(server.send(bytes(BATCH)), BATCH)

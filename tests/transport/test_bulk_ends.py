@@ -1,0 +1,264 @@
+"""How connections with TLS in bulk end: as those with Twisted's own do, whoever ends them."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.testing.ca import Authority
+from hubmirror.transport.tls import BATCH
+from tests.transport.test_bulk import RECORD, SIDES, SIZES, STEPS
+from tests.transport.tlspair import ROLES, Pair, PairCase, Peer, bytesOf
+
+ELSEWHERE = trustRootFromCertificates([Certificate.loadPEM(Authority().pem)])
+
+
+def ended(pair: Pair) -> list[type[BaseException] | None]:
+    """Why client and server were lost."""
+    pair.settle()
+    return [peer.reason and peer.reason.type for peer in (pair.client, pair.server)]
+
+
+def _bothLose(pair: Pair) -> None:
+    pair.client.transport.loseConnection()
+    pair.server.transport.loseConnection()
+
+
+def _loseAndVanish(pair: Pair) -> None:
+    pair.server.transport.loseConnection()
+    pair.clientEnd.loseConnection()
+
+
+def _writeAndLose(pair: Pair) -> None:
+    pair.server.transport.write(bytes(BATCH))
+    pair.client.transport.loseConnection()
+
+
+#: What is done to an established connection. An end is what TLS has as its transport.
+ENDINGS: dict[str, Callable[[Pair], object]] = {
+    "the client loses it": lambda pair: pair.client.transport.loseConnection(),
+    "the server loses it": lambda pair: pair.server.transport.loseConnection(),
+    "both lose it": _bothLose,
+    "the client aborts": lambda pair: pair.client.transport.abortConnection(),
+    "the server aborts": lambda pair: pair.server.transport.abortConnection(),
+    "the client vanishes": lambda pair: pair.clientEnd.loseConnection(),
+    "the server vanishes": lambda pair: pair.serverEnd.loseConnection(),
+    "the server loses it, the client vanishes": _loseAndVanish,
+    "the client half-closes": lambda pair: pair.clientEnd.loseWriteConnection(),
+    "the client loses it while the server writes": _writeAndLose,
+    "garbage": lambda pair: pair.serverEnd.write(b"garbage" * 9),
+}
+
+
+class ReasonTests(SynchronousTestCase):
+    def test_asTwisted(self) -> None:
+        """Both sides are told the same as with Twisted's own TLS on both."""
+        for name, end in ENDINGS.items():
+            told = []
+            for roles in ROLES:
+                pair = Pair(*roles)
+                pair.settle()
+                end(pair)
+                told.append(ended(pair))
+            self.assertNotIn(None, told[0], name)
+            self.assertEqual(told, [told[0]] * 4, name)
+
+    def test_beforeTheHandshake(self) -> None:
+        """The same before the handshake, or in the midst of it."""
+        for name, end in ENDINGS.items():
+            for turns in range(3) if name != "garbage" else ():
+                told = []
+                for roles in ROLES:
+                    pair = Pair(*roles)
+                    for _ in range(turns):
+                        pair.serverEnd.step(reading=True)
+                        pair.serverEnd.step(reading=False)
+                        pair.clientEnd.step(reading=False)
+                    end(pair)
+                    told.append(ended(pair))
+                self.assertEqual(told, [told[0]] * 4, (name, turns))
+
+    def test_otherName(self) -> None:
+        for roles in ROLES:
+            pair = Pair(*roles, name="elsewhere.example")
+            self.assertEqual(ended(pair), [VerificationError, ConnectionLost])
+
+    def test_otherAuthority(self) -> None:
+        for roles in ROLES:
+            pair = Pair(*roles, trust=ELSEWHERE)
+            self.assertEqual(ended(pair), [SSL.Error, SSL.Error])
+            assert pair.client.reason is not None
+            self.assertIn("certificate verify failed", str(pair.client.reason.value))
+
+
+class InFlightTests(SynchronousTestCase):
+    @settings(deadline=None, max_examples=60)
+    @given(st.sampled_from(ROLES), st.sampled_from([5_000, 400_000]), st.lists(SIZES, max_size=6))
+    def test_lose(self, roles: tuple[bool, bool], room: int, sizes: list[int]) -> None:
+        """What was written before the connection is lost arrives, and then its orderly end."""
+        pair = Pair(*roles, room=room)
+        pair.settle()
+        pair.client.transport.pauseProducing()
+        for number, size in enumerate(sizes):
+            pair.server.transport.write(bytesOf(size, number))
+        pair.server.transport.loseConnection()
+        pair.turn()
+        pair.client.transport.resumeProducing()
+        self.assertEqual(ended(pair), [ConnectionDone, ConnectionDone])
+        sent = b"".join(bytesOf(size, number) for number, size in enumerate(sizes))
+        self.assertTrue(pair.client.got == sent)
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.sampled_from(ROLES), st.sampled_from([5_000, 400_000]), STEPS, SIDES)
+    def test_abort(
+        self, roles: tuple[bool, bool], room: int, steps: list[Any], aborting: str
+    ) -> None:
+        """
+        However far it is, an abort ends both sides; what has arrived is the beginning of what
+        was sent.
+        """
+        pair = Pair(*roles, room=room)
+        sent = {"client": b"", "server": b""}
+        for number, (what, side, size) in enumerate(steps):
+            if what == "send":
+                data = bytesOf(size, number)
+                sent[side] += data
+                getattr(pair, side).transport.write(data)
+            elif what in ("read", "write"):
+                getattr(pair, side + "End").step(reading=what == "read")
+        getattr(pair, aborting).transport.abortConnection()
+        self.assertNotIn(None, ended(pair))
+        self.assertTrue(sent["client"].startswith(pair.server.got))
+        self.assertTrue(sent["server"].startswith(pair.client.got))
+
+
+class EndTests(PairCase):
+    def test_abortedWithWritesPending(self) -> None:
+        """They are not sent, nor is it an error that they can't be."""
+        pair = self.open()
+        pair.client.transport.write(b"small")
+        pair.client.transport.abortConnection()
+        self.assertTrue(pair.client.transport.disconnecting)
+        pair.settle()
+        self.assertEqual(pair.server.got, b"")
+
+    def test_truncated(self) -> None:
+        """Without a goodbye, what has come is not the whole."""
+        pair = self.open()
+        pair.server.transport.write(bytes(RECORD))
+        pair.serverEnd.loseConnection()
+        self.assertEqual(ended(pair)[0], ConnectionLost)
+        self.assertEqual(pair.client.got, bytes(RECORD))
+
+    def test_garbage(self) -> None:
+        """What came before the first wrong record is right, and delivered."""
+        pair = self.open()
+        pair.server.transport.write(bytes(RECORD))
+        pair.reactor.advance(0)
+        pair.serverEnd.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+        self.assertEqual(ended(pair), [SSL.Error, SSL.Error])
+        self.assertEqual(pair.client.got, bytes(RECORD))
+
+
+class PlainEndTests(EndTests):
+    bulk = False
+
+
+class StricterTests(PairCase):
+    """Where Twisted's raises, delivers more, or waits for ever."""
+
+    def test_afterwards(self) -> None:
+        """Nothing that is asked for after the end does anything."""
+        pair = self.open()
+        transport = pair.client.transport
+        transport.loseConnection()
+        transport.write(b"late")
+        self.assertEqual(ended(pair), [ConnectionDone, ConnectionDone])
+        transport.write(b"later")
+        transport.loseConnection()
+        transport.abortConnection()
+        pair.settle()
+        self.assertEqual(pair.server.got, b"")
+
+    def test_inADelivery(self) -> None:
+        """Who ends the connection in the midst of what one read has brought gets no more."""
+        for end in ("loseConnection", "abortConnection"):
+
+            class Ending(Peer):
+                def dataReceived(self, data: bytes, end: str = end) -> None:
+                    super().dataReceived(data)
+                    getattr(self.transport, end)()
+
+            pair = self.open(client=Ending(), room=4 * BATCH)
+            pair.server.transport.write(bytes(3 * BATCH))
+            self.assertNotIn(None, ended(pair))
+            self.assertEqual(len(pair.client.sizes), 1)
+
+    def test_truncatedAfterAFullRead(self) -> None:
+        """The same when the end is what a second read in the turn finds."""
+        pair = self.open()
+        # A record of TLS 1.3 is 22 bytes longer than what is in it.
+        size = BATCH - 6 * 22
+        pair.server.transport.write(bytes(size))
+        pair.serverEnd.loseConnection()
+        pair.serverEnd.step(reading=False)
+        pair.clientEnd.step(reading=True)
+        self.assertEqual((pair.client.sizes, pair.client.reason), ([size], None))
+        self.assertEqual(ended(pair)[0], ConnectionLost)
+
+    def test_pausedAndLost(self) -> None:
+        """
+        Who is paused and loses the connection does not wait for the other side's goodbye for ever.
+        """
+        pair = self.open()
+        pair.server.transport.pauseProducing()
+        pair.client.transport.write(bytes(RECORD))
+        pair.server.transport.loseConnection()
+        self.assertEqual(ended(pair), [ConnectionDone, ConnectionDone])
+        self.assertEqual(pair.server.got, b"")
+
+
+class MemoryTests(SynchronousTestCase):
+    """Without the garbage collector, nothing is left of a connection."""
+
+    def setUp(self) -> None:
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+    def left(self, pair: Pair, end: Callable[[Pair], object]) -> list[object]:
+        alive = [
+            weakref.ref(found)
+            for side in (pair.clientEnd, pair.serverEnd)
+            for found in (side, side.protocol, side.protocol.getHandle())
+        ]
+        end(pair)
+        self.assertNotIn(None, ended(pair))
+        pair.clientEnd = pair.serverEnd = pair.client = pair.server = None  # type: ignore[assignment]
+        return [found for reference in alive if (found := reference()) is not None]
+
+    def test_ended(self) -> None:
+        for name, end in ENDINGS.items():
+            for stalled in (False, True):
+                pair = Pair(True, True, room=5_000)
+                pair.settle()
+                if stalled:
+                    pair.client.transport.pauseProducing()
+                    pair.server.transport.write(bytes(2 * BATCH))
+                    pair.turn()
+                    pair.client.transport.resumeProducing()
+                self.assertEqual(self.left(pair, end), [], name)
+
+    def test_neverEstablished(self) -> None:
+        for pair in (Pair(True, True, trust=ELSEWHERE), Pair(True, True, name="elsewhere.example")):
+            self.assertEqual(self.left(pair, lambda pair: None), [])

@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 
-# What runs once more with the option plain-tls.
-PLAIN_TLS = tests.transport.test_tls tests.wire.test_loopback tests.wire.test_bounds \
+# What runs once more with the option plain-transport.
+PLAIN = tests.transport.test_tls tests.wire.test_loopback tests.wire.test_bounds \
 	tests.faults.test_loopback tests.faults.test_process tests.integration.test_mirror \
 	tests.integration.test_pull tests.integration.test_push tests.integration.test_unbroken
 
@@ -16,7 +16,7 @@ demo: .venv/test.stamp
 
 test: .venv/test.stamp
 	.venv/bin/trial tests
-	HUBMIRROR_PLAIN_TLS=1 .venv/bin/trial $(PLAIN_TLS)
+	HUBMIRROR_PLAIN=1 .venv/bin/trial $(PLAIN)
 
 # The mirror of the real Hub, on 127.0.0.1:5000.
 run: .venv/test.stamp

@@ -295,10 +295,10 @@ class MirrorConfig:
     min_speed: float = _one(
         _speed, 1024.0, "bytes each second below which an upstream's body counts as stalled"
     )
-    plain_tls: bool = _one(
+    plain_transport: bool = _one(
         bool,
         False,
-        "use Twisted's own TLS in place of the mirror's, which costs less for each byte",
+        "use Twisted's own TLS and h2's own frames in place of the mirror's, which cost less",
     )
     connect_timeout: float = _one(
         _seconds, 5.0, "seconds for the name, the connection and TLS to an upstream"

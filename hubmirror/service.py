@@ -80,11 +80,11 @@ class HubMirror:
             admission=Admission(reactor, config.max_connections, config.max_connections_per_client),
             headTimeout=config.head_timeout,
             maxHead=config.max_head,
-            plain=config.plain_tls,
+            plain=config.plain_transport,
         )
         self.site.onRefused = mirror.refused
         listening = listening or reactor
-        if not config.plain_tls:
+        if not config.plain_transport:
             listening = BulkTLSReactor(listening)
         self.endpoints = [_endpoint(listening, each) for each in config.port]
         self.service = MirrorService(
@@ -111,7 +111,7 @@ def _connector(reactor: Any, config: MirrorConfig) -> Connector:
         timeout=config.connect_timeout,
         resolver=config.resolver,
         proxy=config.proxy,
-        plainTLS=config.plain_tls,
+        plainTLS=config.plain_transport,
     )
 
 

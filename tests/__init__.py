@@ -1,8 +1,8 @@
 """
-With C{HUBMIRROR_PLAIN_TLS=1} in the environment, the mirrors of the tests that use real TLS have
-Twisted's own (C{plain-tls}) in place of theirs.
+With C{HUBMIRROR_PLAIN=1} in the environment, the mirrors of the tests that use real TLS have
+C{plain-transport}: Twisted's TLS and h2's frames in place of their own.
 """
 
 import os
 
-PLAIN_TLS = os.environ.get("HUBMIRROR_PLAIN_TLS") == "1"
+PLAIN = os.environ.get("HUBMIRROR_PLAIN") == "1"

@@ -23,7 +23,7 @@ DEFAULTS = {
     "allow_redirects_to": (),
     "ca_file": None,
     "workers": 1,
-    "plain_tls": False,
+    "plain_transport": False,
     "resolver": None,
     "read_only": False,
     "no_cors": False,
@@ -78,7 +78,7 @@ GOOD: list[tuple[str, Any, Any]] = [
     ),
     ("ca_file", "ca.pem", "ca.pem"),
     ("workers", "4", 4),
-    ("plain_tls", True, True),
+    ("plain_transport", True, True),
     ("workers", "auto", 0),
     ("resolver", "1.1.1.1", ("1.1.1.1", 53)),
     ("resolver", "1.1.1.1:5353", ("1.1.1.1", 5353)),
@@ -196,7 +196,7 @@ class ConfigTests(SynchronousTestCase):
         names = {field.name for field in options()}
         self.assertEqual({name for name, _, _ in GOOD}, names)
         # Any file name, and yes or no, may work.
-        free = {"ca_file", "read_only", "no_cors", "no_forwarded", "plain_tls"}
+        free = {"ca_file", "read_only", "no_cors", "no_forwarded", "plain_transport"}
         self.assertEqual({name for name, _, _ in BAD}, names - free)
 
     @settings(deadline=None)

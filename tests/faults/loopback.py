@@ -19,7 +19,7 @@ from twisted.web.http_headers import Headers
 from hubmirror import HubMirror, MirrorConfig
 from hubmirror.exchange import Exchange
 from hubmirror.testing import EmbeddedHub
-from tests import PLAIN_TLS
+from tests import PLAIN
 from tests.faults.table import REPOSITORY, SIZE, Fault, Setting
 
 STALL, LONG_STALL = 0.5, 3.5
@@ -88,7 +88,7 @@ class Stand:
                     "fallback": (hub.mirrorURL,) if fallback else (),
                     "allow_redirects_to": "127.0.0.0/8",
                     "ca_file": hub.caFile,
-                    "plain_tls": PLAIN_TLS,
+                    "plain_transport": PLAIN,
                     "stall_timeout": STALL,
                     **options,
                 }

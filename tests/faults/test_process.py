@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from hubmirror.testing import EmbeddedHub
-from tests import PLAIN_TLS
+from tests import PLAIN
 from tests.faults.table import REPOSITORY
 from tests.wire.loopback import until
 
@@ -102,7 +102,7 @@ class ProcessCase(TestCase):
             f"--search-url={hub.searchURL}",
             f"--allow-redirects-to={hub.cdnOrigin}",
             f"--ca-file={hub.caFile}",
-            *(["--plain-tls"] if PLAIN_TLS else []),
+            *(["--plain-transport"] if PLAIN else []),
             *options,
         )
         self.addCleanup(self.end)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import PLAIN_TLS
+from tests import PLAIN
 from tests.integration.ca import CertificateAuthority
 from tests.integration.programs import Server, freePort, listens, pythonProgram, withHosts
 
@@ -50,7 +50,7 @@ class Mirror:
             f"--port=ssl:{self.port}:interface=127.0.0.1",
             f"--port=tcp:{self.plainPort}:interface=127.0.0.1",
         ]
-        tls = [f"--ca-file={authority.bundle}", *(["--plain-tls"] if PLAIN_TLS else [])]
+        tls = [f"--ca-file={authority.bundle}", *(["--plain-transport"] if PLAIN else [])]
         self.server = Server(
             "twistd",
             withHosts(hosts, [*TWISTD, *ports, *tls, *options]),

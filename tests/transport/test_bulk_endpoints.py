@@ -202,10 +202,10 @@ class EndpointTests(EndpointCase):
 
 class OptionTests(EndpointCase):
     async def test_plainTLS(self) -> None:
-        """C{plain-tls} leaves a mirror's port Twisted's own."""
+        """C{plain-transport} leaves a mirror's port Twisted's own."""
         for plain in (False, True):
             description = f"ssl:0:interface=127.0.0.1:privateKey={self.pem}"
-            mirror = HubMirror(reactor, MirrorConfig(port=description, plain_tls=plain))
+            mirror = HubMirror(reactor, MirrorConfig(port=description, plain_transport=plain))
             mirror.service.startService()
             self.addCleanup(mirror.service.stopService)
             [port] = mirror.service.ports

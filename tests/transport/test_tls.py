@@ -20,12 +20,12 @@ from hubmirror.transport.connecting import Connector, loadTrust
 from hubmirror.transport.pool import Pool
 from hubmirror.transport.resolving import ResolvingReactor
 from hubmirror.transport.tls import BulkTLS
-from tests import PLAIN_TLS
+from tests import PLAIN
 from tests.transport.support import Names, Receiver
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 SECURE = "ssl:0:interface=127.0.0.1:privateKey={pem}"
-PLAIN = "tcp:0:interface=127.0.0.1"
+UNENCRYPTED = "tcp:0:interface=127.0.0.1"
 
 
 class Hello(Protocol):
@@ -69,7 +69,7 @@ class TLSTests(TestCase):
             trust=trust,
             permits=lambda origin, address: permitted,
             timeout=5.0,
-            plainTLS=PLAIN_TLS,
+            plainTLS=PLAIN,
         )
 
     async def listen(self, protocol: type[Protocol] = Hello, endpoint: str = SECURE) -> int:
@@ -101,7 +101,7 @@ class TLSTests(TestCase):
         """Whose TLS it is, is an option."""
         port = await self.listen()
         connection = await self.connector.connect(Origin(b"https", b"127.0.0.1", port), id)
-        self.assertEqual(isinstance(connection.transport, BulkTLS), not PLAIN_TLS)
+        self.assertEqual(isinstance(connection.transport, BulkTLS), not PLAIN)
         connection.abort()
         await connection.closed
 
@@ -121,11 +121,11 @@ class TLSTests(TestCase):
         self.assertEqual(text, "its certificate does not verify")
 
     async def test_noTLS(self) -> None:
-        text = await self.failure(await self.listen(endpoint=PLAIN))
+        text = await self.failure(await self.listen(endpoint=UNENCRYPTED))
         self.assertRegex(text, r"\ATLS failed \([a-z ]+\)\Z")
 
     async def test_hangsUp(self) -> None:
-        text = await self.failure(await self.listen(HangUp, PLAIN))
+        text = await self.failure(await self.listen(HangUp, UNENCRYPTED))
         self.assertEqual(text, "the connection closed while it was set up")
 
     async def test_nobodyListens(self) -> None:

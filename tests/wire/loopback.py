@@ -23,7 +23,7 @@ from twisted.web.http_headers import Headers
 from hubmirror import HubMirror, MirrorConfig
 from hubmirror.exchange import Exchange
 from hubmirror.testing import EmbeddedHub
-from tests import PLAIN_TLS
+from tests import PLAIN
 
 
 class Reply(NamedTuple):
@@ -74,7 +74,7 @@ class LoopbackCase(TestCase):
                 "search_url": self.hub.searchURL,
                 "allow_redirects_to": self.hub.cdnOrigin,
                 "ca_file": self.hub.caFile,
-                "plain_tls": PLAIN_TLS,
+                "plain_transport": PLAIN,
                 **options,
             }
         )

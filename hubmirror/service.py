@@ -4,8 +4,10 @@ The composition root: makes a mirror of its parts, and starts, drains and stops 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -117,7 +119,7 @@ def _connector(reactor: Any, config: MirrorConfig) -> Connector:
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, _withChain(description))
     except FileNotFoundError as error:
         raise ConfigError(
             f"--port {description}: there is no {error.filename} here; put certificate and key"
@@ -125,8 +127,29 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         ) from None
     except Exception as error:
         reason = str(error) or type(error).__name__
+        if description.startswith("systemd:") and isinstance(error, LookupError):
+            reason = "systemd has given this process no such socket"
         raise ConfigError(f"--port {description}: {reason}") from None
     return endpoint
+
+
+def _withChain(description: str) -> str:
+    """
+    An endpoint description that has TLS send all certificates of its file.  Of itself C{ssl:} sends
+    the first, and clients then don't find the way to the authority that they trust.
+    """
+    parts = re.split(r"(?<!\\):", description)
+    named = dict(part.split("=", 1) for part in parts if "=" in part)
+    if parts[0] != "ssl" or "extraCertChain" in named:
+        return description
+    file = named.get("certKey") or named.get("privateKey", "server.pem")
+    try:
+        text = Path(file.replace("\\:", ":")).read_bytes()
+    except OSError:
+        # Whoever makes the endpoint says so better.
+        return description
+    isChain = text.count(b"-----BEGIN CERTIFICATE-----") > 1
+    return f"{description}:extraCertChain={file}" if isChain else description
 
 
 class MirrorService(Service):

@@ -89,6 +89,9 @@ class Options(usage.Options):
         config, inherited = self.config, inheritance()
         if inherited is not None:
             listening = AdoptingReactor(reactor, inherited.sockets)
+            # What systemd gives is for the process that it starts, and inherited as others are.
+            ports = ("tcp:0" if each.startswith("systemd:") else each for each in config.port)
+            config = attrs.evolve(config, port=tuple(ports))
             reactor.callWhenRunning(reactor.addReader, Lifeline(reactor))
             return HubMirror(reactor, config, listening=listening, via=inherited.via).service
         mirror = HubMirror(reactor, config)

@@ -80,12 +80,6 @@ class AdoptingReactor:
         self._reactor = reactor
         self._sockets = iter(sockets)
 
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
-        """
-        For an endpoint that was itself given its socket, by systemd: it is inherited like others.
-        """
-        return self._adopt(factory)
-
     def listenTCP(self, port: int, factory: Any, *_: Any, **__: Any) -> Any:
         """
         Listen on the next socket.

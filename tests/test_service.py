@@ -8,17 +8,21 @@ from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, quoteStringArgument, wrapClientTLS
 from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
+from zope.interface import implementer
 
 from hubmirror import HubMirror, MirrorConfig, makeSite
 from hubmirror.config import ConfigError
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Outcome
+from hubmirror.testing.ca import Authority
 from tests.upstream.support import RecordingAgent
 from tests.wire.support import MemoryCase, answer
 
@@ -26,6 +30,19 @@ DRAIN = 30
 """
 Seconds that requests under way have to end when the mirror stops.
 """
+
+
+@implementer(IHandshakeListener)
+class Shaken(Protocol):
+    """
+    @ivar shaken: fires when TLS is there.
+    """
+
+    def __init__(self) -> None:
+        self.shaken: Deferred[None] = Deferred()
+
+    def handshakeCompleted(self) -> None:
+        self.shaken.callback(None)
 
 
 class ListenTests(TestCase):
@@ -51,6 +68,27 @@ class ListenTests(TestCase):
         await service.stopService()
         for number in numbers:
             await self.assertFailure(self.connect(number), ConnectError)
+
+    async def test_chain(self) -> None:
+        """All certificates of a file are sent: without its chain a public one is not trusted."""
+        authority = Authority()
+        folder = Path(self.mktemp(), "with:colon")
+        folder.mkdir(parents=True)
+        file = folder / "server.pem"
+        file.write_bytes(authority.serverPEM(["127.0.0.1"]))
+        quoted = quoteStringArgument(str(file))
+        service = self.mirror(f"ssl:0:interface=127.0.0.1:privateKey={quoted}").service
+        service.privilegedStartService()
+        service.startService()
+        address = TCP4ClientEndpoint(reactor, "127.0.0.1", service.ports[0].getHost().port)
+        trust = trustRootFromCertificates([Certificate.loadPEM(authority.pem)])
+        options = optionsForClientTLS("127.0.0.1", trust)
+        client = await wrapClientTLS(options, address).connect(Factory.forProtocol(Shaken))
+        await client.shaken
+        chain = client.transport.getHandle().get_peer_cert_chain()
+        self.assertIn(b"hubmirror.testing CA", [each.get_subject().CN.encode() for each in chain])
+        client.transport.abortConnection()
+        await service.stopService()
 
     def test_started(self) -> None:
         """Whoever does not start it with privileges has its ports as well."""

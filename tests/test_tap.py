@@ -146,6 +146,11 @@ class FileTests(SynchronousTestCase):
         for description in ("ssl:443", "telnet:23", "tcp:many", "tcp:5000:colour=red"):
             self.assertIn(f"--port {description}: ", self.refused(f"--port={description}"))
 
+    def test_noSocket(self) -> None:
+        for which in ("index=0", "name=mirror"):
+            text = self.refused(f"--port=systemd:domain=INET:{which}")
+            self.assertIn("systemd has given this process no such socket", text)
+
     def test_caFile(self) -> None:
         self.assertIn("can't be read", self.refused("--ca-file=missing.pem"))
         self.write("empty.pem", b"")

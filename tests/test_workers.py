@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,10 @@ class AdoptingTests(SynchronousTestCase):
     def test_inOrder(self) -> None:
         """However a port is to be bound, it takes the next inherited socket."""
         reactor, factory = Adopter(), Factory()
-        adopting = AdoptingReactor(reactor, [(7, 2), (8, 10), (9, 1)])
+        adopting = AdoptingReactor(reactor, [(7, 2), (9, 1)])
         adopting.listenTCP(5000, factory, backlog=50, interface="127.0.0.1")
-        adopting.adoptStreamPort(3, 10, factory)
         adopting.listenUNIX("/run/mirror.sock", factory)
-        self.assertEqual(reactor.adopted, [(7, 2, factory), (8, 10, factory), (9, 1, factory)])
+        self.assertEqual(reactor.adopted, [(7, 2, factory), (9, 1, factory)])
 
 
 class Process:
@@ -150,29 +150,43 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class CommandTests(SynchronousTestCase):
+class CommandCase(SynchronousTestCase):
     """For real: every wait ends with a line of the log, or with the process."""
 
     def setUp(self) -> None:
-        folder = Path(tempfile.mkdtemp())
-        self.addCleanup(lambda: [each.unlink() for each in folder.iterdir()] and folder.rmdir())
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(
+            lambda: [each.unlink() for each in self.folder.iterdir()] and self.folder.rmdir()
+        )
         authority = Authority()
-        (folder / "server.pem").write_bytes(authority.serverPEM(["127.0.0.1"]))
-        (folder / "ca.pem").write_bytes(authority.pem)
-        self.trust = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        (self.folder / "server.pem").write_bytes(authority.serverPEM(["127.0.0.1"]))
+        (self.folder / "ca.pem").write_bytes(authority.pem)
+        self.trust = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
+
+    def start(self, *options: str, given: socket.socket | None = None) -> None:
+        """
+        Start it.
+
+        @param given: a socket that it gets as systemd gives it.
+        """
         self.process = subprocess.Popen(
             [
-                *(*TWISTD, "--nodaemon", "--pidfile=", "hubmirror", "--workers=2"),
-                *("--port=tcp:0:interface=127.0.0.1", "--port=ssl:0:interface=127.0.0.1"),
+                *("sh", "-c", 'export LISTEN_PID=$$; exec "$@"', "sh"),
+                *(*TWISTD, "--nodaemon", "--pidfile=", "hubmirror", *options),
             ],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "LISTEN_FDS": "1",
+                "LISTEN_FDNAMES": "mirror.socket",
+            },
             stdout=subprocess.PIPE,
             text=True,
+            close_fds=given is None,
+            preexec_fn=None if given is None else lambda: os.dup2(given.fileno(), 3) and None,
         )
         self.addCleanup(self.end)
-        self.ports = [int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1]) for _ in "12"]
-        self.ready(2)
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -187,6 +201,21 @@ class CommandTests(SynchronousTestCase):
                 return found
         raise AssertionError(f"nothing like {pattern} was said")
 
+    def assertServes(self, connection: HTTPConnection) -> None:
+        connection.request("GET", "/v1/_ping")
+        self.assertEqual(connection.getresponse().read(), b"true")
+        connection.close()
+
+
+class WorkersTests(CommandCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.start(
+            "--workers=2", "--port=tcp:0:interface=127.0.0.1", "--port=ssl:0:interface=127.0.0.1"
+        )
+        self.ports = [int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1]) for _ in "12"]
+        self.ready(2)
+
     def ready(self, workers: int) -> None:
         for _ in range(workers * len(self.ports)):
             self.said(r"MirrorSite .*starting on")
@@ -195,24 +224,19 @@ class CommandTests(SynchronousTestCase):
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(child) for child in children.read_text().split()]
 
-    def assertServes(self) -> None:
+    def assertAllServe(self) -> None:
         plain, tls = self.ports
-        for connection in (
-            HTTPConnection("127.0.0.1", plain, timeout=30),
-            HTTPSConnection("127.0.0.1", tls, timeout=30, context=self.trust),
-        ):
-            connection.request("GET", "/v1/_ping")
-            self.assertEqual(connection.getresponse().read(), b"true")
-            connection.close()
+        self.assertServes(HTTPConnection("127.0.0.1", plain, timeout=30))
+        self.assertServes(HTTPSConnection("127.0.0.1", tls, timeout=30, context=self.trust))
 
     def test_replaced(self) -> None:
-        self.assertServes()
+        self.assertAllServe()
         first, second = self.workers()
         os.kill(first, signal.SIGKILL)
         self.said("worker . ended")
-        self.assertServes()
+        self.assertAllServe()
         self.ready(1)
-        self.assertServes()
+        self.assertAllServe()
         self.assertIn(second, self.workers())
         self.assertEqual(len(self.workers()), 2)
 
@@ -229,4 +253,25 @@ class CommandTests(SynchronousTestCase):
         assert self.process.stdout is not None
         self.process.stdout.read()
         with self.assertRaises(ConnectionRefusedError):
-            self.assertServes()
+            self.assertAllServe()
+
+
+class ActivatedTests(CommandCase):
+    """A socket that systemd has opened (C{sd_listen_fds(3)})."""
+
+    def activated(self, *options: str) -> None:
+        with closing(socket.socket()) as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            port = listening.getsockname()[1]
+            self.start("--port=systemd:domain=INET:index=0", *options, given=listening)
+        # It waits in the socket's queue until somebody listens.
+        self.assertServes(HTTPConnection("127.0.0.1", port, timeout=30))
+        self.process.terminate()
+        self.assertEqual(self.process.wait(timeout=30), 0)
+
+    def test_activated(self) -> None:
+        self.activated()
+
+    def test_workers(self) -> None:
+        self.activated("--workers=2")

@@ -176,10 +176,13 @@ class _ProxyResource(Resource):
             if isinstance(content, RequestBody):
                 exchange.received = content.received
             exchange.end(outcome, mirror.reactor.seconds())
+
+        def done(result: Any) -> Any:
             mirror.done(request)
+            return result
 
         content = request.content
-        serving.addCallback(ended)
+        serving.addCallback(ended).addBoth(done)
         return NOT_DONE_YET
 
     async def _serve(self, request: Any, exchange: Exchange) -> Outcome:
@@ -194,15 +197,20 @@ class _ProxyResource(Resource):
         except CancelledError:
             return Outcome.CLIENT_LEFT
         except MirrorError as error:
-            self._refuse(request, exchange, error)
-            return Outcome.REFUSED if isinstance(error, RequestRefused) else Outcome.FAILED
+            problem = error
+            outcome = Outcome.REFUSED if isinstance(error, RequestRefused) else Outcome.FAILED
         except Exception:
             self._log.failure("a defect of the mirror")
-            if request.startedWriting:
-                abortRequest(request)
-                return Outcome.BROKEN
-            self._refuse(request, exchange, MirrorError("the mirror itself failed"))
-            return Outcome.FAILED
+            problem, outcome = MirrorError("the mirror itself failed"), Outcome.FAILED
+        if request.channel is None:
+            # It left before it could be told.
+            return Outcome.CLIENT_LEFT
+        if request.startedWriting:
+            abortRequest(request)
+            return Outcome.BROKEN
+        self._answered(exchange, problem.status)
+        writeError(request, problem, self._mirror.cors())
+        return outcome
 
     def _answerHere(self, request: Any, exchange: Exchange, incoming: Incoming) -> bool:
         """
@@ -285,10 +293,6 @@ class _ProxyResource(Resource):
         relay = Relay(request, exchange, mirror.reactor, mirror.config.client_timeout, length)
         response.deliverBody(relay)
         return await relay.done
-
-    def _refuse(self, request: Any, exchange: Exchange, error: MirrorError) -> None:
-        self._answered(exchange, error.status)
-        writeError(request, error, self._mirror.cors())
 
     def _answered(self, exchange: Exchange, status: int) -> None:
         exchange.status = status

@@ -176,10 +176,15 @@ def collect(body: RequestBody, file: BinaryIO) -> Deferred[BinaryIO]:
 
 def bodyOf(request: IRequest) -> IBodyProducer | None:
     """
-    The body of a request, or C{None} when it has none.  Under another site than the mirror's own
-    Twisted has collected it in a file.
+    The body of a request, or C{None} when it has none that means anything.  Under another site than
+    the mirror's own Twisted has collected it in a file.
     """
     content: Any = request.content
+    if request.method in (b"GET", b"HEAD"):
+        # It has no meaning there (RFC 9110 9.3.1), and with it nothing could be asked twice.
+        if isinstance(content, RequestBody):
+            content.stopProducing()
+        return None
     if isinstance(content, RequestBody):
         return content
     headers = request.requestHeaders

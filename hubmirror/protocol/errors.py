@@ -160,13 +160,13 @@ class HeadFailed(UpstreamFailed):
 
 class NoAnswer(HeadFailed):
     """
-    The connection closed before a byte of the answer: what is only read may be asked again.
+    The connection closed before the whole head of the answer: what is only read may be asked again.
     """
 
 
 class StaleConnection(NoAnswer):
     """
-    So did one that had been kept.
+    A kept connection closed before a byte of the answer.
     """
 
 

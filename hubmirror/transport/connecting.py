@@ -109,15 +109,12 @@ class Connector:
         )
         factory.noisy = False
         opening: Deferred[Any] = endpoint.connect(factory)
-        opening.addCallback(lambda connection: connection.ready)
+        opening = _cancellable(opening.addCallback(lambda connection: connection.ready))
         opening.addTimeout(self._timeout, self._reactor, _timedOut)
         try:
             connection: UpstreamConnection = await opening
         except (ConnectFailed, CancelledError):
             raise
-        except error.ConnectingCancelledError:
-            # What endpoints call it.
-            raise CancelledError from None
         except error.DNSLookupError:
             refused = addresses.refused
             if refused is not None:
@@ -176,6 +173,21 @@ class Connector:
             # The proxy connects, so an address can only be checked where it is written out.
             return self._hostname(addresses, origin)
         return ProxiedEndpoint(self._hostname(self._names, place), scheme == "socks5", origin)
+
+
+def _cancellable(attempt: Deferred[Any]) -> Deferred[Any]:
+    """
+    The same, failing with C{CancelledError} when it is cancelled.  An endpoint has words of its own
+    for that; while it looks a name up it says that there is no such name.
+    """
+
+    def cancel(outer: Deferred[Any]) -> None:
+        outer.errback(CancelledError())
+        attempt.cancel()
+
+    outer: Deferred[Any] = Deferred(cancel)
+    attempt.addBoth(lambda result: None if outer.called else outer.callback(result))
+    return outer
 
 
 def _timedOut(_: object, timeout: float) -> None:

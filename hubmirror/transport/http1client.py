@@ -245,7 +245,7 @@ class UpstreamConnection(Protocol):
         self._stopSending()
         if self._waiter is not None:
             if self._buffer:
-                self._fail(HeadFailed("the connection closed in the response head"))
+                self._fail(NoAnswer("the connection closed in the response head"))
             elif self.reused:
                 self._fail(StaleConnection("a kept connection was closed"))
             else:

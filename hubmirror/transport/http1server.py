@@ -130,8 +130,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
             self._buffer = self._buffer[2:]
             return True
         if self._buffer[0] == _TLS_HANDSHAKE and not self.isSecure():
-            # docker and skopeo try TLS first, and would wait for an answer.
-            self.abortConnection()
+            # Clients that try TLS first turn to plain HTTP when they see an answer of it.
+            self._refuse(BadRequest("there is no TLS on this port"))
             return False
         try:
             end = findHeadEnd(self._buffer, self.site.maxHead)

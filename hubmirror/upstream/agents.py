@@ -20,7 +20,12 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from hubmirror.exchange import Exchange
-from hubmirror.protocol.errors import CodingRefused, RedirectRefused
+from hubmirror.protocol.errors import (
+    CodingRefused,
+    ConnectFailed,
+    HeadFailed,
+    RedirectRefused,
+)
 from hubmirror.protocol.heads import listMembers
 from hubmirror.protocol.url import splitURL
 from hubmirror.transport.pool import Pool
@@ -170,7 +175,14 @@ class RedirectAgent:
             self.asked = uri, headers = policy.follow(uri, headers, location)
             followed += 1
             self._exchange.redirects += 1
-            response = await self._agent.request(method, uri, headers, None)
+            try:
+                response = await self._agent.request(method, uri, headers, None)
+            except (ConnectFailed, HeadFailed) as error:
+                if isinstance(error, RedirectRefused):
+                    raise
+                # Else it would look as if the registry had failed.
+                place = splitURL(uri)[0].authority.decode("ascii")
+                raise type(error)(f"the redirect to {place}: {error.message}") from None
         if splitURL(uri)[0] != splitURL(first)[0]:
             # Nobody else may ask for the credentials that are meant for the registry.
             response.headers.removeHeader(b"WWW-Authenticate")

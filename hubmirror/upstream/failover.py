@@ -4,10 +4,11 @@ The upstreams of one service, asked in order until one serves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -16,7 +17,6 @@ from hubmirror.exchange import Exchange
 from hubmirror.protocol.errors import (
     BodyFailed,
     ConnectFailed,
-    HeadFailed,
     HeadTimedOut,
     LimitReached,
     MirrorError,
@@ -99,6 +99,10 @@ class FailoverAgent:
         owner = self._upstreams[0]
         try:
             for position, upstream in enumerate(order):
+                if spare is not None and upstream is owner:
+                    if self._reactor.seconds() + policy.PAUSE >= deadline:
+                        break
+                    await deferLater(self._reactor, policy.PAUSE)
                 left = max(0.0, deadline - self._reactor.seconds())
                 try:
                     answer = await self._ask(
@@ -120,12 +124,19 @@ class FailoverAgent:
                 if not repeatable or self._counts(isFirst, answer, headers, spare):
                     return self._take(upstream, answer)
                 self._failed(upstream, UpstreamFailed(f"answered {answer.code}"))
+                if (
+                    isFirst
+                    and policy.mayPass(answer.code, answer.headers)
+                    and order.count(upstream) == 1
+                ):
+                    # When nobody else serves.
+                    order.append(upstream)
                 if isFirst or (spare is None and answer.code == 429):
                     spare, answer, owner = answer, spare, upstream
                 if answer is not None:
                     discard(answer, self._reactor)
             if spare is None:
-                raise UpstreamsFailed(self._attempts)
+                raise UpstreamsFailed([*self._passed(order), *self._attempts])
             answer, spare = spare, None
             return self._take(owner, answer)
         finally:
@@ -137,12 +148,21 @@ class FailoverAgent:
         reachable = [
             upstream
             for upstream in self._upstreams
-            if not self._health.leaveAlone(upstream, self._route)
+            if self._health.leftAlone(upstream, self._route) is None
         ]
         return sorted(
             reachable or self._upstreams,
             key=lambda upstream: self._quotas.limited(upstream, kind, identity),
         )
+
+    def _passed(self, order: Sequence[Upstream]) -> Iterator[tuple[str, UpstreamFailed]]:
+        """
+        Why those were not asked that were not.
+        """
+        for upstream in self._upstreams:
+            reason = self._health.leftAlone(upstream, self._route)
+            if upstream not in order and reason is not None:
+                yield upstream.name, UpstreamFailed(f"left alone for a while: {reason}")
 
     @property
     def _route(self) -> str:
@@ -172,8 +192,9 @@ class FailoverAgent:
             asking.addTimeout(seconds, self._reactor, _noHead)
         try:
             answer = await asking
-        except (ConnectFailed, HeadFailed) as error:
-            # With a body it may have been the client that failed.
+        except (ConnectFailed, HeadTimedOut) as error:
+            # Whoever closes without a word may mean this one request.  With a body it may have been
+            # the client that failed.
             if body is None and not isinstance(error, RedirectRefused):
                 self._health.failed(upstream, self._route, error.message)
             raise

@@ -21,11 +21,13 @@ class _Absence:
     """
     @ivar until: when it may be tried again, in seconds of the reactor's clock.
     @ivar seconds: how long it is left alone this time.
+    @ivar reason: why.
     @ivar probed: it has been asked since it failed.
     """
 
     until: float
     seconds: float
+    reason: str
     probed: bool = False
 
 
@@ -44,12 +46,14 @@ class Health:
         self._reactor = reactor
         self._absent: dict[tuple[str, str], _Absence] = {}
 
-    def leaveAlone(self, upstream: Upstream, route: str) -> bool:
+    def leftAlone(self, upstream: Upstream, route: str) -> str | None:
         """
-        Whether a request goes past an upstream.
+        Why a request goes past an upstream; C{None} when it does not.
         """
         absence = self._absent.get((upstream.name, route))
-        return absence is not None and self._reactor.seconds() < absence.until
+        if absence is None or self._reactor.seconds() >= absence.until:
+            return None
+        return absence.reason
 
     def asked(self, upstream: Upstream, route: str) -> None:
         """
@@ -62,7 +66,7 @@ class Health:
 
     def failed(self, upstream: Upstream, route: str, reason: str) -> None:
         """
-        An upstream could not be reached, or did not answer.
+        An upstream could not be reached, or did not answer in time.
         """
         known = self._absent.get((upstream.name, route))
         if known is None:
@@ -81,7 +85,7 @@ class Health:
     def _leave(self, upstream: Upstream, route: str, seconds: float, reason: str) -> None:
         key = (upstream.name, route)
         isNew = key not in self._absent
-        self._absent[key] = _Absence(self._reactor.seconds() + seconds, seconds)
+        self._absent[key] = _Absence(self._reactor.seconds() + seconds, seconds, reason)
         if isNew:
             self._log.warn(
                 "{upstream} ({route}) is left alone for a while: {reason}",

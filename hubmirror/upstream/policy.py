@@ -15,10 +15,16 @@ from hubmirror.config import MirrorConfig
 from hubmirror.protocol.errors import RedirectRefused
 from hubmirror.protocol.fields import acrossOrigins
 from hubmirror.protocol.forwarded import Address, Network, unmapped
+from hubmirror.protocol.ratelimit import retryAfter
 from hubmirror.protocol.url import Origin, resolve, splitURL
 
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
+PAUSE = 0.5
+"""
+Seconds before an upstream is asked again that could not serve for the moment.
+"""
+
 _NAT64 = IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _REPEATABLE = (b"GET", b"HEAD")
@@ -79,6 +85,14 @@ def share(left: float, upstreams: int) -> float:
     The seconds that the next upstream gets, of C{left} for it and those after it.
     """
     return left / upstreams
+
+
+def mayPass(status: int, headers: Headers) -> bool:
+    """
+    Whether an error may be over in a moment: one 503 among many answers ends a pull, since most
+    clients ask for a token or a manifest only once.
+    """
+    return status in (502, 503, 504) and (retryAfter(headers) or 0.0) <= PAUSE
 
 
 def fallbackServes(status: int) -> bool:

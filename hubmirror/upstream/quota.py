@@ -28,6 +28,7 @@ from hubmirror.protocol.target import Kind
 from hubmirror.upstream.policy import Upstream, limitsPulls
 
 _ANONYMOUS = b""
+_STRANGER = b"?"
 _EVERYBODY = b"*"
 _DEFAULT = 60.0
 _FRESH = 3.0
@@ -107,15 +108,15 @@ class Quotas:
     def identity(self, headers: Headers) -> bytes:
         """
         Who a request counts for: the subject of its token (RFC 7519 4.1.2), else its
-        credentials, as a keyed hash; the same for all that show none.  An invented subject gains
-        nothing: what is remembered of it is what the upstream answered to that very token.
+        credentials, as a keyed hash.  All tokens without a subject are one, and so are all requests
+        without a token: those are for a challenge, which no quota of pulls withholds.
         """
         credentials = (headers.getRawHeaders(b"Authorization") or [b""])[0]
         subject = _subject(credentials)
         if subject is not None:
             credentials = subject
         if not credentials:
-            return _ANONYMOUS
+            return _STRANGER if subject is None else _ANONYMOUS
         return hashlib.blake2b(credentials, key=self._key, digest_size=16).digest()
 
     def limited(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> bool:

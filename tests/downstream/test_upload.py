@@ -152,13 +152,14 @@ class RequestBodyTests(SynchronousTestCase):
 
 
 class BodyOfTests(SynchronousTestCase):
-    def bodyOf(self, content: Any, **fields: bytes) -> Any:
+    def bodyOf(self, content: Any, method: bytes = b"PUT", **fields: bytes) -> Any:
         class Request:
             requestHeaders = Headers(
                 {name.replace("_", "-"): [value] for name, value in fields.items()}
             )
 
         request: Any = Request()
+        request.method = method
         request.content = content
         return bodyOf(request)
 
@@ -169,6 +170,16 @@ class BodyOfTests(SynchronousTestCase):
     def test_none(self) -> None:
         self.assertIsNone(self.bodyOf(BytesIO()))
         self.assertIsNone(self.bodyOf(BytesIO(), Content_Length=b"0"))
+
+    def test_meaningless(self) -> None:
+        """That of a GET or HEAD is dropped as it arrives."""
+        for method in (b"GET", b"HEAD"):
+            self.assertIsNone(self.bodyOf(BytesIO(b"12345"), method, Content_Length=b"5"))
+            channel = Channel()
+            body = RequestBody(channel, 5)
+            self.assertIsNone(self.bodyOf(body, method))
+            body.dataReceived(b"12345")
+            self.assertTrue(channel.reading)
 
     def test_collected(self) -> None:
         """Under Twisted's site a body comes whole, in a file."""

@@ -166,7 +166,7 @@ class TimeTests(LimitCase):
         """It is closed at once, and its place is free."""
         client = self.connect()
         client.says(b"\x16\x03\x01")
-        self.assertRefused(client)
+        self.assertEqual((read(client.hears()).status, client.ended), (400, "closed"))
         self.assertNothingLeft()
 
 

@@ -135,7 +135,7 @@ class ExaminationTests(MirrorCase):
     async def test_notTLS(self) -> None:
         """A mirror without TLS that is asked for it."""
         url = self.startMirror(port="tcp:0:interface=127.0.0.1")
-        lines = await self.assertWrong(url, "connection", "closed while it was set up")
+        lines = await self.assertWrong(url, "connection", "TLS failed (wrong version number)")
         self.assertIn("with TLS or without", lines[-1])
 
     async def test_silent(self) -> None:

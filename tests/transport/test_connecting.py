@@ -202,6 +202,17 @@ class FailureTests(ConnectCase):
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
 
+    def test_lookup(self) -> None:
+        """While a name is looked up, neither is to say that there is no such name."""
+        self.names.silent.add("cdn.example")
+        for scheme in (b"http", b"https"):
+            connecting = self.connect(scheme + b"://cdn.example")
+            connecting.cancel()
+            self.failureResultOf(connecting, CancelledError)
+            connecting = self.connect(scheme + b"://cdn.example")
+            self.reactor.advance(5)
+            self.message(connecting, ConnectTimedOut)
+
     def test_cancelledInHandshake(self) -> None:
         connecting = self.connect(b"https://cdn.example")
         line = self.accept()

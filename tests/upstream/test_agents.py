@@ -145,7 +145,7 @@ class FailoverTests(FailoverCase):
         for status in (400, 401, 403, 404, 500, 302):
             self.setUp()
             asking = self.ask(headers=Headers({b"Authorization": [b"Bearer x"]}))
-            first = self.inner.answer(Response(503))
+            first = self.inner.answer(Response(503, Retry_After=b"30"))
             for _ in range(2):
                 self.inner.answer(Response(status))
             self.assertIs(self.successResultOf(asking), first)
@@ -162,7 +162,7 @@ class FailoverTests(FailoverCase):
 
     def test_keptAnswerIsReturnedWhole(self) -> None:
         asking = self.ask(upstreams=2)
-        first = self.inner.answer(Response(503))
+        first = self.inner.answer(Response(503, Retry_After=b"30"))
         self.inner.fail(ConnectFailed("connection refused"))
         self.assertIs(self.successResultOf(asking), first)
         self.assertEqual(first.state, "waiting")
@@ -191,7 +191,7 @@ class FailoverTests(FailoverCase):
 
     def test_alone(self) -> None:
         asking = self.ask(upstreams=1)
-        response = self.inner.answer(Response(503))
+        response = self.inner.answer(Response(503, Retry_After=b"30"))
         self.assertIs(self.successResultOf(asking), response)
         self.assertEqual(response.state, "waiting")
 
@@ -234,7 +234,7 @@ class FallbackChallengeTests(FailoverCase):
     def test_withToken(self) -> None:
         """A client that has a token was challenged before: this one refuses the token."""
         asking = self.ask(upstreams=2, headers=Headers({b"Authorization": [b"Bearer x"]}))
-        first = self.inner.answer(Response(503))
+        first = self.inner.answer(Response(503, Retry_After=b"30"))
         self.inner.answer(Response(401))
         self.assertIs(self.successResultOf(asking), first)
 

@@ -21,6 +21,7 @@ from hubmirror.protocol.errors import (
     CodingRefused,
     ConnectFailed,
     HeadFailed,
+    HeadTimedOut,
     NoAnswer,
     RedirectRefused,
     UpstreamsFailed,
@@ -29,7 +30,7 @@ from hubmirror.protocol.target import Kind
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.failover import FailoverAgent
 from hubmirror.upstream.health import Health
-from hubmirror.upstream.policy import Service, Upstream
+from hubmirror.upstream.policy import PAUSE, Service, Upstream
 from hubmirror.upstream.quota import Quotas
 from tests.upstream.support import RecordingAgent, Response, newExchange
 
@@ -154,10 +155,13 @@ class LeftAloneTests(FailoverCase):
             self.assertServedBy("hub", "second")
 
     def test_kinds(self) -> None:
-        """What counts is that no answer came, not that one was refused."""
+        """What counts is that it can't be reached or says nothing in time.  One that closes may
+        do so for this one request."""
         for error, counts in (
             (ConnectFailed("refused"), True),
-            (HeadFailed("closed"), True),
+            (HeadTimedOut("silent"), True),
+            (NoAnswer("closed"), False),
+            (HeadFailed("malformed"), False),
             (RedirectRefused("a loop"), False),
             (AddressRefused("a private address"), False),
             (CodingRefused("gzip"), False),
@@ -214,6 +218,22 @@ class LeftAloneTests(FailoverCase):
             self.assertServedBy("hub")
         self.assertServedBy("hub", "second")
 
+    def test_named(self) -> None:
+        """Who wonders why there is nothing learns of the one that was not asked."""
+        self.assertServedBy("hub", "second")
+        asking = self.ask()
+        for _ in range(2):
+            self.inner.answer(Response(404))
+        error = self.failureResultOf(asking, UpstreamsFailed).value
+        self.assertEqual(
+            error.detail["upstreams"],
+            [
+                "hub: left alone for a while: connection refused",
+                "second: answered 404",
+                "third: answered 404",
+            ],
+        )
+
     def test_routes(self) -> None:
         """A dead CDN keeps nobody from the registry, nor the other way round."""
         for dead, alive in (
@@ -236,6 +256,7 @@ class LeftAloneTests(FailoverCase):
         self.inner.answer(Response(307, 0, b"", Location=b"https://cdn.example/x"))
         self.inner.fail(ConnectFailed("refused"))
         self.assertEqual(self.asked, ["hub", "cdn", "second"])
+        self.assertEqual(self.exchange.failures, [("hub", "the redirect to cdn.example: refused")])
         self.inner.answer(Response(200))
         self.successResultOf(asking)
         self.assertServedBy("second", kind=Kind.BLOB)
@@ -319,6 +340,72 @@ class NoAnswerTests(FailoverCase):
             self.inner.fail(NoAnswer("closed"))
             self.failureResultOf(asking, UpstreamsFailed)
             self.assertEqual(self.asked, ["hub"])
+
+
+class UnavailableTests(FailoverCase):
+    """
+    The first upstream can't serve for the moment.
+    """
+
+    def test_again(self) -> None:
+        """It is asked once more, and what it says then counts."""
+        for status in (502, 503, 504):
+            for second in (200, 404, 503):
+                self.setUp()
+                del self.upstreams[1:]
+                asking = self.ask(method=b"HEAD")
+                first = self.inner.answer(Response(status))
+                self.clock.advance(PAUSE)
+                response = self.inner.answer(Response(second))
+                self.assertIs(self.successResultOf(asking), response)
+                self.assertEqual(self.asked, ["hub", "hub"])
+                self.assertEqual(first.state, "flowing")
+
+    def test_last(self) -> None:
+        """Not before the others."""
+        asking = self.ask()
+        self.inner.answer(Response(503))
+        self.inner.answer(Response(404))
+        self.inner.answer(Response(503))
+        self.clock.advance(PAUSE)
+        self.assertEqual(self.asked, ["hub", "second", "third", "hub"])
+        response = self.inner.answer(Response(200))
+        self.assertIs(self.successResultOf(asking), response)
+
+    def test_lost(self) -> None:
+        """When it then gives no answer at all, the first one it gave goes to the client."""
+        del self.upstreams[1:]
+        asking = self.ask()
+        response = self.inner.answer(Response(503))
+        self.clock.advance(PAUSE)
+        self.inner.fail(ConnectFailed("refused"))
+        self.assertIs(self.successResultOf(asking), response)
+
+    def test_inVain(self) -> None:
+        """Not where it says when to come again, nor where no time is left, nor for a push."""
+        for seconds, method, response in (
+            (0.0, b"GET", Response(503, Retry_After=b"30")),
+            (TOTAL - PAUSE, b"GET", Response(503)),
+            (0.0, b"PUT", Response(503)),
+            (0.0, b"GET", Response(429, 2, b"{}", Content_Type=b"application/json")),
+        ):
+            self.setUp()
+            del self.upstreams[1:]
+            asking = self.ask(method=method)
+            self.clock.advance(seconds)
+            self.inner.answer(response)
+            self.assertEqual(self.successResultOf(asking).code, response.code)
+            self.assertEqual(self.asked, ["hub"])
+
+    def test_clientLeft(self) -> None:
+        """Nobody is asked for somebody who is gone."""
+        del self.upstreams[1:]
+        asking = self.ask()
+        self.inner.answer(Response(503))
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.clock.advance(PAUSE)
+        self.assertEqual(self.asked, ["hub"])
 
 
 class TotalTimeTests(FailoverCase):

@@ -50,8 +50,9 @@ class LimitedTests(FailoverCase):
 
     def test_anonymous(self) -> None:
         self.limit(pullLimit(Retry_After=b"30"), token(sub=""))
-        self.assertServedBy("second")
+        self.assertServedBy("second", authorization=token(sub=""))
         self.assertServedBy("hub", authorization=self.ALICE)
+        self.assertServedBy("hub")
 
     def test_remaining(self) -> None:
         """The last pull is served; the next goes elsewhere at once."""

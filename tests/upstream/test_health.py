@@ -24,7 +24,7 @@ class HealthTests(SynchronousTestCase):
 
     @property
     def leftAlone(self) -> bool:
-        return self.health.leaveAlone(HUB, "registry")
+        return self.health.leftAlone(HUB, "registry") is not None
 
     def test_unknown(self) -> None:
         self.assertFalse(self.leftAlone)
@@ -42,8 +42,8 @@ class HealthTests(SynchronousTestCase):
     def test_others(self) -> None:
         """Nothing follows for other routes of it, or for other upstreams."""
         self.fails()
-        self.assertFalse(self.health.leaveAlone(HUB, "blobs"))
-        self.assertFalse(self.health.leaveAlone(OTHER, "registry"))
+        self.assertIsNone(self.health.leftAlone(HUB, "blobs"))
+        self.assertIsNone(self.health.leftAlone(OTHER, "registry"))
 
     def test_singleProbe(self) -> None:
         """When the time is over one request tries; the others go past until it knows."""
@@ -106,9 +106,9 @@ class HealthTests(SynchronousTestCase):
         self.health.spoiled(HUB, "blobs")
         self.health.served(HUB, "blobs")
         self.clock.advance(59.9)
-        self.assertTrue(self.health.leaveAlone(HUB, "blobs"))
+        self.assertIsNotNone(self.health.leftAlone(HUB, "blobs"))
         self.clock.advance(0.1)
-        self.assertFalse(self.health.leaveAlone(HUB, "blobs"))
+        self.assertIsNone(self.health.leftAlone(HUB, "blobs"))
 
     def test_toldOnce(self) -> None:
         """What happened is in the log once, not once a request."""

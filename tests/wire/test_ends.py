@@ -222,9 +222,13 @@ class FailedTests(EndCase):
         self.assertEnded(Outcome.FAILED, 504)
 
     def test_closedBeforeHead(self) -> None:
-        client, upstream = self.begin()
-        upstream.says(b"HTTP/1.1 200")
-        upstream.leaves()
+        """Before its head is whole a GET is asked again, once."""
+        client, _upstream = self.begin()
+        for _ in range(2):
+            self.network.lines[-1].says(b"HTTP/1.1 200")
+            self.network.lines[-1].leaves()
+            self.clock.advance(0)
+        self.assertEqual(len(self.network.lines), 2)
         self.assertEqual(self.answered(client).status, 502)
         self.assertEnded(Outcome.FAILED, 502)
 

@@ -17,6 +17,7 @@ HEAD = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n"
 
 #: What is no request, or not one that is read in one way only, and what becomes of it.
 MALFORMED = (
+    (b"\x16\x03\x01\x02\x00\x01\x00", 400),
     (b"GET\r\n\r\n", 400),
     (b"GET /v2/\r\n\r\n", 400),
     (b"GET  /v2/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -94,12 +95,6 @@ class MalformedTests(MemoryCase):
             self.assertEqual(client.hears(), b"")
             self.assertEqual(client.ended, "closed", raw[:100])
         self.assertEqual(self.network.lines, [])
-
-    def test_tlsOnPlainPort(self) -> None:
-        """docker and skopeo try TLS first, and would wait for an answer."""
-        client = self.connect()
-        client.says(b"\x16\x03\x01\x02\x00\x01\x00")
-        self.assertEqual((client.hears(), client.ended), (b"", "aborted"))
 
     @given(st.binary(max_size=200), st.binary(max_size=200))
     @settings(deadline=None)

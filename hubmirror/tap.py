@@ -168,7 +168,7 @@ class CommandLineService(MultiService):
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
-        except CannotListenError as error:
+        except (CannotListenError, OSError, OverflowError) as error:
             raise SystemExit(f"hubmirror: {error}") from None
 
 

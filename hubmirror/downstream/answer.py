@@ -11,7 +11,7 @@ from typing import Any
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from hubmirror.protocol.challenge import withRealm
-from hubmirror.protocol.errors import MirrorError
+from hubmirror.protocol.errors import SERVER, MirrorError, reasonOf
 from hubmirror.protocol.fields import forClient
 from hubmirror.protocol.url import splitURL
 
@@ -20,8 +20,8 @@ _LINK = re.compile(rb"<([^>]*)>")
 
 def onMirror(reference: bytes, base: bytes, path: bytes) -> bytes:
     """
-    A reference that an upstream gave, on the mirror.  One that names no host stays as it is: it
-    already means the mirror to whoever got it from there.
+    A reference that an upstream gave, on the mirror.  One that names no host already means the
+    mirror to whoever got it from there.
 
     @param base: the mirror's URL, without a trailing slash.
     @param path: below which the upstream's registry lies.
@@ -31,8 +31,10 @@ def onMirror(reference: bytes, base: bytes, path: bytes) -> bytes:
     try:
         target = splitURL(reference)[1]
     except ValueError:
-        if not path or not reference.startswith(path + b"/"):
+        if not reference.startswith(b"/"):
             return reference
+        if not path or not reference.startswith(path + b"/"):
+            return splitURL(base)[1].rstrip(b"/") + reference
         target = reference
     if path and target.startswith(path + b"/"):
         target = target[len(path) :]
@@ -76,6 +78,8 @@ def writeHead(
             fields.setRawHeaders(name, [_moved(name, value, base, path) for value in values])
     for name, value in extra:
         fields.setRawHeaders(name, [value])
+    if not fields.hasHeader(b"Server"):
+        fields.setRawHeaders(b"Server", [SERVER])
     length: int | None = None if response.length is UNKNOWN_LENGTH else response.length
     if (
         length is not None
@@ -107,9 +111,9 @@ def writeOwn(
     """
     Answer a request with what the mirror itself has to say, as JSON.
     """
-    request.setResponseCode(status)
+    request.setResponseCode(status, reasonOf(status))
     request.defaultContentType = None
-    request.setHeader(b"Server", b"hubmirror")
+    request.setHeader(b"Server", SERVER)
     if status != 204:
         request.setHeader(b"Content-Type", b"application/json")
         request.setHeader(b"Content-Length", b"%d" % len(body))

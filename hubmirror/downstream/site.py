@@ -20,7 +20,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, parse_qs
+from twisted.web.http import parse_qs
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
@@ -48,7 +48,9 @@ class MirrorRequest(Request):
         @param length: of the body to come, in bytes; C{None} when it is not known.
         """
         self.method, self.uri, self.clientproto = method, target, version
-        self.path, _, query = target.partition(b"?")
+        path, _, query = target.partition(b"?")
+        # What Twisted itself has to say of any other request for "*" is not a registry's error.
+        self.path = b"/" if path == b"*" and method != b"OPTIONS" else path
         self.args = parse_qs(query, True)
         self.content = BytesIO() if length == 0 else RequestBody(self.channel, length)
         self.process()
@@ -253,7 +255,3 @@ class MirrorSite(Site):
         """
         if self.onRefused is not None:
             self.onRefused(channel.getPeer(), error)
-
-    @staticmethod
-    def reason(status: int) -> bytes:
-        return RESPONSES.get(status, b"Error")

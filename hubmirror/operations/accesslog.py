@@ -28,7 +28,9 @@ def shownTarget(target: bytes) -> str:
     pairs = []
     for pair in query.split(b"&"):
         name, equals, _value = pair.partition(b"=")
-        pairs.append(pair if not equals or name in _SHOWN else name + b"=...")
+        if pair and name not in _SHOWN:
+            pair = name + b"=..." if equals else b"..."
+        pairs.append(pair)
     text = path + mark + b"&".join(pairs)
     return _UNPRINTABLE.sub(lambda match: b"\\x%02x" % match[0][0], text).decode("ascii")
 

@@ -41,7 +41,11 @@ def announce(
     upstreams = [
         splitURL(url.encode("ascii"))[0] for url in (config.registry_url, *config.fallback)
     ]
-    _log.info("mirroring {upstreams}", upstreams=", and when that fails ".join(map(str, upstreams)))
+    _log.info(
+        "mirroring {upstreams}{readOnly}",
+        upstreams=", and when that fails ".join(map(str, upstreams)),
+        readOnly=", without pushes" if config.read_only else "",
+    )
     if terminal is None:
         terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
     url = config.public_url or (origins[0] and _reachable(origins[0]))

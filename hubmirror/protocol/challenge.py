@@ -14,7 +14,8 @@ _PART = re.compile(
     # Without the first line a long token would be tried again from each of its characters.
     rb"(?<!" + _CHARACTER + rb")"
     rb"(?:(?P<name>" + _TOKEN + rb")[ \t]*=[ \t]*"
-    rb"(?P<value>\"(?:[^\"\\]|\\.)*\"|" + _TOKEN + rb")"
+    # An upstream that quotes wrongly must not keep its realm by that.
+    rb"(?P<value>\"(?:[^\"\\]|\\.)*(?:\"|\\?\Z)|[^\",\s]+)"
     rb"|(?P<scheme>" + _TOKEN + rb")(?=[ \t,]|\Z))",
     re.DOTALL,
 )

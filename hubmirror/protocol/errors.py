@@ -9,6 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+SERVER = b"hubmirror"
+"""
+What C{Server} says of an answer that the mirror itself has made.
+"""
 
 
 class MirrorError(Exception):
@@ -42,6 +48,13 @@ class MirrorError(Exception):
         """
         error = {"code": self.code, "message": self.message, "detail": self.detail}
         return json.dumps({"errors": [error]}).encode("ascii") + b"\n"
+
+
+def reasonOf(status: int) -> bytes:
+    """
+    The reason phrase of a status that the mirror itself gives.
+    """
+    return HTTPStatus(status).phrase.encode("ascii")
 
 
 class RequestRefused(MirrorError):

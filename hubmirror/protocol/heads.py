@@ -33,6 +33,7 @@ _METHOD = re.compile(_TOKEN + rb"\Z")
 _REQUEST_TARGET = re.compile(rb"[\x21-\x7e]+\Z")
 _FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):([^\x00\r\n]*)\Z")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\x00\r\n]*))?\Z")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?\Z")
 
 
@@ -63,6 +64,8 @@ def findHeadEnd(data: bytes | bytearray, most: int = MAX_HEAD) -> int:
     Where the empty line that ends a head begins, or -1 when more is to come.
 
     @param most: bytes that a head may have.
+    @raise BadRequest: when it has a line that ends otherwise than with CR LF: nothing that is to
+        come makes a head of it.
     @raise TargetTooLong: when the first line alone is over L{MAX_START_LINE}.
     @raise FieldsTooLarge: when the head is over C{most}.
     """
@@ -72,6 +75,8 @@ def findHeadEnd(data: bytes | bytearray, most: int = MAX_HEAD) -> int:
             raise TargetTooLong(f"the first line is longer than {MAX_START_LINE} bytes")
         if end < 0 and len(data) >= most + 4:
             raise FieldsTooLarge(f"the head is larger than {most} bytes")
+        if end < 0 and _BARE_LF.search(data):
+            raise BadRequest("a line must end with CR LF")
     return end
 
 

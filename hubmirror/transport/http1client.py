@@ -33,12 +33,11 @@ from zope.interface import implementer
 from hubmirror.protocol.errors import (
     BodyFailed,
     ConnectFailed,
-    FieldsTooLarge,
     HeadFailed,
     HeadTimedOut,
     NoAnswer,
+    RequestRefused,
     StaleConnection,
-    TargetTooLong,
 )
 from hubmirror.protocol.heads import (
     Decoder,
@@ -368,7 +367,7 @@ class UpstreamConnection(Protocol):
                 if head.status >= 200:
                     break
             decoder = responseBody(self._method, head)
-        except (HeadFailed, TargetTooLong, FieldsTooLarge) as error:
+        except (HeadFailed, RequestRefused) as error:
             self._fail(HeadFailed(f"invalid response head: {error.message}"))
             self.abort()
             return

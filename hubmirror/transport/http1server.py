@@ -17,11 +17,17 @@ from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
-from twisted.web.http import NO_BODY_CODES
+from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
-from hubmirror.protocol.errors import BadRequest, BodyFailed, RequestRefused
+from hubmirror.protocol.errors import (
+    SERVER,
+    BadRequest,
+    BodyFailed,
+    RequestRefused,
+    reasonOf,
+)
 from hubmirror.protocol.heads import (
     Decoder,
     findHeadEnd,
@@ -208,9 +214,16 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         body = error.body()
         transport: Any = self.transport
         transport.write(
-            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-            b"Connection: close\r\n\r\n%b"
-            % (error.status, self.site.reason(error.status), len(body), body)
+            b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
+            % (
+                error.status,
+                reasonOf(error.status),
+                SERVER,
+                datetimeToString(),
+                len(body),
+                body,
+            )
         )
         self.loseConnection()
 

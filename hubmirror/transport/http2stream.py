@@ -13,10 +13,10 @@ from h2.exceptions import StreamClosedError
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.python.failure import Failure
-from twisted.web.http import NO_BODY_CODES
+from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 
-from hubmirror.protocol.errors import BadRequest, RequestRefused
+from hubmirror.protocol.errors import SERVER, BadRequest, RequestRefused
 from hubmirror.protocol.heads import (
     RequestHead,
     contentLength,
@@ -118,8 +118,13 @@ class HTTP2Stream:
         self.site.refused(self, error)
         body = error.body()
         headers = Headers()
-        headers.setRawHeaders(b"Content-Type", [b"application/json"])
-        headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        for name, value in (
+            (b"Server", SERVER),
+            (b"Date", datetimeToString()),
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(body)),
+        ):
+            headers.setRawHeaders(name, [value])
         self.writeHeaders(b"HTTP/2", b"%d" % error.status, b"", headers)
         self.write(body)
         self.requestDone(None)

@@ -17,6 +17,7 @@ from typing import Any
 
 from OpenSSL.SSL import SENT_SHUTDOWN, Connection, Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import (
+    IDelayedCall,
     IHandshakeListener,
     IProtocol,
     IPullProducer,
@@ -24,7 +25,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
     ISystemHandle,
 )
-from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -37,6 +38,7 @@ Bytes that are read, encrypted and sent at a time.
 
 _RECORD = 16 * 1024
 _CONTROL = 4 * 1024
+_PATIENCE = 3.0
 
 
 class BulkTLS(TLSMemoryBIOProtocol):
@@ -77,6 +79,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
         self.__backlog = False
         self.__producer: Any = None
         self.__producerPaused = False
+        self.__leaving: IDelayedCall | None = None
 
     def makeConnection(self, transport: Any) -> None:
         handle: object = transport.getHandle() if ISystemHandle.providedBy(transport) else None
@@ -135,7 +138,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
         elif closed:
             self.__flush()
             self.__sayGoodbye()
-            self.__stop(None)
+            self.__finish()
         else:
             # Some of it may have to be answered: a key update, a renegotiation.
             self.__transmit(connection, _CONTROL)
@@ -289,31 +292,38 @@ class BulkTLS(TLSMemoryBIOProtocol):
 
     def __sayGoodbye(self) -> None:
         """
-        Send a C{close_notify}.  When the other side has done so too, the connection ends.
+        Send a C{close_notify}.  When the other side has done so too, the connection ends.  It is
+        not waited for for long (RFC 8446 6.1): who keeps an idle connection may not look at it.
         """
         connection = self.getHandle()
         if not connection.get_shutdown() & SENT_SHUTDOWN:
             with suppress(Error):
                 connection.shutdown()
             self.__transmit(connection, _CONTROL)
+            self.__leaving = self.__reactor.callLater(_PATIENCE, self.__finish)
         if self.__readingPaused:
             self.resumeProducing()
 
-    def __stop(self, reason: Failure | None) -> None:
+    def __finish(self) -> None:
+        """
+        TLS has ended as it should.  However the connection itself ends, nothing is missing.
+        """
+        self.__stop(Failure(CONNECTION_DONE))
+
+    def __stop(self, reason: Failure) -> None:
         """
         TLS is over: end the connection when all is sent.
-
-        @param reason: why, unless the other side has closed the connection as it should.
         """
         self.__over(reason)
         # An alert, maybe.
         self.__transmit(self.getHandle(), _CONTROL)
         self.transport.loseConnection()
 
-    def __over(self, reason: Failure | None) -> None:
-        if reason is not None:
-            # Its traceback leads to frames that lead back to it.
-            reason.cleanFailure()
+    def __over(self, reason: Failure) -> None:
+        # Its traceback leads to frames that lead back to it.
+        reason.cleanFailure()
+        if self.__leaving is not None and self.__leaving.active():
+            self.__leaving.cancel()
         if not self.__ended:
             self.__ended = True
             self.__reason = reason
@@ -337,7 +347,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
             producer.stopProducing()
         connection = self.getHandle()
         # Twisted's would read on; and these are the reference cycles.
-        ProtocolWrapper.connectionLost(self, self.__reason or reason)
+        ProtocolWrapper.connectionLost(self, self.__reason)
         connection.set_app_data(None)
 
 

@@ -220,9 +220,10 @@ class OriginAgent:
     def _identity(self, response: IResponse) -> IResponse:
         """
         Identity was asked for.  Bytes in any other coding would be taken for the blob by whoever
-        asked without knowing of it.
+        asked without knowing of it.  What an error says may be in any.
         """
-        if listMembers(response.headers, b"Content-Encoding") not in ([], [b"identity"]):
+        coding = listMembers(response.headers, b"Content-Encoding")
+        if response.code in (200, 206) and coding not in ([], [b"identity"]):
             discard(response, self._reactor)
             raise CodingRefused("the answer has a content coding that nobody asked for")
         return response

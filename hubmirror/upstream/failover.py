@@ -187,8 +187,8 @@ class FailoverAgent:
         redirects = self._exchange.redirects
         self._health.asked(upstream, self._route)
         asking = self._agent.request(method, upstream.bases[self._service] + target, headers, body)
-        # A push takes as long as its body; a token, however it is asked for, must not.
-        if policy.mayRepeat(method, body is not None) or self._service is Service.TOKEN:
+        # A token, however it is asked for, must not take long.
+        if method not in policy.PUSHING or self._service is Service.TOKEN:
             asking.addTimeout(seconds, self._reactor, _noHead)
         try:
             answer = await asking

@@ -28,6 +28,10 @@ Seconds before an upstream is asked again that could not serve for the moment.
 _NAT64 = IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _REPEATABLE = (b"GET", b"HEAD")
+PUSHING = (b"POST", b"PUT", b"PATCH")
+"""
+The methods that take as long as their body does, and the registry to hash it.
+"""
 
 
 class Service(enum.Enum):

@@ -33,6 +33,16 @@ class OnMirrorTests(SynchronousTestCase):
         ):
             self.assertEqual(onMirror(reference, b"http://m:5000", path), moved, reference)
 
+    def test_mirrorBelowPath(self) -> None:
+        """A mirror whose public URL has a path."""
+        for reference, path, moved in (
+            (b"https://hub.example/v2/a", b"", b"https://m/sub/v2/a"),
+            (b"/v2/a?b", b"", b"/sub/v2/a?b"),
+            (b"/x/v2/a?b", b"/x", b"https://m/sub/v2/a?b"),
+            (b"a?b", b"", b"a?b"),
+        ):
+            self.assertEqual(onMirror(reference, b"https://m/sub", path), moved, reference)
+
 
 class AnswerCase(MemoryCase):
     def get(

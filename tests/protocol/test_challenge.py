@@ -31,6 +31,10 @@ CHALLENGES = [
     (b'Bearer realm=%b,service="r", Basic realm="registry"', b'"a"'),
     (b"Negotiate, Bearer realm=%b", b'"a"'),
     (b"Negotiate YWJj==, Bearer realm=%b", b'"a"'),
+    # Wrongly quoted, and not to be followed for that.
+    (b'Bearer realm=%b, service="r"', b"https://a.example/token?x=1"),
+    (b"Bearer realm=%b", b'"never closed'),
+    (b"Bearer realm=%b", b'"never closed\\'),
 ]
 
 UNCHANGED = [
@@ -40,7 +44,6 @@ UNCHANGED = [
     b"Bearer",
     b'Bearer service="r"',
     b'Bearer xrealm="a"',
-    b'Bearer realm="never closed',
     b'realm="no scheme"',
     b'"Bearer" realm="a"',
     b"Bearer realm=",

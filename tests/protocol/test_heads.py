@@ -274,10 +274,14 @@ class EndTests(SynchronousTestCase):
             (b"GET / HTTP/1.1\r\nHost: a\r\n\r", -1),
             (b"GET / HTTP/1.1\r\n\r\n", 14),
             (b"GET / HTTP/1.1\r\n\r\nbody\r\n\r\n", 14),
-            (b"GET / HTTP/1.1\n\n", -1),
             (bytearray(b"X\r\n\r\n"), 1),
         ):
             self.assertEqual(findHeadEnd(data), end, data)
+
+    def test_bareLF(self) -> None:
+        """Nothing makes a head of it any more, so nothing is waited for."""
+        for data in (b"GET / HTTP/1.1\n", b"GET / HTTP/1.1\r\nHost: a\n\n", b"\n"):
+            self.assertRaises(BadRequest, findHeadEnd, data)
 
     def test_longLine(self) -> None:
         """As long as is allowed; one byte more is not, before or after the end is there."""

@@ -101,6 +101,37 @@ class ReasonTests(SynchronousTestCase):
             self.assertIn("certificate verify failed", str(pair.client.reason.value))
 
 
+class SilentTests(SynchronousTestCase):
+    """
+    A client that keeps its connection and does not look at it.
+    """
+
+    def test_idle(self) -> None:
+        """The server does not wait for its goodbye for long."""
+        pair = Pair(True, True)
+        pair.settle()
+        pair.server.transport.loseConnection()
+        pair.reactor.advance(2.9)
+        pair.serverEnd.step(reading=False)
+        self.assertFalse(pair.serverEnd.disconnecting)
+        pair.reactor.advance(0.1)
+        pair.serverEnd.step(reading=False)
+        self.assertEqual(ended(pair), [ConnectionDone, ConnectionDone])
+        self.assertEqual(pair.reactor.getDelayedCalls(), [])
+
+    def test_slow(self) -> None:
+        """All that was written arrives even so."""
+        pair = Pair(False, True, room=5_000)
+        pair.settle()
+        pair.client.transport.pauseProducing()
+        pair.server.transport.write(bytes(10 * BATCH))
+        pair.server.transport.loseConnection()
+        pair.reactor.advance(60)
+        pair.client.transport.resumeProducing()
+        self.assertEqual(ended(pair), [ConnectionDone, ConnectionDone])
+        self.assertEqual(len(pair.client.got), 10 * BATCH)
+
+
 class InFlightTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=60)
     @given(st.sampled_from(ROLES), st.sampled_from([5_000, 400_000]), st.lists(SIZES, max_size=6))

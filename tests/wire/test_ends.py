@@ -4,7 +4,11 @@ However a request ends, it ends once: for both connections, for the record, for 
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
+
+from hubmirror import HubMirror, MirrorConfig
 from hubmirror.exchange import Outcome
+from hubmirror.protocol.errors import ConnectFailed
 from tests.wire.support import Line, MemoryCase, answer
 
 
@@ -259,6 +263,15 @@ class FailedTests(EndCase):
         self.assertEqual(upstream.ended, "", "a connection was lost over a short body")
         self.assertEnded(Outcome.FAILED, 502)
 
+    def test_codingOfError(self) -> None:
+        """A 429 stays one, however its words are coded."""
+        client, upstream = self.begin()
+        coding = (b"Content-Encoding", b"gzip")
+        upstream.says(answer(429, b"12345", (coding, (b"Retry-After", b"7"))))
+        got = self.answered(client)
+        self.assertEqual((got.status, got.body), (429, b"12345"))
+        self.assertEqual(got.values(b"Content-Encoding"), [b"gzip"])
+
     def test_redirectThatMustNotBeFollowed(self) -> None:
         client, upstream = self.begin()
         upstream.says(answer(302, b"", ((b"Location", b"http://cdn.example/secret?signature"),)))
@@ -281,6 +294,41 @@ class FailedTests(EndCase):
         client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
         self.assertEqual(self.answered(client).status, 502)
         self.assertEnded(Outcome.FAILED, 502)
+
+
+class BrokenRequestTests(EndCase):
+    def test_badChunk(self) -> None:
+        """Such a body ends its request: nothing of it keeps the mirror from stopping."""
+        for body in (b"zz\r\n", b"1\r\nx\r\n0\r\nno trailer\r\n\r\n"):
+            self.setUp()
+            client = self.connect()
+            head = b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            client.says(head + body)
+            self.assertEqual(self.answered(client).status, 400)
+            self.clock.advance(0)
+            self.assertEqual([each.outcome for each in self.exchanges], [Outcome.CLIENT_LEFT])
+            self.assertStops()
+
+    def test_agentWithWordsOfItsOwn(self) -> None:
+        """So does a client that has left, whatever an agent calls its being cancelled."""
+
+        class Agent:
+            def request(self, *_: object) -> Deferred[object]:
+                return Deferred(lambda asked: asked.errback(ConnectFailed("no such name")))
+
+        self.mirror = HubMirror(
+            self.clock, MirrorConfig(port=()), Agent(), listeners=(self.exchanges.append,)
+        )
+        self.site = self.mirror.site
+        client = self.send(b"/v2/a")
+        client.leaves()
+        self.assertEnded(Outcome.CLIENT_LEFT, 0)
+        self.assertStops()
+
+    def assertStops(self) -> None:
+        stopping = self.mirror.service.stopService()
+        self.clock.pump([0] * 5)
+        self.successResultOf(stopping)
 
 
 class ClientLeftTests(EndCase):

@@ -224,6 +224,26 @@ class RedirectFieldTests(MemoryCase):
         self.assertEqual(asked.values(b"Cookie"), [b"a=b"])
         self.assertEqual(asked.values(b"X-Real-IP"), [b"192.0.2.7"])
 
+    def test_bodyOfGet(self) -> None:
+        """A body that means nothing costs neither the redirect nor the next request."""
+        for fields, body in (
+            (((b"Content-Length", b"1"),), b"x"),
+            (((b"Transfer-Encoding", b"chunked"),), b"1\r\nx\r\n0\r\n\r\n"),
+        ):
+            self.setUp()
+            client = self.send(b"/v2/a", fields=fields)
+            client.says(body)
+            asked = self.asked()
+            self.assertEqual(asked.values(b"Transfer-Encoding"), [])
+            self.assertEqual(asked.values(b"Content-Length"), [])
+            location = ((b"Location", b"https://cdn.example/blob"),)
+            self.network.lines[-1].says(answer(307, b"", location))
+            self.assertEqual(self.asked().target, b"/blob")
+            self.network.lines[-1].says(answer(200, b"12345"))
+            self.assertEqual(self.answered(client).body, b"12345")
+            self.send(b"/v2/b", line=client)
+            self.assertEqual(self.asked(0).target, b"/v2/b")
+
     def test_notBackAgain(self) -> None:
         """Credentials that another origin has had dropped don't come back at the first one."""
         self.follow(b"https://cdn.example/blob")
@@ -276,7 +296,9 @@ class AnswerFieldTests(MemoryCase):
 
     def test_nothingElse(self) -> None:
         """An answer without C{Content-Type} gets none; only these are added."""
-        names = sorted(name.lower() for name, _ in self.get(()).fields)
+        got = self.get(())
+        self.assertEqual(got.values(b"Server"), [b"hubmirror"])
+        names = sorted(name.lower() for name, _ in got.fields)
         self.assertEqual(
             names,
             [

@@ -18,6 +18,7 @@ HEAD = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n"
 #: What is no request, or not one that is read in one way only, and what becomes of it.
 MALFORMED = (
     (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+    (b"GET /v2/ HTTP/1.1\nHost: a\n\n", 400),
     (b"GET\r\n\r\n", 400),
     (b"GET /v2/\r\n\r\n", 400),
     (b"GET  /v2/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -51,7 +52,12 @@ MALFORMED = (
     (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
     (HEAD + b"X: " + b"y" * 70_000 + b"\r\n\r\n", 431),
     (HEAD + b"X: y\r\n" * 600 + b"\r\n", 431),
-    # These are well-formed, and mean nothing good.
+)
+
+#: What is well-formed, and means nothing good.
+MEANINGLESS = (
+    (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET *?a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     (b"GET /v2/%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     (b"GET /v2/%2500 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     (b"GET /v2/ HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
@@ -65,20 +71,22 @@ MALFORMED = (
 
 class MalformedTests(MemoryCase):
     def test_table(self) -> None:
-        for raw, status in MALFORMED:
+        for raw, status in MALFORMED + MEANINGLESS:
             client = self.connect()
             client.says(raw)
             got = self.answered(client)
             self.assertEqual(got.status, status, raw[:100])
             self.assertIsInstance(got.error, str)
             self.assertEqual(got.values(b"Content-Type"), [b"application/json"], raw[:100])
+            self.assertEqual(got.values(b"Server"), [b"hubmirror"])
+            self.assertEqual(len(got.values(b"Date")), 1)
             for word in (b"Traceback", b"/work", b".py", b"twisted", b"Twisted"):
                 self.assertNotIn(word, got.body)
         self.assertEqual(self.network.lines, [])
 
     def test_inPieces(self) -> None:
         """The same, whatever the network makes of it."""
-        for raw, status in MALFORMED:
+        for raw, status in MALFORMED + MEANINGLESS:
             if len(raw) < 1000:
                 client = self.connect()
                 for byte in raw:
@@ -87,7 +95,7 @@ class MalformedTests(MemoryCase):
 
     def test_smuggled(self) -> None:
         """After what was refused nothing is read: where a next request begins is unknown."""
-        for raw, _status in MALFORMED[:33]:
+        for raw, _status in MALFORMED:
             client = self.connect()
             client.says(raw + b"GET /v2/smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
             self.answered(client)

@@ -61,6 +61,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     @ivar timeOut: seconds that a connection may be without a request.
     @ivar h2: the state of the connection, for its streams.
     @ivar outbound: what it has to send, likewise.
+    @ivar full: the transport takes no more for now.
     """
 
     site: Any = None
@@ -75,7 +76,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         # Those with something to send and an open window, in the order of their turns.
         self._ready: OrderedDict[HTTP2Stream, None] = OrderedDict()
         self._busy = False
-        self._full = False
+        self.full = False
         self._unread = 0
         self._resets = 0
         self._headBegun = False
@@ -231,7 +232,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             return
         self._busy = True
         try:
-            while self._ready and not self._full and not self._closing:
+            while self._ready and not self.full and not self._closing:
                 self._takeBatch()
                 self._flush()
         finally:
@@ -254,7 +255,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         data = self.outbound.take()
         if not data or self._closing:
             return
-        if self._full:
+        if self.full:
             # Answers to a client that asks and does not read.
             self._unread += len(data)
             if self._unread > _MAX_UNREAD:
@@ -266,12 +267,16 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     # What the transport asks of its producer
 
     def pauseProducing(self) -> None:
-        self._full = True
+        self.full = True
+        for stream in self._streams.values():
+            stream.pause()
 
     def resumeProducing(self) -> None:
-        self._full = False
+        self.full = False
         self._unread = 0
         self.send()
+        for stream in list(self._streams.values()):
+            stream.resume()
 
     def stopProducing(self) -> None:
         """

@@ -28,7 +28,6 @@ from hubmirror.protocol.heads import (
 if TYPE_CHECKING:
     from hubmirror.transport.http2server import HTTP2Channel
 
-_MAX_QUEUED = 64 * 1024
 _LINGER = 1.0
 
 
@@ -192,7 +191,7 @@ class HTTP2Stream:
         self._queue.append(memoryview(data))
         self.queued += len(data)
         self._channel.send(self)
-        self._pauseIfFull()
+        self._balance()
 
     def writeSequence(self, pieces: list[bytes]) -> None:
         self.write(b"".join(pieces))
@@ -219,9 +218,8 @@ class HTTP2Stream:
         if not self.queued:
             if self._done:
                 self._end()
-            elif self._producerPaused:
-                self._producerPaused = self._pulls
-                self._producer.resumeProducing()
+            else:
+                self.resume()
         return len(piece)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
@@ -231,16 +229,31 @@ class HTTP2Stream:
         if self._pulls:
             producer.resumeProducing()
         else:
-            self._pauseIfFull()
+            self._balance()
 
     def unregisterProducer(self) -> None:
         self._producer = None
         self._producerPaused = False
 
-    def _pauseIfFull(self) -> None:
-        if self.queued > _MAX_QUEUED and self._producer is not None and not self._producerPaused:
+    def _balance(self) -> None:
+        if self.queued or self._channel.full:
+            self.pause()
+
+    def pause(self) -> None:
+        """
+        Have no more produced.
+        """
+        if self._producer is not None and not self._producerPaused:
             self._producerPaused = True
             self._producer.pauseProducing()
+
+    def resume(self) -> None:
+        """
+        Have more produced, unless some of what was is still waiting.
+        """
+        if self._producerPaused and not self.queued and not self._channel.full:
+            self._producerPaused = self._pulls
+            self._producer.resumeProducing()
 
     # The end
 

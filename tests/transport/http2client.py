@@ -115,9 +115,10 @@ class Greedy(Producer):
         super().__init__()
         self.written = 0
         self._request = request
-        self._paused = True
+        self._paused = False
         request.registerProducer(self, True)
-        self.resumeProducing()
+        if not self._paused:
+            self.resumeProducing()
 
     def pauseProducing(self) -> None:
         self._paused = True

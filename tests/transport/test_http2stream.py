@@ -152,26 +152,37 @@ class ProducerTests(HTTP2Case):
         self.stream, self.inner = self.request()
 
     def test_paused(self) -> None:
-        """A producer is paused when much is queued, and resumed when all of it is sent."""
+        """A producer is paused when something waits for a window, and resumed when all is sent."""
         producer = Producer()
         self.inner.registerProducer(producer, True)
         self.inner.write(bytes(65535))
-        self.inner.write(bytes(64 * KiB))
         self.assertEqual(producer.told, [])
         self.inner.write(b"1")
         self.assertEqual(producer.told, ["pause"])
         self.inner.write(b"2")
-        self.assertEqual(producer.told, ["pause"])
         self.client.h2.increment_flow_control_window(2**20)
-        self.client.h2.increment_flow_control_window(64 * KiB + 1, self.stream)
+        self.client.h2.increment_flow_control_window(1, self.stream)
         self.client.exchange()
         self.assertEqual(producer.told, ["pause"])
         self.client.h2.increment_flow_control_window(1, self.stream)
         self.client.exchange()
         self.assertEqual(producer.told, ["pause", "resume"])
 
+    def test_full(self) -> None:
+        """All producers are paused when the transport takes no more, before they produce any."""
+        producer = Producer()
+        self.inner.registerProducer(producer, True)
+        self.client.full(True)
+        self.assertEqual(producer.told, ["pause"])
+        self.client.full(False)
+        self.assertEqual(producer.told, ["pause", "resume"])
+        self.inner.write(bytes(65536))
+        self.client.full(True)
+        self.client.full(False)
+        self.assertEqual(producer.told, ["pause", "resume", "pause"])
+
     def test_late(self) -> None:
-        """A producer that comes when much is queued already is paused at once."""
+        """A producer that comes when something waits already is paused at once."""
         self.inner.write(bytes(200_000))
         producer = Producer()
         self.inner.registerProducer(producer, True)

@@ -1,9 +1,9 @@
 """
 What an operator can set: frozen values, their defaults and their validation, nothing else.
 
-Each attribute of L{MirrorConfig} is one option, and its one definition: the command line is made
-from it (C{registry_url} is C{--registry-url}), as a file can be.  The attributes therefore bear the
-options' own words.
+Each attribute of L{MirrorConfig} is the one definition of an option: the command line and its
+documentation are made from it.  Hence the names with underscores: C{registry_url} is
+C{--registry-url}.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
 from hubmirror.protocol.forwarded import Network
 from hubmirror.protocol.url import Origin, splitURL
-
-T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -27,11 +25,11 @@ class ConfigError(ValueError):
     """
 
 
-def _one(coerce: Callable[[Any], T], default: Any, help: str) -> Any:
+def _one(coerce: Callable[[Any], object], default: Any, help: str) -> Any:
     return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "repeats": False})
 
 
-def _many(coerce: Callable[[Any], T], default: tuple[str, ...], help: str) -> Any:
+def _many(coerce: Callable[[Any], object], default: tuple[str, ...], help: str) -> Any:
     return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "repeats": True})
 
 
@@ -160,7 +158,7 @@ def _server(value: str | tuple[str, int]) -> tuple[str, int]:
 def _proxy(value: str) -> str:
     scheme, mark, rest = value.partition("://")
     if scheme not in ("http", "socks5"):
-        raise ValueError("no proxy; write http://host:port or socks5://host:port")
+        raise ValueError("that is no proxy; write http://host:port or socks5://host:port")
     _origin, target = _split(
         "http" + mark + rest, f"{scheme}://host:port; user information is not supported"
     )

@@ -61,7 +61,8 @@ class HubMirror:
         """
         @param agent: sends one request to one origin; by default over the mirror's own pool.
         @param listeners: told of each exchange when it has ended.
-        @param listening: the reactor to listen with, when that is not the one to work with.
+        @param listening: the reactor to listen with, when that is not the one to work with: a
+            worker's, whose supervisor has announced the ports already.
         @param via: by default a name made up.
         @raise ConfigError: when a file that the configuration names can't be used, or an
             endpoint can't be made.
@@ -83,8 +84,8 @@ class HubMirror:
             headTimeout=config.head_timeout,
             maxHead=config.max_head,
             plain=config.plain_transport,
+            onRefused=mirror.refused,
         )
-        self.site.onRefused = mirror.refused
         listening = listening or reactor
         if not config.plain_transport:
             listening = BulkTLSReactor(listening)
@@ -220,7 +221,7 @@ class MirrorService(Service):
             await maybeDeferred(port.stopListening)
         self._mirror.closing = True
         deadline = self._mirror.reactor.callLater(self._mirror.config.drain_timeout, self._endAll)
-        await gatherResults([self._mirror.whenIdle(), self._site.close()])
+        await gatherResults([self._mirror.active.whenEmpty(), self._site.close()])
         if deadline.active():
             deadline.cancel()
         if self._pool is not None:
@@ -228,7 +229,8 @@ class MirrorService(Service):
 
     def _endAll(self) -> None:
         left = list(self._mirror.active)
-        self._log.warn("ending {left} requests that took too long", left=len(left))
+        if left:
+            self._log.warn("ending {left} requests that took too long", left=len(left))
         for request in left:
             abortRequest(request)
         self._site.abort()

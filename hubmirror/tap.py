@@ -19,8 +19,6 @@ from hubmirror.config import ConfigError, MirrorConfig, describeDefault, options
 from hubmirror.service import HubMirror, MirrorService
 from hubmirror.workers import AdoptingReactor, Lifeline, Supervisor, inheritance
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
 
 def _optionMethod(field: attrs.Attribute[Any]) -> Callable[..., None]:
     """
@@ -94,6 +92,7 @@ class Options(usage.Options):
             config = attrs.evolve(config, port=tuple(ports))
             reactor.callWhenRunning(reactor.addReader, Lifeline(reactor))
             return HubMirror(reactor, config, listening=listening, via=inherited.via).service
+        # Made for workers too: what can't work is said here, once.
         mirror = HubMirror(reactor, config)
         if config.workers == 1:
             return mirror.service
@@ -154,15 +153,22 @@ class CommandLineService(MultiService):
         reactor.callWhenRunning(_collectSeldom)
 
     def _handleSignals(self, reactor: Any) -> None:
+        signals = [signal.SIGTERM, signal.SIGINT]
+        if inheritance() is not None:
+            # Ctrl-C reaches every process of a terminal; a worker waits until its supervisor tells
+            # it, or the two together would end it at once.
+            signals.remove(signal.SIGINT)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
         def stop(number: int, _frame: object) -> None:
-            for each in _SIGNALS:
+            for each in signals:
                 signal.signal(each, end)
             reactor.callFromThread(reactor.stop)
 
         def end(number: int, _frame: object) -> None:
             os._exit(128 + number)
 
-        for each in _SIGNALS:
+        for each in signals:
             signal.signal(each, stop)
 
     def privilegedStartService(self) -> None:

@@ -18,7 +18,7 @@ ALLOWED = {
     "protocol": set(),
     "config": {"protocol"},
     "exchange": {"protocol"},
-    "transport": {"config", "protocol"},
+    "transport": {"protocol"},
     "upstream.policy": {"config", "protocol"},
     "upstream": {"config", "exchange", "protocol", "transport", "upstream.policy"},
     "downstream": {
@@ -35,17 +35,16 @@ ALLOWED = {
         "downstream",
         "exchange",
         "operations",
-        "protocol",
         "transport",
         "upstream",
         "upstream.policy",
     },
     "workers": {"config", "operations"},
     "": {"config", "service"},
-    "tap": {"", "config", "operations", "service", "workers"},
-    "testing": {"protocol", "transport"},
+    "tap": {"config", "service", "workers"},
+    "testing": set(),
     # Programs of their own, which nothing in a mirror knows.
-    "operations.doctor": {"operations", "protocol", "transport"},
+    "operations.doctor": {"config", "operations", "protocol", "transport"},
     "operations.demo": {"operations", "testing"},
     "__main__": {"", "operations", "operations.demo", "operations.doctor"},
 }
@@ -162,7 +161,7 @@ class ImportTests(SynchronousTestCase):
         )
 
     def test_pure(self) -> None:
-        """The rooms that only compute import nothing that does I/O, waits or tells the time."""
+        """The rooms that only compute import nothing that does I/O or waits."""
         self.assertNothing(
             [
                 f"{place} imports {name}: '{roomOf(module)}' is pure"

@@ -183,6 +183,7 @@ class CommandCase(SynchronousTestCase):
             },
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
             close_fds=given is None,
             preexec_fn=None if given is None else lambda: os.dup2(given.fileno(), 3) and None,
         )
@@ -254,6 +255,32 @@ class WorkersTests(CommandCase):
         self.process.stdout.read()
         with self.assertRaises(ConnectionRefusedError):
             self.assertAllServe()
+
+
+class InterruptedTests(CommandCase):
+    def test_interrupted(self) -> None:
+        """Ctrl-C reaches all processes of a terminal; what is under way ends all the same."""
+        with closing(socket.socket()) as registry:
+            registry.bind(("127.0.0.1", 0))
+            registry.listen()
+            registry.settimeout(30)
+            url = f"http://127.0.0.1:{registry.getsockname()[1]}"
+            self.start("--workers=2", "--port=tcp:0:interface=127.0.0.1", f"--registry-url={url}")
+            port = int(self.said(r"listening on http://127\.0\.0\.1:(\d+)")[1])
+            for _ in range(2):
+                self.said(r"MirrorSite .*starting on")
+            client = HTTPConnection("127.0.0.1", port, timeout=30)
+            client.request("GET", "/v2/")
+            upstream, _ = registry.accept()
+            with upstream:
+                os.killpg(self.process.pid, signal.SIGINT)
+                # The first process, and each worker.
+                for _ in range(3):
+                    self.said("Port .* Closed")
+                upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                self.assertEqual(client.getresponse().read(), b"ok")
+            client.close()
+        self.assertEqual(self.process.wait(timeout=30), 0)
 
 
 class ActivatedTests(CommandCase):

@@ -5,11 +5,12 @@ How many connections there may be: in all, and for each client.
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from hubmirror.downstream.incoming import addressOf
 from hubmirror.protocol.forwarded import unmapped
 
 _REPORT = 10.0
@@ -21,10 +22,10 @@ def clientOf(address: IAddress | None) -> str:
     Whom a connection is counted for: an IPv4 address, or the /64 of an IPv6 one, of which one
     client has all addresses.  Connections without an address, such as UNIX sockets, are one client.
     """
-    try:
-        found = unmapped(ip_address(address.host.partition("%")[0]))  # type: ignore[union-attr]
-    except (AttributeError, ValueError):
+    found = addressOf(address)
+    if found is None:
         return "local"
+    found = unmapped(found)
     if isinstance(found, IPv6Address):
         return str(IPv6Address(int(found) >> _SITE_PREFIX << _SITE_PREFIX))
     return str(found)

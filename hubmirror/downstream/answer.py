@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+from twisted.web.server import Request
 
 from hubmirror.protocol.challenge import withRealm
 from hubmirror.protocol.errors import SERVER, MirrorError, reasonOf
@@ -42,8 +42,9 @@ def onMirror(reference: bytes, base: bytes, path: bytes) -> bytes:
 
 
 def writeHead(
-    request: Any,
+    request: Request,
     response: IResponse,
+    *,
     via: bytes,
     base: bytes,
     path: bytes,
@@ -103,7 +104,7 @@ def _moved(name: bytes, value: bytes, base: bytes, path: bytes) -> bytes:
 
 
 def writeOwn(
-    request: Any,
+    request: Request,
     status: int,
     fields: Iterable[tuple[bytes, bytes]],
     body: bytes = b"",
@@ -123,7 +124,7 @@ def writeOwn(
     request.finish()
 
 
-def writeError(request: Any, error: MirrorError, extra: Iterable[tuple[bytes, bytes]]) -> None:
+def writeError(request: Request, error: MirrorError, extra: Iterable[tuple[bytes, bytes]]) -> None:
     """
     Answer a request with a registry error.
     """

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import attrs
+from twisted.web.server import Request
 
 from hubmirror.config import MirrorConfig
 from hubmirror.protocol.errors import BadRequest, LoopDetected, NotAllowed, UnknownName
@@ -59,7 +60,7 @@ def methodsAllowed(config: MirrorConfig) -> tuple[bytes, ...]:
     return READING if config.read_only else READING + WRITING
 
 
-def readIncoming(request: Any, config: MirrorConfig, via: bytes) -> Incoming:
+def readIncoming(request: Request, config: MirrorConfig, via: bytes) -> Incoming:
     """
     Make a request ready.
 
@@ -104,7 +105,7 @@ def refusedMethod(method: bytes, allowed: tuple[bytes, ...]) -> NotAllowed:
     )
 
 
-def _host(request: Any, client: Client, scheme: bytes) -> bytes:
+def _host(request: Request, client: Client, scheme: bytes) -> bytes:
     """
     The authority that the client used, port kept.
     """
@@ -116,7 +117,7 @@ def _host(request: Any, client: Client, scheme: bytes) -> bytes:
     return host
 
 
-def _local(request: Any, scheme: bytes) -> bytes:
+def _local(request: Request, scheme: bytes) -> bytes:
     """
     The address that the client connected to: what HTTP/1.0 without a Host can mean.
     """
@@ -127,7 +128,7 @@ def _local(request: Any, scheme: bytes) -> bytes:
         return b"localhost"
 
 
-def _originForm(request: Any, config: MirrorConfig, scheme: bytes) -> bytes:
+def _originForm(request: Request, config: MirrorConfig, scheme: bytes) -> bytes:
     """
     The target from its first slash on.  An absolute one is taken when it names this mirror: its
     public URL or the address connected to.  Its Host proves nothing, since whoever takes us for

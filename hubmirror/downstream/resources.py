@@ -21,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from hubmirror.config import MirrorConfig
 from hubmirror.downstream.answer import writeError, writeHead, writeOwn
+from hubmirror.downstream.crowd import Crowd
 from hubmirror.downstream.incoming import (
     READING,
     Incoming,
@@ -67,10 +68,12 @@ class Mirror:
     via: bytes
     listeners: Sequence[Callable[[Exchange], None]]
     closing: bool = False
-    active: set[Any] = attrs.Factory(set)
-    _idle: list[Deferred[None]] = attrs.Factory(list)
+    active: Crowd = attrs.Factory(Crowd)
 
     def cors(self) -> tuple[tuple[bytes, bytes], ...]:
+        """
+        The fields of every answer that let web pages read it.
+        """
         return () if self.config.no_cors else CORS_FIELDS
 
     def refused(self, peer: IAddress, error: RequestRefused) -> None:
@@ -82,27 +85,6 @@ class Mirror:
         exchange.status = error.status
         exchange.failures.append(("request", error.message))
         exchange.end(Outcome.REFUSED, now)
-
-    def done(self, request: Any) -> None:
-        """
-        A request has ended, in whatever way.
-        """
-        self.active.discard(request)
-        if not self.active:
-            waiting, self._idle = self._idle, []
-            for deferred in waiting:
-                deferred.callback(None)
-
-    def whenIdle(self) -> Deferred[None]:
-        """
-        @return: fires when no request is under way.
-        """
-        idle: Deferred[None] = Deferred()
-        if self.active:
-            self._idle.append(idle)
-        else:
-            idle.callback(None)
-        return idle
 
 
 class MirrorResource(Resource):
@@ -172,16 +154,18 @@ class _ProxyResource(Resource):
         serving = Deferred.fromCoroutine(self._serve(request, exchange))
         request.notifyFinish().addErrback(lambda _: serving.cancel())
 
+        # Twisted takes it away from the request when that ends.
+        content = request.content
+
         def ended(outcome: Outcome) -> None:
             if isinstance(content, RequestBody):
                 exchange.received = content.received
             exchange.end(outcome, mirror.reactor.seconds())
 
         def done(result: Any) -> Any:
-            mirror.done(request)
+            mirror.active.discard(request)
             return result
 
-        content = request.content
         serving.addCallback(ended).addBoth(done)
         return NOT_DONE_YET
 
@@ -267,6 +251,8 @@ class _ProxyResource(Resource):
             )
         except UpstreamFailed:
             if isinstance(content, RequestBody) and content.isTooLarge:
+                # The upstream failed because its body was broken off here.
+                exchange.failures.clear()
                 raise _tooLarge(content) from None
             raise
 
@@ -278,11 +264,11 @@ class _ProxyResource(Resource):
         length = writeHead(
             request,
             response,
-            mirror.via,
-            incoming.base,
-            mirror.client.pathOf(exchange.upstream),
-            mirror.cors(),
-            self.service is Service.REGISTRY,
+            via=mirror.via,
+            base=incoming.base,
+            path=mirror.client.pathOf(exchange.upstream),
+            extra=mirror.cors(),
+            challenged=self.service is Service.REGISTRY,
         )
         if length == 0:
             discard(response, mirror.reactor)

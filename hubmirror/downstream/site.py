@@ -10,7 +10,7 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
@@ -26,6 +26,7 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from hubmirror.downstream.admission import Admission, clientOf
+from hubmirror.downstream.crowd import Crowd
 from hubmirror.downstream.upload import RequestBody, collect
 from hubmirror.protocol.errors import BodyFailed, RequestRefused
 from hubmirror.protocol.heads import MAX_HEAD
@@ -74,7 +75,7 @@ class MirrorRequest(Request):
             Request.render(self, resrc)
 
         def failed(reason: Failure) -> None:
-            if not reason.check(BodyFailed, CancelledError):
+            if not reason.check(BodyFailed):
                 self.processingFailed(reason)
 
         file = tempfile.SpooledTemporaryFile(100_000)  # noqa: SIM115  (the request closes it)
@@ -87,13 +88,14 @@ class _Negotiation(Protocol, TimeoutMixin):
     A connection that becomes a channel: HTTP/2 where TLS has agreed on it (ALPN), else HTTP/1.1.
     """
 
+    transport: Any
+
     site: Any = None
     _channel: Any = None
     _client: str | None = None
 
     def connectionMade(self) -> None:
-        transport: Any = self.transport
-        client = clientOf(transport.getPeer())
+        client = clientOf(self.transport.getPeer())
         if not self.site.admission.enter(client):
             self.abortConnection()
             return
@@ -106,8 +108,9 @@ class _Negotiation(Protocol, TimeoutMixin):
 
     def handshakeCompleted(self) -> None:
         self.setTimeout(None)
-        transport: Any = self.transport
-        self._become(HTTP2Channel() if transport.negotiatedProtocol == b"h2" else HTTP1Channel())
+        self._become(
+            HTTP2Channel() if self.transport.negotiatedProtocol == b"h2" else HTTP1Channel()
+        )
         self.site.closed(self)
 
     def _become(self, channel: HTTP1Channel | HTTP2Channel) -> None:
@@ -129,8 +132,7 @@ class _Negotiation(Protocol, TimeoutMixin):
             self.site.closed(self)
 
     def abortConnection(self) -> None:
-        transport: Any = self.transport
-        transport.abortConnection()
+        self.transport.abortConnection()
 
     closeWhenIdle = timeoutConnection = abortConnection
 
@@ -159,6 +161,7 @@ class MirrorSite(Site):
         headTimeout: float = 30.0,
         maxHead: int = MAX_HEAD,
         plain: bool = False,
+        onRefused: Callable[[IAddress, RequestRefused], None] = lambda _peer, _error: None,
     ) -> None:
         """
         @param idleTimeout: seconds that a connection is kept without a request.
@@ -170,10 +173,9 @@ class MirrorSite(Site):
         self.headTimeout = headTimeout
         self.maxHead = maxHead
         self.plain = plain
-        self.onRefused: Callable[[IAddress, RequestRefused], None] | None = None
+        self.onRefused = onRefused
         self.closing = False
-        self._channels: set[Any] = set()
-        self._waiting: list[Deferred[None]] = []
+        self._channels = Crowd()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return self.adopt(_Negotiation())
@@ -214,10 +216,6 @@ class MirrorSite(Site):
         A channel's connection is gone.
         """
         self._channels.discard(channel)
-        if not self._channels:
-            waiting, self._waiting = self._waiting, []
-            for deferred in waiting:
-                deferred.callback(None)
 
     def close(self) -> Deferred[None]:
         """
@@ -229,7 +227,7 @@ class MirrorSite(Site):
         self.admission.close()
         for channel in list(self._channels):
             channel.closeWhenIdle()
-        return self._whenClosed()
+        return self._channels.whenEmpty()
 
     def abort(self) -> Deferred[None]:
         """
@@ -239,19 +237,10 @@ class MirrorSite(Site):
         """
         for channel in list(self._channels):
             channel.abortConnection()
-        return self._whenClosed()
-
-    def _whenClosed(self) -> Deferred[None]:
-        gone: Deferred[None] = Deferred()
-        if self._channels:
-            self._waiting.append(gone)
-        else:
-            gone.callback(None)
-        return gone
+        return self._channels.whenEmpty()
 
     def refused(self, channel: Any, error: RequestRefused) -> None:
         """
         Something came that was no request.
         """
-        if self.onRefused is not None:
-            self.onRefused(channel.getPeer(), error)
+        self.onRefused(channel.getPeer(), error)

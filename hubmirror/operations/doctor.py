@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
+from hubmirror.config import MirrorConfig
 from hubmirror.operations.clientconfig import Unusable, readURL
 from hubmirror.operations.pulling import (
     ACCEPTED,
@@ -76,12 +77,8 @@ class Subject:
     mirror: bool
 
 
-HUB = Subject(
-    "https://registry-1.docker.io",
-    "https://auth.docker.io/token",
-    "https://index.docker.io",
-    mirror=False,
-)
+_DEFAULTS = MirrorConfig()
+HUB = Subject(_DEFAULTS.registry_url, _DEFAULTS.auth_url, _DEFAULTS.search_url, mirror=False)
 """
 Docker Hub.
 """

@@ -1,8 +1,8 @@
 """
 A pull as a container engine does it: challenge, token, index, manifest, blobs.
 
-Asked here is through treq over Twisted's own Agent, and not by the mirror's rooms: what they get
-wrong together would look right.
+It asks through treq over Twisted's own Agent, not through the mirror's own client: a fault that
+both ends of a connection share would not be seen.
 """
 
 from __future__ import annotations
@@ -287,6 +287,8 @@ def read(response: IResponse, limit: int | None = _SMALL) -> Deferred[bytes]:
 
 
 class _Body(Protocol):
+    transport: Any
+
     def __init__(self, limit: int | None) -> None:
         self.whole: Deferred[bytes] = Deferred(lambda _: self._stop())
         self._limit = limit
@@ -313,5 +315,4 @@ class _Body(Protocol):
         return self._limit is not None and self._length > self._limit
 
     def _stop(self) -> None:
-        transport: Any = self.transport
-        transport.stopProducing()
+        self.transport.stopProducing()

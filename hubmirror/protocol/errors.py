@@ -65,7 +65,7 @@ class RequestRefused(MirrorError):
 
 class BadRequest(RequestRefused):
     """
-    Malformed, or not to be understood in one way only.
+    Malformed, or with more than one possible meaning.
     """
 
     status, code = 400, "BAD_REQUEST"
@@ -233,15 +233,15 @@ class OtherEntity(UpstreamFailed):
 class UpstreamsFailed(UpstreamFailed):
     """
     No upstream served, and the first one gave no answer to hand on.
-
-    @ivar attempts: what happened, as pairs of the upstream's name and its error, in order.
     """
 
     def __init__(self, attempts: Sequence[tuple[str, MirrorError]]) -> None:
+        """
+        @param attempts: what happened, as pairs of the upstream's name and its error, in order.
+        """
         name, error = attempts[0]
         super().__init__(
             f"{name}: {error.message}",
             {"upstreams": [f"{name}: {error.message}" for name, error in attempts]},
         )
-        self.attempts = tuple(attempts)
         self.status = error.status

@@ -98,12 +98,13 @@ class Connector:
         Open a connection that is ready for a request.
 
         @param released: see L{UpstreamConnection}.
-        @raise ConnectFailed: in the time set.
+        @raise ConnectFailed: when there is none in time; L{ConnectTimedOut} and L{AddressRefused}
+            among them.
         """
         try:
             endpoint, addresses = self._endpointOf(origin)
         except ValueError:
-            raise ConnectFailed("its name can't be that of a host") from None
+            raise ConnectFailed(describeFailure(Failure())) from None
         factory = Factory.forProtocol(
             lambda: UpstreamConnection(self._reactor, origin.scheme == b"https", released)
         )
@@ -115,15 +116,13 @@ class Connector:
             connection: UpstreamConnection = await opening
         except (ConnectFailed, CancelledError):
             raise
-        except error.DNSLookupError:
+        except Exception as problem:
             refused = addresses.refused
-            if refused is not None:
+            if refused is not None and isinstance(problem, error.DNSLookupError):
                 raise AddressRefused(
                     f"a redirect leads to {origin}, whose address {refused} is not a public one;"
                     " if that is meant, allow it with --allow-redirects-to"
                 ) from None
-            raise ConnectFailed("the name does not resolve") from None
-        except Exception:
             raise ConnectFailed(describeFailure(Failure())) from None
         return connection
 

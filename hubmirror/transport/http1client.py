@@ -70,6 +70,7 @@ class UpstreamResponse:
 
     @ivar length: of the body in bytes, or C{UNKNOWN_LENGTH}; the fields keep what an answer to
         HEAD or a 304 says of the length.
+    @ivar paused: no more of the body may be read now.
     """
 
     request = None
@@ -85,7 +86,7 @@ class UpstreamResponse:
         self._receiver: IProtocol | None = None
         self._early: list[bytes] = []
         self._ended: Failure | None = None
-        self._paused = True
+        self.paused = True
 
     def setPreviousResponse(self, response: IResponse) -> None:
         self.previousResponse = response
@@ -96,7 +97,7 @@ class UpstreamResponse:
         it is whole, else with L{BodyFailed}.
         """
         self._receiver = protocol
-        self._paused = False
+        self.paused = False
         # The protocol may pause from here on, and pausing must hold.
         protocol.makeConnection(self)  # type: ignore[arg-type]
         early, self._early = self._early, []
@@ -104,7 +105,7 @@ class UpstreamResponse:
             protocol.dataReceived(piece)
         if self._ended is not None:
             protocol.connectionLost(self._ended)
-        elif not self._paused:
+        elif not self.paused:
             self._connection.resumeBody()
 
     def received(self, pieces: list[bytes]) -> None:
@@ -119,20 +120,13 @@ class UpstreamResponse:
         if self._receiver is not None:
             self._receiver.connectionLost(reason)
 
-    @property
-    def waiting(self) -> bool:
-        """
-        Whether more of the body may not be read now.
-        """
-        return self._paused
-
     def pauseProducing(self) -> None:
-        self._paused = True
+        self.paused = True
         if self._ended is None:
             self._connection.pauseBody()
 
     def resumeProducing(self) -> None:
-        self._paused = False
+        self.paused = False
         if self._ended is None:
             self._connection.resumeBody()
 
@@ -186,8 +180,11 @@ class UpstreamConnection(Protocol):
 
     @ivar ready: fires when a request can be sent, after TLS's handshake where there is TLS; fails
         with L{ConnectFailed}.
+    @ivar closed: fires when it is gone.
     @ivar reused: has answered a request before.
     """
+
+    transport: Any
 
     def __init__(
         self, reactor: IReactorTime, secure: bool, released: Callable[[UpstreamConnection], None]
@@ -214,9 +211,8 @@ class UpstreamConnection(Protocol):
     # Opening and closing
 
     def connectionMade(self) -> None:
-        transport: Any = self.transport
-        if hasattr(transport, "setTcpNoDelay"):
-            transport.setTcpNoDelay(True)
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
         self._open = True
         if not self._secure:
             self.ready.callback(self)
@@ -224,18 +220,13 @@ class UpstreamConnection(Protocol):
     def handshakeCompleted(self) -> None:
         self.ready.callback(self)
 
-    @property
-    def isOpen(self) -> bool:
-        return self._open
-
     def abort(self) -> None:
         """
         Close at once; whatever is under way fails.
         """
         self._keepAlive = False
         if self._open:
-            transport: Any = self.transport
-            transport.abortConnection()
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._open = False
@@ -289,8 +280,7 @@ class UpstreamConnection(Protocol):
         elif body is not None or method in _METHODS_WITH_BODY:
             head.append(b"Content-Length: %d\r\n" % length)
         head.append(b"\r\n")
-        transport: Any = self.transport
-        transport.write(b"".join(head))
+        self.transport.write(b"".join(head))
         waiter = self._waiter
         if body is None:
             self._awaitHead()
@@ -391,7 +381,7 @@ class UpstreamConnection(Protocol):
         if waiter is not None:
             waiter.callback(response)
         # Whoever takes the body at once, as most do, saves a pause and a resume.
-        if self._response is response and response.waiting:
+        if self._response is response and response.paused:
             self.pauseBody()
 
     def _feed(self, response: UpstreamResponse, data: bytes) -> None:
@@ -407,7 +397,7 @@ class UpstreamConnection(Protocol):
             return
         response.received(pieces)
         if decoder.done and self._response is response:
-            self._complete(rest)
+            self._complete(b"")
 
     def _complete(self, rest: bytes) -> None:
         """
@@ -417,7 +407,7 @@ class UpstreamConnection(Protocol):
         reusable = self._keepAlive and not rest and self._sending is None
         response = self._response
         assert response is not None
-        if reusable and response.waiting:
+        if reusable and response.paused:
             self.resumeBody()
         self._response = self._decoder = None
         if reusable:
@@ -435,10 +425,8 @@ class UpstreamConnection(Protocol):
 
     def pauseBody(self) -> None:
         if self._open:
-            transport: Any = self.transport
-            transport.pauseProducing()
+            self.transport.pauseProducing()
 
     def resumeBody(self) -> None:
         if self._open:
-            transport: Any = self.transport
-            transport.resumeProducing()
+            self.transport.resumeProducing()

@@ -46,8 +46,10 @@ class HTTP1Channel(Protocol, TimeoutMixin):
     """
     @ivar site: the C{MirrorSite} that the requests are for.
     @ivar requestFactory: makes a request from its channel.
-    @ivar timeOut: seconds that a connection may be idle, or take to send a head.
+    @ivar timeOut: seconds that a connection may be without a request.
     """
+
+    transport: Any
 
     site: Any = None
     factory: Any = None
@@ -70,10 +72,9 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         self._closing = False
 
     def connectionMade(self) -> None:
-        transport: Any = self.transport
-        if hasattr(transport, "setTcpNoDelay"):
-            transport.setTcpNoDelay(True)
-        transport.registerProducer(self, True)
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
         # setTimeout changes timeOut.
         self._idleTimeout = self.timeOut
         self.setTimeout(self._idleTimeout)
@@ -212,8 +213,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         Answer what never became a request, and close: where the next one begins is unknown.
         """
         body = error.body()
-        transport: Any = self.transport
-        transport.write(
+        self.transport.write(
             b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
             % (
@@ -230,11 +230,10 @@ class HTTP1Channel(Protocol, TimeoutMixin):
     def _read(self, reading: bool) -> None:
         if reading != self._reading:
             self._reading = reading
-            transport: Any = self.transport
             if reading:
-                transport.resumeProducing()
+                self.transport.resumeProducing()
             else:
-                transport.pauseProducing()
+                self.transport.pauseProducing()
 
     def pauseBody(self) -> None:
         """
@@ -249,8 +248,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         """
         if self._continue and not self._closing:
             self._continue = False
-            transport: Any = self.transport
-            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self._closing:
             self._read(True)
 
@@ -276,16 +274,14 @@ class HTTP1Channel(Protocol, TimeoutMixin):
     # What a request asks of its channel
 
     def getPeer(self) -> IAddress:
-        transport: Any = self.transport
-        peer: IAddress = transport.getPeer()
+        peer: IAddress = self.transport.getPeer()
         return peer
 
     def getHost(self) -> IAddress:
         # Each request asks, and each time the transport would ask the kernel.
         host = self._host
         if host is None:
-            transport: Any = self.transport
-            host = self._host = transport.getHost()
+            host = self._host = self.transport.getHost()
         return host
 
     def isSecure(self) -> bool:
@@ -325,16 +321,13 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         elif self._keepAliveOf10:
             lines.append(b"Connection: keep-alive\r\n")
         lines.append(b"\r\n")
-        transport: Any = self.transport
-        transport.write(b"".join(lines))
+        self.transport.write(b"".join(lines))
 
     def write(self, data: bytes) -> None:
-        transport: Any = self.transport
-        transport.write(data)
+        self.transport.write(data)
 
     def writeSequence(self, pieces: list[bytes]) -> None:
-        transport: Any = self.transport
-        transport.writeSequence(pieces)
+        self.transport.writeSequence(pieces)
 
     def requestDone(self, request: object) -> None:
         self._request = None
@@ -372,9 +365,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         """
         if not self._closing:
             self._closing = True
-            transport: Any = self.transport
-            transport.unregisterProducer()
-            transport.loseConnection()
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
             self.setTimeout(self._idleTimeout)
 
     def abortConnection(self) -> None:
@@ -382,5 +374,4 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         Close at once, whatever was written: the client sees a broken answer as broken.
         """
         self._closing = True
-        transport: Any = self.transport
-        transport.abortConnection()
+        self.transport.abortConnection()

@@ -64,6 +64,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     @ivar full: the transport takes no more for now.
     """
 
+    transport: Any
+
     site: Any = None
     factory: Any = None
     requestFactory: Any = None
@@ -84,10 +86,9 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._closing = False
 
     def connectionMade(self) -> None:
-        transport: Any = self.transport
-        if hasattr(transport, "setTcpNoDelay"):
-            transport.setTcpNoDelay(True)
-        transport.registerProducer(self, True)
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
         self._idleTimeout = self.timeOut
         self.setTimeout(self._idleTimeout)
         self.site.opened(self)
@@ -118,8 +119,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._loseStreams(reason)
         self.setTimeout(None)
         # The transport would keep its producer, and so this channel, until the next collection.
-        transport: Any = self.transport
-        transport.unregisterProducer()
+        self.transport.unregisterProducer()
         self.site.closed(self)
 
     def _loseStreams(self, reason: Failure) -> None:
@@ -261,8 +261,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             if self._unread > _MAX_UNREAD:
                 self.abortConnection()
                 return
-        transport: Any = self.transport
-        transport.write(data)
+        self.transport.write(data)
 
     # What the transport asks of its producer
 
@@ -315,8 +314,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         elif not self._closing:
             self._draining = True
             # h2's own GOAWAY would end the streams too.
-            transport: Any = self.transport
-            transport.write(GoAwayFrame(last_stream_id=self._lastStream).serialize())
+            self.transport.write(GoAwayFrame(last_stream_id=self._lastStream).serialize())
 
     def loseConnection(self) -> None:
         """
@@ -333,9 +331,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._flush()
         self._closing = True
         self._loseStreams(Failure(ConnectionDone()))
-        transport: Any = self.transport
-        transport.unregisterProducer()
-        transport.loseConnection()
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
         self.setTimeout(self._idleTimeout)
 
     def abortConnection(self) -> None:
@@ -343,19 +340,16 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         Close at once, whatever was written.
         """
         self._closing = True
-        transport: Any = self.transport
-        transport.abortConnection()
+        self.transport.abortConnection()
 
     # What a stream hands on
 
     def getPeer(self) -> IAddress:
-        transport: Any = self.transport
-        peer: IAddress = transport.getPeer()
+        peer: IAddress = self.transport.getPeer()
         return peer
 
     def getHost(self) -> IAddress:
-        transport: Any = self.transport
-        host: IAddress = transport.getHost()
+        host: IAddress = self.transport.getHost()
         return host
 
     def isSecure(self) -> bool:

@@ -136,13 +136,7 @@ class Pool:
         """
         self._closing = True
         self._stopSweeping()
-        ending = [_closed(connection) for connection in self._open]
+        ending = [connection.closed for connection in self._open]
         for connection in list(self._open):
             connection.abort()
         return gatherResults(ending)
-
-
-def _closed(connection: UpstreamConnection) -> Deferred[None]:
-    closed: Deferred[None] = Deferred()
-    connection.closed.addCallback(closed.callback)
-    return closed

@@ -28,11 +28,13 @@ class _Tunnel(Protocol):
     The origin says nothing before it is spoken to, so nothing can follow the proxy's answer.
     """
 
+    transport: Any
+
     def __init__(self, dialogue: Any, factory: IProtocolFactory) -> None:
         self._dialogue = dialogue
         self._factory = factory
         self._buffer = b""
-        self.done: Deferred[Any] = Deferred(lambda _: self._give())
+        self.done: Deferred[Any] = Deferred(lambda _: self._giveUp())
 
     def connectionMade(self) -> None:
         self._advance()
@@ -42,7 +44,6 @@ class _Tunnel(Protocol):
         self._advance()
 
     def _advance(self) -> None:
-        transport: Any = self.transport
         try:
             if len(self._buffer) > _MAX_ANSWER:
                 raise ConnectFailed("the proxy's answer is too long")
@@ -51,23 +52,21 @@ class _Tunnel(Protocol):
             self._fail(error)
             return
         if toSend:
-            transport.write(toSend)
+            self.transport.write(toSend)
         if finished:
-            protocol: Any = self._factory.buildProtocol(transport.getPeer())
+            protocol: Any = self._factory.buildProtocol(self.transport.getPeer())
             self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
             self.connectionLost = protocol.connectionLost  # type: ignore[method-assign]
-            protocol.makeConnection(transport)
-            done, self.done = self.done, Deferred()
-            done.callback(protocol)
+            protocol.makeConnection(self.transport)
+            self.done.callback(protocol)
 
     def _fail(self, error: ConnectFailed) -> None:
-        self._give()
+        self._giveUp()
         if not self.done.called:
             self.done.errback(error)
 
-    def _give(self) -> None:
-        transport: Any = self.transport
-        transport.abortConnection()
+    def _giveUp(self) -> None:
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         if not self.done.called:

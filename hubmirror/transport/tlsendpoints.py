@@ -7,6 +7,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
@@ -78,6 +79,8 @@ def resuming(options: CertificateOptions) -> CertificateOptions:
         certificate=options.certificate,
         extraCertChain=options.extraCertChain,
         dhParameters=options.dhParameters,
+        # None stands for all versions that are safe, and is TLS_METHOD when it is looked at.
+        method=None if options.method == SSL.TLS_METHOD else options.method,
         enableSessionTickets=True,
     )
     again.getContext().clear_mode(_ENABLE_PARTIAL_WRITE)

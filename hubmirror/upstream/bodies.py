@@ -29,6 +29,8 @@ Seconds that a body gets to end which is read only so that its connection can be
 
 
 class _Small(Protocol):
+    transport: Any
+
     def __init__(self) -> None:
         self.done: Deferred[bytes] = Deferred(lambda _: self._stop())
         self._pieces: list[bytes] = []
@@ -49,8 +51,7 @@ class _Small(Protocol):
             self.done.errback(BodyFailed("a body that should be short is broken or too long"))
 
     def _stop(self) -> None:
-        transport: Any = self.transport
-        transport.stopProducing()
+        self.transport.stopProducing()
 
 
 def readSmall(response: IResponse, reactor: IReactorTime, timeout: float) -> Deferred[bytes]:

@@ -5,6 +5,7 @@ The upstreams of one service, asked in order until one serves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -104,31 +105,25 @@ class FailoverAgent:
                         break
                     await deferLater(self._reactor, policy.PAUSE)
                 left = max(0.0, deadline - self._reactor.seconds())
+                mayAskAgain = order.count(upstream) == 1
                 try:
                     answer = await self._ask(
                         upstream,
                         identity,
                         (method, target, headers, body),
-                        policy.share(left, len(order) - position),
+                        left / (len(order) - position),
                     )
                 except UpstreamFailed as error:
                     self._failed(upstream, error)
-                    if (
-                        isinstance(error, NoAnswer)
-                        and method == b"GET"
-                        and order.count(upstream) == 1
-                    ):
-                        order.insert(position, upstream)
+                    if isinstance(error, NoAnswer) and method == b"GET" and mayAskAgain:
+                        # Once more, at once: a server that restarts closes so.
+                        order.insert(position + 1, upstream)
                     continue
                 isFirst = upstream is self._upstreams[0]
                 if not repeatable or self._counts(isFirst, answer, headers, spare):
                     return self._take(upstream, answer)
                 self._failed(upstream, UpstreamFailed(f"answered {answer.code}"))
-                if (
-                    isFirst
-                    and policy.mayPass(answer.code, answer.headers)
-                    and order.count(upstream) == 1
-                ):
+                if isFirst and mayAskAgain and policy.mayPass(answer.code, answer.headers):
                     # When nobody else serves.
                     order.append(upstream)
                 if isFirst or (spare is None and answer.code == 429):
@@ -148,7 +143,7 @@ class FailoverAgent:
         reachable = [
             upstream
             for upstream in self._upstreams
-            if self._health.leftAlone(upstream, self._route) is None
+            if self._health.whyLeftAlone(upstream, self._route) is None
         ]
         return sorted(
             reachable or self._upstreams,
@@ -160,7 +155,7 @@ class FailoverAgent:
         Why those were not asked that were not.
         """
         for upstream in self._upstreams:
-            reason = self._health.leftAlone(upstream, self._route)
+            reason = self._health.whyLeftAlone(upstream, self._route)
             if upstream not in order and reason is not None:
                 yield upstream.name, UpstreamFailed(f"left alone for a while: {reason}")
 
@@ -189,7 +184,7 @@ class FailoverAgent:
         asking = self._agent.request(method, upstream.bases[self._service] + target, headers, body)
         # A token, however it is asked for, must not take long.
         if method not in policy.PUSHING or self._service is Service.TOKEN:
-            asking.addTimeout(seconds, self._reactor, _noHead)
+            asking.addTimeout(seconds, self._reactor, noHead)
         try:
             answer = await asking
         except (ConnectFailed, HeadTimedOut) as error:
@@ -251,5 +246,10 @@ class FailoverAgent:
         self._exchange.failures.append((upstream.name, error.message))
 
 
-def _noHead(_: object, timeout: float) -> None:
+def noHead(_: object, timeout: float) -> NoReturn:
+    """
+    What C{addTimeout} makes of a request that got no answer in time.
+
+    @raise HeadTimedOut: always.
+    """
     raise HeadTimedOut(f"no response head within {timeout:g} s")

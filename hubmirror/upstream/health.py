@@ -46,7 +46,7 @@ class Health:
         self._reactor = reactor
         self._absent: dict[tuple[str, str], _Absence] = {}
 
-    def leftAlone(self, upstream: Upstream, route: str) -> str | None:
+    def whyLeftAlone(self, upstream: Upstream, route: str) -> str | None:
         """
         Why a request goes past an upstream; C{None} when it does not.
         """

@@ -84,13 +84,6 @@ def mayRepeat(method: bytes, hasBody: bool) -> bool:
     return method in _REPEATABLE and not hasBody
 
 
-def share(left: float, upstreams: int) -> float:
-    """
-    The seconds that the next upstream gets, of C{left} for it and those after it.
-    """
-    return left / upstreams
-
-
 def mayPass(status: int, headers: Headers) -> bool:
     """
     Whether an error may be over in a moment: one 503 among many answers ends a pull, since most
@@ -176,6 +169,9 @@ class AddressPolicy:
         self._networks = [item for item in allowed if not isinstance(item, Origin)]
 
     def permits(self, origin: Origin, address: Address) -> bool:
+        """
+        Whether this origin may be connected to at this address.
+        """
         return (
             origin in self._origins
             or isGlobal(address)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NoReturn
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
@@ -18,12 +17,12 @@ from zope.interface import implementer
 
 from hubmirror.exchange import Exchange
 from hubmirror.protocol.challenge import bearerParameters
-from hubmirror.protocol.errors import HeadTimedOut, OtherEntity, UpstreamFailed
+from hubmirror.protocol.errors import OtherEntity, UpstreamFailed
 from hubmirror.protocol.ranges import Part, rangeFrom
 from hubmirror.protocol.target import Kind, Target
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readSmall
-from hubmirror.upstream.failover import FailoverAgent
+from hubmirror.upstream.failover import FailoverAgent, noHead
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
 from hubmirror.upstream.unbroken import DigestCheck, Patience, UnbrokenBody, heldBy, wantedFrom
@@ -90,15 +89,16 @@ class UnbrokenAgent:
         """
         @param uri: as L{FailoverAgent.request} takes it.
         """
-        asked = headers or Headers()
-        asking = self._failover.request(method, uri, asked, bodyProducer)
-        return asking.addCallback(self._unbroken, method, uri, asked)
+        sent = headers or Headers()
+        asking = self._failover.request(method, uri, sent, bodyProducer)
+        return asking.addCallback(self._unbroken, method, uri, sent)
 
     def _unbroken(
         self, first: IResponse, method: bytes, target: bytes, headers: Headers
     ) -> IResponse:
         if method == b"HEAD" or first.length == 0:
             return first
+        self._upstream = self._failover.answered
         part = heldBy(first)
 
         def again(position: int, attempt: int) -> Deferred[tuple[IResponse, int]]:
@@ -128,7 +128,7 @@ class UnbrokenAgent:
         digest = self._target.reference
         if (
             self._verify == "never"
-            or (self._verify == "fallback" and self._failover.answered is self._upstreams[0])
+            or (self._verify == "fallback" and self._upstream is self._upstreams[0])
             or self._target.kind is not Kind.BLOB
             or digest is None
             or not digest.startswith(_VERIFIED)
@@ -138,13 +138,12 @@ class UnbrokenAgent:
         return DigestCheck(digest)
 
     def _wrong(self) -> None:
-        upstream = self._failover.answered
         self._log.error(
             "{upstream} gave wrong bytes for {digest}",
-            upstream=upstream.name,
+            upstream=self._upstream.name,
             digest=(self._target.reference or b"").decode("ascii", "backslashreplace"),
         )
-        self._health.spoiled(upstream, "blobs")
+        self._health.spoiled(self._upstream, "blobs")
 
     async def _again(
         self,
@@ -178,7 +177,7 @@ class UnbrokenAgent:
                     problem = error
                 continue
             if upstream is not None:
-                self._failover.answered = upstream
+                self._upstream = upstream
                 self._exchange.upstream = upstream.name
             self._source = self._redirects.asked
             return answer, skip
@@ -191,7 +190,7 @@ class UnbrokenAgent:
         """
         lastURI, lastHeaders = self._source
         yield None, lambda extra: self._ask(lastURI, _with(lastHeaders, extra))
-        answered = self._upstreams.index(self._failover.answered)
+        answered = self._upstreams.index(self._upstream)
         for upstream in self._upstreams[answered:]:
             uri = upstream.bases[self._service] + target
             yield (
@@ -203,7 +202,7 @@ class UnbrokenAgent:
 
     def _ask(self, uri: bytes, headers: Headers) -> Deferred[IResponse]:
         return self._redirects.request(b"GET", uri, headers).addTimeout(
-            self._timeout, self._reactor, _noHead
+            self._timeout, self._reactor, noHead
         )
 
     async def _askRegistry(self, upstream: Upstream, uri: bytes, headers: Headers) -> IResponse:
@@ -243,10 +242,6 @@ _CONDITIONS = (
     b"If-Unmodified-Since",
     b"If-Range",
 )
-
-
-def _noHead(_: object, timeout: float) -> NoReturn:
-    raise HeadTimedOut(f"no response head within {timeout:g} s")
 
 
 def _forRest(part: Part | None, position: int, tag: bytes | None) -> Headers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import ssl
+import warnings
 from functools import partial
 from itertools import product
 from typing import Any
@@ -16,7 +17,7 @@ from twisted.internet.endpoints import HostnameEndpoint, serverFromString, wrapC
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolNegotiationFactory, ISSLTransport
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
@@ -255,6 +256,16 @@ class ContextTests(SynchronousTestCase):
             self.assertFalse(first.session_reused)
             again, _ = self.shakeHands(context, first.session)
             self.assertTrue(again.session_reused)
+
+    def test_method(self) -> None:
+        """C{sslmethod} of an endpoint's description counts."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            given = SERVER.options()
+            options = CertificateOptions(
+                given.privateKey, given.certificate, method=SSL.TLSv1_2_METHOD
+            )
+            self.assertEqual(resuming(options).method, SSL.TLSv1_2_METHOD)
 
     def test_oldVersions(self) -> None:
         context = self.client(ssl.TLSVersion.TLSv1_3)

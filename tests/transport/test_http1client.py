@@ -583,13 +583,12 @@ class TimeTests(ClientCase):
         self.assertEqual(self.line.ended, "aborted")
         self.failureResultOf(asked, CancelledError)
         self.clock.advance(0)
-        self.assertFalse(self.connection.isOpen)
+        self.successResultOf(self.connection.closed)
 
 
 class OpeningTests(ClientCase):
     def test_plain(self) -> None:
         self.assertIs(self.successResultOf(self.connection.ready), self.connection)
-        self.assertTrue(self.connection.isOpen)
 
     def test_secure(self) -> None:
         """Ready after the handshake, not before."""

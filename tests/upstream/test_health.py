@@ -24,7 +24,7 @@ class HealthTests(SynchronousTestCase):
 
     @property
     def leftAlone(self) -> bool:
-        return self.health.leftAlone(HUB, "registry") is not None
+        return self.health.whyLeftAlone(HUB, "registry") is not None
 
     def test_unknown(self) -> None:
         self.assertFalse(self.leftAlone)
@@ -42,8 +42,8 @@ class HealthTests(SynchronousTestCase):
     def test_others(self) -> None:
         """Nothing follows for other routes of it, or for other upstreams."""
         self.fails()
-        self.assertIsNone(self.health.leftAlone(HUB, "blobs"))
-        self.assertIsNone(self.health.leftAlone(OTHER, "registry"))
+        self.assertIsNone(self.health.whyLeftAlone(HUB, "blobs"))
+        self.assertIsNone(self.health.whyLeftAlone(OTHER, "registry"))
 
     def test_singleProbe(self) -> None:
         """When the time is over one request tries; the others go past until it knows."""
@@ -106,9 +106,9 @@ class HealthTests(SynchronousTestCase):
         self.health.spoiled(HUB, "blobs")
         self.health.served(HUB, "blobs")
         self.clock.advance(59.9)
-        self.assertIsNotNone(self.health.leftAlone(HUB, "blobs"))
+        self.assertIsNotNone(self.health.whyLeftAlone(HUB, "blobs"))
         self.clock.advance(0.1)
-        self.assertIsNone(self.health.leftAlone(HUB, "blobs"))
+        self.assertIsNone(self.health.whyLeftAlone(HUB, "blobs"))
 
     def test_toldOnce(self) -> None:
         """What happened is in the log once, not once a request."""

@@ -20,7 +20,6 @@ from hubmirror.upstream.policy import (
     isGlobal,
     limitsPulls,
     mayRepeat,
-    share,
     upstreamsOf,
 )
 
@@ -188,10 +187,6 @@ class FailoverTests(SynchronousTestCase):
             (b"OPTIONS", False, False),
         ):
             self.assertEqual(mayRepeat(method, hasBody), expected, (method, hasBody))
-
-    def test_share(self) -> None:
-        """What one leaves over is there for those after it, and the last gets all that is left."""
-        self.assertEqual([share(9, 3), share(6, 2), share(8, 2), share(3, 1)], [3, 3, 4, 3])
 
     def test_serves(self) -> None:
         for status in (200, 204, 206, 304, 416):

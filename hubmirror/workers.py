@@ -1,6 +1,5 @@
 """
-Several processes on the same listening sockets: one binds them and watches over the others, which
-do the work.
+Several processes on the same ports: one binds them and watches over the others, which do the work.
 
 A worker is the plugin again, under a twistd of its own, with the same options.  What it gets
 besides them stands in its environment: the sockets, and the name that all of them bear in C{Via}.
@@ -11,8 +10,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -38,6 +39,7 @@ VARIABLE = "HUBMIRROR_WORKER"
 _TWISTD = "from twisted.scripts.twistd import run; run()"
 _LONGEST_DELAY = 30.0
 _KILL_AFTER = 5.0
+_BACKLOG = 1024
 
 
 @attrs.frozen
@@ -156,6 +158,7 @@ class _Worker(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         self.transport = None
+        self._supervisor.ended(self._number)
         if self._ended is not None:
             self._ended.callback(None)
             return
@@ -195,6 +198,75 @@ class _Worker(ProcessProtocol):
             process.signalProcess(name)
 
 
+class _Listening:
+    """
+    The sockets of one port: one for each worker, among which the kernel deals connections out
+    (C{SO_REUSEPORT}, socket(7)).  On one and the same all would wake up for each connection, and
+    of many that come at once the first to look would take all.
+    """
+
+    def __init__(self, first: socket.socket, count: int) -> None:
+        """
+        @param first: bound, and listening.
+        """
+        self._first = first
+        self._address = first.getsockname()
+        self._sockets = [first]
+        try:
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for _ in range(count - 1):
+                self._sockets.append(_another(first, self._address))
+        except OSError:
+            # Not one of TCP, or one that systemd has bound: all share the first.
+            self.close()
+
+    def take(self, number: int) -> socket.socket:
+        """
+        The socket of a worker, the first of which is 1.
+        """
+        if len(self._sockets) == 1:
+            return self._sockets[0]
+        taken = self._sockets[number - 1]
+        taken.listen(_BACKLOG)
+        if taken.getsockname() != self._address:
+            # A port that the kernel has chosen is lost when nobody listens.
+            taken = self._sockets[number - 1] = _another(taken, self._address)
+        return taken
+
+    def giveUp(self, number: int) -> None:
+        """
+        A worker accepts no more: its socket is to get nothing until it is taken again.
+        """
+        if len(self._sockets) > 1:
+            with suppress(OSError):
+                self._sockets[number - 1].shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """
+        Close all but the first, which is the port's.
+        """
+        for each in self._sockets:
+            if each is not self._first:
+                each.close()
+        self._sockets = [self._first]
+
+
+def _another(like: socket.socket, address: Any) -> socket.socket:
+    made = socket.socket(like.family, like.type)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if like.family == socket.AF_INET6:
+            only = like.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        made.bind(address)
+        made.listen(_BACKLOG)
+        made.setblocking(False)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 class Supervisor(Service):
     """
     Binds the ports and keeps the workers running.
@@ -222,6 +294,7 @@ class Supervisor(Service):
         self._arguments = arguments
         self._via = via
         self._config = config
+        self._listening: list[_Listening] = []
         self._workers = [_Worker(self, number + 1) for number in range(count)]
 
     def privilegedStartService(self) -> None:
@@ -242,6 +315,7 @@ class Supervisor(Service):
     def _bound(self, port: Any) -> None:
         port.stopReading()
         self.ports.append(port)
+        self._listening.append(_Listening(port.socket, len(self._workers)))
 
     def startService(self) -> None:
         super().startService()
@@ -253,8 +327,8 @@ class Supervisor(Service):
         """
         Start a worker's process.
         """
-        ports: list[Any] = list(self.ports)
-        sockets = [(port.fileno(), port.socket.family) for port in ports]
+        mine = [listening.take(number) for listening in self._listening]
+        sockets = [(each.fileno(), each.family) for each in mine]
         environment = dict(os.environ)
         environment[VARIABLE] = Inheritance(sockets, self._via).encode()
         self.reactor.spawnProcess(
@@ -264,6 +338,13 @@ class Supervisor(Service):
             env=environment,
             childFDs={0: "w", 1: 1, 2: 2, **{fd: fd for fd, _family in sockets}},
         )
+
+    def ended(self, number: int) -> None:
+        """
+        A worker's process has ended.
+        """
+        for listening in self._listening:
+            listening.giveUp(number)
 
     def stopService(self) -> Deferred[Any]:
         """
@@ -277,6 +358,9 @@ class Supervisor(Service):
     async def _stop(self) -> None:
         ended = gatherResults([worker.stop() for worker in self._workers])
         kill = self.reactor.callLater(self._config.drain_timeout + _KILL_AFTER, self._kill)
+        listening, self._listening = self._listening, []
+        for each in listening:
+            each.close()
         for port in self.ports:
             await maybeDeferred(port.stopListening)
         await ended

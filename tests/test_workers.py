@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -23,7 +24,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror import MirrorConfig
 from hubmirror.testing.ca import Authority
-from hubmirror.workers import VARIABLE, AdoptingReactor, Inheritance, Supervisor, inheritance
+from hubmirror.workers import (
+    VARIABLE,
+    AdoptingReactor,
+    Inheritance,
+    Supervisor,
+    _Listening,
+    inheritance,
+)
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
@@ -56,6 +64,60 @@ class AdoptingTests(SynchronousTestCase):
         adopting.listenTCP(5000, factory, backlog=50, interface="127.0.0.1")
         adopting.listenUNIX("/run/mirror.sock", factory)
         self.assertEqual(reactor.adopted, [(7, 2, factory), (9, 1, factory)])
+
+
+class ListeningTests(SynchronousTestCase):
+    """Who gets the connections to a port, with the kernel's own word for it."""
+
+    def listening(self, family: socket.AddressFamily, address: Any) -> socket.socket:
+        first = socket.socket(family)
+        self.addCleanup(first.close)
+        first.bind(address)
+        first.listen()
+        first.setblocking(False)
+        return first
+
+    def connections(self, address: Any, *sockets: socket.socket) -> list[int]:
+        """How many of a hundred each of these got."""
+        clients = [socket.create_connection(address, timeout=30) for _ in range(100)]
+        counts = []
+        for each in sockets:
+            counts.append(0)
+            with contextlib.suppress(OSError):
+                while True:
+                    each.accept()[0].close()
+                    counts[-1] += 1
+        for client in clients:
+            client.close()
+        return counts
+
+    def test_dealtOut(self) -> None:
+        """Each worker has its share; that of one that has ended goes to the others."""
+        first = self.listening(socket.AF_INET, ("127.0.0.1", 0))
+        address = first.getsockname()
+        listening = _Listening(first, 2)
+        self.addCleanup(listening.close)
+        sockets = [listening.take(number) for number in (1, 2)]
+        self.assertEqual([each.getsockname() for each in sockets], [address] * 2)
+        for left in (0, 1):
+            counts = self.connections(address, *sockets)
+            self.assertEqual(sum(counts), 100)
+            self.assertGreater(min(counts), 10)
+            listening.giveUp(left + 1)
+            self.assertEqual(self.connections(address, *sockets)[1 - left], 100)
+            sockets[left] = listening.take(left + 1)
+
+    def test_shared(self) -> None:
+        """What can't be bound twice is shared, and nobody's end harms it."""
+        path = self.mktemp()
+        first = self.listening(socket.AF_UNIX, path)
+        listening = _Listening(first, 3)
+        self.assertEqual([listening.take(number) for number in (1, 2, 3)], [first] * 3)
+        listening.giveUp(2)
+        listening.close()
+        with closing(socket.socket(socket.AF_UNIX)) as client:
+            client.connect(path)
+            first.accept()[0].close()
 
 
 class Process:

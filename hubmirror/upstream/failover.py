@@ -105,7 +105,7 @@ class FailoverAgent:
                         break
                     await deferLater(self._reactor, policy.PAUSE)
                 left = max(0.0, deadline - self._reactor.seconds())
-                mayAskAgain = order.count(upstream) == 1
+                times = order.count(upstream)
                 try:
                     answer = await self._ask(
                         upstream,
@@ -115,7 +115,7 @@ class FailoverAgent:
                     )
                 except UpstreamFailed as error:
                     self._failed(upstream, error)
-                    if isinstance(error, NoAnswer) and method == b"GET" and mayAskAgain:
+                    if isinstance(error, NoAnswer) and method == b"GET" and times == 1:
                         # Once more, at once: a server that restarts closes so.
                         order.insert(position + 1, upstream)
                     continue
@@ -123,7 +123,7 @@ class FailoverAgent:
                 if not repeatable or self._counts(isFirst, answer, headers, spare):
                     return self._take(upstream, answer)
                 self._failed(upstream, UpstreamFailed(f"answered {answer.code}"))
-                if isFirst and mayAskAgain and policy.mayPass(answer.code, answer.headers):
+                if isFirst and times < policy.TRIES and policy.mayPass(answer.code, answer.headers):
                     # When nobody else serves.
                     order.append(upstream)
                 if isFirst or (spare is None and answer.code == 429):

@@ -25,6 +25,11 @@ PAUSE = 0.5
 Seconds before an upstream is asked again that could not serve for the moment.
 """
 
+TRIES = 4
+"""
+How often such an upstream is asked at most.
+"""
+
 _NAT64 = IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _REPEATABLE = (b"GET", b"HEAD")

@@ -254,7 +254,8 @@ class _Listening:
 def _another(like: socket.socket, address: Any) -> socket.socket:
     made = socket.socket(like.family, like.type)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            made.setsockopt(socket.SOL_SOCKET, option, 1)
         if like.family == socket.AF_INET6:
             only = like.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)

@@ -96,6 +96,8 @@ class Options(usage.Options):
         mirror = HubMirror(reactor, config)
         if config.workers == 1:
             return mirror.service
+        if any(each.startswith("unix:") for each in config.port):
+            raise ConfigError("--workers: a unix: port can't be shared; use tcp:, or one process")
         count = config.workers or len(os.sched_getaffinity(0))
         return Supervisor(
             reactor, config, mirror.endpoints, count, self._workerArguments, via=mirror.via

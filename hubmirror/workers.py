@@ -88,8 +88,6 @@ class AdoptingReactor:
         """
         return self._adopt(factory)
 
-    listenUNIX = listenTCP
-
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *_: Any, **__: Any) -> Any:
         """
         Listen on the next socket, with TLS.
@@ -217,7 +215,7 @@ class _Listening:
             for _ in range(count - 1):
                 self._sockets.append(_another(first, self._address))
         except OSError:
-            # Not one of TCP, or one that systemd has bound: all share the first.
+            # systemd has bound it, for instance: all share the first.
             self.close()
 
     def take(self, number: int) -> socket.socket:

@@ -126,8 +126,8 @@ class FileTests(SynchronousTestCase):
         with open(name, "wb") as file:
             file.write(content)
 
-    def refused(self, argument: str) -> str:
-        text = str(self.assertRaises(UsageError, tap.Options().parseOptions, [argument]))
+    def refused(self, *arguments: str) -> str:
+        text = str(self.assertRaises(UsageError, tap.Options().parseOptions, arguments))
         self.assertNotIn("\n", text)
         return text
 
@@ -145,6 +145,10 @@ class FileTests(SynchronousTestCase):
         self.write("server.pem", b"no PEM")
         for description in ("ssl:443", "telnet:23", "tcp:many", "tcp:5000:colour=red"):
             self.assertIn(f"--port {description}: ", self.refused(f"--port={description}"))
+
+    def test_notShared(self) -> None:
+        text = self.refused("--port=unix:mirror.sock", "--workers=2")
+        self.assertIn("--workers: a unix: port can't be shared", text)
 
     def test_noSocket(self) -> None:
         for which in ("index=0", "name=mirror"):

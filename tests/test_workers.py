@@ -60,10 +60,10 @@ class AdoptingTests(SynchronousTestCase):
     def test_inOrder(self) -> None:
         """However a port is to be bound, it takes the next inherited socket."""
         reactor, factory = Adopter(), Factory()
-        adopting = AdoptingReactor(reactor, [(7, 2), (9, 1)])
+        adopting = AdoptingReactor(reactor, [(7, 2), (8, 10)])
         adopting.listenTCP(5000, factory, backlog=50, interface="127.0.0.1")
-        adopting.listenUNIX("/run/mirror.sock", factory)
-        self.assertEqual(reactor.adopted, [(7, 2, factory), (9, 1, factory)])
+        adopting.listenTCP(0, factory)
+        self.assertEqual(reactor.adopted, [(7, 2, factory), (8, 10, factory)])
 
 
 class ListeningTests(SynchronousTestCase):

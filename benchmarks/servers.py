@@ -131,6 +131,19 @@ class Proxy:
                 raise CannotMeasure(f"{self.name} changed the bytes of {item.target}")
 
 
+def behind(hub: Hub, certificates: Certificates) -> list[str]:
+    """
+    The options of a mirror of this hub.
+    """
+    origins = {service: f"https://{hub.host}:{port}" for service, port in hub.ports.items()}
+    return [
+        f"--registry-url={origins['registry']}",
+        f"--auth-url={origins['auth']}/token",
+        f"--allow-redirects-to={origins['cdn']}",
+        f"--ca-file={certificates.bundle}",
+    ]
+
+
 def hubmirror(
     folder: Path, hub: Hub, certificates: Certificates, workers: int, options: Sequence[str]
 ) -> Proxy:
@@ -142,14 +155,10 @@ def hubmirror(
     folder.mkdir()
     shutil.copy(certificates.server, folder)
     port = freePort()
-    origins = {service: f"https://{hub.host}:{number}" for service, number in hub.ports.items()}
     command = [
         *(pythonProgram("twistd"), "-n", "hubmirror"),
         f"--port=ssl:{port}:interface={HOST}",
-        f"--registry-url={origins['registry']}",
-        f"--auth-url={origins['auth']}/token",
-        f"--allow-redirects-to={origins['cdn']}",
-        f"--ca-file={certificates.bundle}",
+        *behind(hub, certificates),
         *([f"--workers={workers}"] if workers > 1 else []),
         *options,
     ]

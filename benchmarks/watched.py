@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clients import HOST
-from benchmarks.servers import Certificates, Hub, listens
+from benchmarks.servers import Certificates, Hub, behind, listens
 from benchmarks.usage import MIB, Usage, settled
 from tests.integration.programs import Server, eventually, freePort
 
@@ -84,16 +84,12 @@ class Watched:
         self._files = 0
         self.doors = Doors(freePort(), freePort(), certificates.bundle)
         pem = certificates.server
-        origins = {service: f"https://{hub.host}:{port}" for service, port in hub.ports.items()}
         command = [
             *(sys.executable, "-m", "benchmarks.inside", str(self._file), "-n", "hubmirror"),
             f"--port=ssl:{self.doors.tls}:interface={HOST}:privateKey={pem}:certKey={pem}",
             f"--port=tcp:{self.doors.plain}:interface={HOST}",
-            f"--registry-url={origins['registry']}",
-            f"--auth-url={origins['auth']}/token",
-            f"--search-url={origins['cdn']}",
-            f"--allow-redirects-to={origins['cdn']}",
-            f"--ca-file={certificates.bundle}",
+            *behind(hub, certificates),
+            f"--search-url=https://{hub.host}:{hub.ports['cdn']}",
             f"--idle-timeout={_IDLE}",
             *options,
         ]

@@ -17,17 +17,11 @@ from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
-from twisted.web.http import NO_BODY_CODES, datetimeToString
+from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
-from hubmirror.protocol.errors import (
-    SERVER,
-    BadRequest,
-    BodyFailed,
-    RequestRefused,
-    reasonOf,
-)
+from hubmirror.protocol.errors import BadRequest, BodyFailed, RequestRefused
 from hubmirror.protocol.heads import (
     Decoder,
     findHeadEnd,
@@ -35,6 +29,7 @@ from hubmirror.protocol.heads import (
     parseRequestHead,
     requestBody,
 )
+from hubmirror.transport.refusing import writeRefusal
 
 _LINGER = 30.0
 _READ_AHEAD = 16 * 1024
@@ -212,19 +207,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         """
         Answer what never became a request, and close: where the next one begins is unknown.
         """
-        body = error.body()
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\nServer: %b\r\nDate: %b\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (
-                error.status,
-                reasonOf(error.status),
-                SERVER,
-                datetimeToString(),
-                len(body),
-                body,
-            )
-        )
+        self._persistent = False
+        writeRefusal(self, error)
         self.loseConnection()
 
     def _read(self, reading: bool) -> None:

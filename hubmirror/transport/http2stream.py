@@ -13,10 +13,10 @@ from h2.exceptions import StreamClosedError
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.python.failure import Failure
-from twisted.web.http import NO_BODY_CODES, datetimeToString
+from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 
-from hubmirror.protocol.errors import SERVER, BadRequest, RequestRefused
+from hubmirror.protocol.errors import BadRequest, RequestRefused
 from hubmirror.protocol.heads import (
     RequestHead,
     contentLength,
@@ -24,6 +24,7 @@ from hubmirror.protocol.heads import (
     listMembers,
     parseRequestHead,
 )
+from hubmirror.transport.refusing import writeRefusal
 
 if TYPE_CHECKING:
     from hubmirror.transport.http2server import HTTP2Channel
@@ -115,17 +116,7 @@ class HTTP2Stream:
 
     def _refuse(self, error: RequestRefused) -> None:
         self.site.refused(self, error)
-        body = error.body()
-        headers = Headers()
-        for name, value in (
-            (b"Server", SERVER),
-            (b"Date", datetimeToString()),
-            (b"Content-Type", b"application/json"),
-            (b"Content-Length", b"%d" % len(body)),
-        ):
-            headers.setRawHeaders(name, [value])
-        self.writeHeaders(b"HTTP/2", b"%d" % error.status, b"", headers)
-        self.write(body)
+        writeRefusal(self, error)
         self.requestDone(None)
 
     def dataReceived(self, data: bytes, size: int) -> None:

@@ -84,6 +84,9 @@ class VerbatimAgent:
         )
 
 
+_PLACE = "http://upstream"
+
+
 class _NoURL(EncodedURL):
     """
     A URL that says nothing: treq would encode a real one anew for each request.
@@ -93,11 +96,11 @@ class _NoURL(EncodedURL):
         return self
 
     def to_text(self, with_password: bool = False) -> str:
-        return "http://upstream"
+        return _PLACE
 
 
 _COOKIES = _NoCookies()
-_URL = _NoURL.from_text("http://upstream")
+_URL = _NoURL.from_text(_PLACE)
 
 
 async def ask(

@@ -13,8 +13,14 @@ from tests.wire.support import MemoryCase, Message, answer
 
 
 class OnMirrorTests(SynchronousTestCase):
+    def assertMoved(self, base: bytes, *table: tuple[bytes, bytes, bytes]) -> None:
+        """References, paths of their upstream, and what they are on the mirror."""
+        for reference, path, moved in table:
+            self.assertEqual(onMirror(reference, base, path), moved, reference)
+
     def test_table(self) -> None:
-        for reference, path, moved in (
+        self.assertMoved(
+            b"http://m:5000",
             (b"https://hub.example/v2/a?b=%2f&&c", b"", b"http://m:5000/v2/a?b=%2f&&c"),
             (b"http://anything.example:99/v2/a", b"", b"http://m:5000/v2/a"),
             (b"//hub.example/v2/a", b"", b"http://m:5000/v2/a"),
@@ -30,18 +36,17 @@ class OnMirrorTests(SynchronousTestCase):
             (b"/sub/v2/a", b"/sub", b"http://m:5000/v2/a"),
             (b"https://hub.example/subs/v2/a", b"/sub", b"http://m:5000/subs/v2/a"),
             (b"/subs/a", b"/sub", b"/subs/a"),
-        ):
-            self.assertEqual(onMirror(reference, b"http://m:5000", path), moved, reference)
+        )
 
     def test_mirrorBelowPath(self) -> None:
         """A mirror whose public URL has a path."""
-        for reference, path, moved in (
+        self.assertMoved(
+            b"https://m/sub",
             (b"https://hub.example/v2/a", b"", b"https://m/sub/v2/a"),
             (b"/v2/a?b", b"", b"/sub/v2/a?b"),
             (b"/x/v2/a?b", b"/x", b"https://m/sub/v2/a?b"),
             (b"a?b", b"", b"a?b"),
-        ):
-            self.assertEqual(onMirror(reference, b"https://m/sub", path), moved, reference)
+        )
 
 
 class AnswerCase(MemoryCase):

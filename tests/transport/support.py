@@ -8,14 +8,26 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHostnameResolver
-from twisted.internet.protocol import Protocol
+from twisted.internet.interfaces import IHostnameResolver, IProtocolNegotiationFactory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 HERE = IPv4Address("TCP", "192.0.2.1", 40000)
 THERE = IPv4Address("TCP", "198.51.100.1", 443)
+
+
+@implementer(IProtocolNegotiationFactory)
+class Negotiating(Factory):
+    """
+    Of a server that prefers HTTP/2.
+    """
+
+    noisy = False
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"h2", b"http/1.1"]
 
 
 class Receiver(Protocol):

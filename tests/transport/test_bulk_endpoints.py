@@ -15,18 +15,18 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, serverFromString, wrapClientTLS
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IProtocolNegotiationFactory, ISSLTransport
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
 
 from hubmirror import HubMirror, MirrorConfig
 from hubmirror.transport.tls import BATCH, BulkTLS
 from hubmirror.transport.tlsendpoints import BulkTLSEndpoint, BulkTLSReactor, resuming
+from tests.transport.support import Negotiating
 from tests.transport.tlspair import AUTHORITY, ROLES, SERVER, TRUST, Peer, bytesOf
 
 
@@ -48,14 +48,6 @@ class Ending(Peer):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         super().connectionLost(reason)
         self.ended.callback(None)
-
-
-@implementer(IProtocolNegotiationFactory)
-class Negotiating(Factory):
-    noisy = False
-
-    def acceptableProtocols(self) -> list[bytes]:
-        return [b"h2", b"http/1.1"]
 
 
 class EndpointCase(TestCase):

@@ -6,12 +6,10 @@ from typing import Any
 
 from twisted.internet import reactor, ssl
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import TestCase
 from twisted.web.http_headers import Headers
-from zope.interface import implementer
 
 from hubmirror.protocol.errors import AddressRefused, ConnectFailed
 from hubmirror.protocol.url import Origin
@@ -21,7 +19,7 @@ from hubmirror.transport.pool import Pool
 from hubmirror.transport.resolving import ResolvingReactor
 from hubmirror.transport.tls import BulkTLS
 from tests import PLAIN
-from tests.transport.support import Names, Receiver
+from tests.transport.support import Names, Negotiating, Receiver
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 SECURE = "ssl:0:interface=127.0.0.1:privateKey={pem}"
@@ -40,14 +38,6 @@ class Hello(Protocol):
 class HangUp(Protocol):
     def connectionMade(self) -> None:
         self.transport.loseConnection()  # type: ignore[union-attr]
-
-
-@implementer(IProtocolNegotiationFactory)
-class Server(Factory):
-    noisy = False
-
-    def acceptableProtocols(self) -> list[bytes]:
-        return [b"h2", b"http/1.1"]
 
 
 class TLSTests(TestCase):
@@ -76,7 +66,7 @@ class TLSTests(TestCase):
         """@return: the port's number."""
         pem = self.file(self.authority.serverPEM(["mirror.example", "127.0.0.1"]))
         server = serverFromString(reactor, endpoint.format(pem=pem))
-        port = await server.listen(Server.forProtocol(protocol))
+        port = await server.listen(Negotiating.forProtocol(protocol))
         self.addCleanup(port.stopListening)
         return int(port.getHost().port)
 

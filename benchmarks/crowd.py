@@ -82,7 +82,7 @@ class Raw:
         self.socket.close()
 
 
-class Crowd:
+class WaitableSet:
     """
     @param doors: of the mirror.
     @param blob: target of a big one.

@@ -19,7 +19,7 @@ from benchmarks.watched import Doors
 #: Answers that curl waits for at once.
 _AT_ONCE = 16
 #: Seconds for each answer.
-_PATIENCE = 120
+_CLOSE_TIMEOUT = 120
 _CLOSE = 'header = "Connection: close"'
 
 
@@ -78,7 +78,7 @@ def _options(doors: Doors, question: Question, how: str) -> Iterable[str]:
     if question.token:
         yield f'header = "{TOKEN}"'
     yield 'output = "/dev/null"'
-    yield f"max-time = {_PATIENCE}"
+    yield f"max-time = {_CLOSE_TIMEOUT}"
     yield from question.options
 
 

@@ -22,7 +22,7 @@ from tests.integration.programs import Server, eventually, freePort
 
 #: Seconds that the mirror keeps what is idle: less than by default, since they are waited for.
 _IDLE = 10
-_PATIENCE = 60
+_CLOSE_TIMEOUT = 60
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,13 @@ class Watched:
         """
         Wait until the connections are gone, the idle ones too, but not for ever; then look.
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
         while self.files() > self._files and time.monotonic() < deadline:
             time.sleep(0.5)
         memory = settled(self.memory, 0.25)
         self._file.unlink(missing_ok=True)
         os.kill(self._server.pid, signal.SIGUSR1)
-        eventually(self._file.exists, "a look into the mirror", _PATIENCE)
+        eventually(self._file.exists, "a look into the mirror", _CLOSE_TIMEOUT)
         seen: dict[str, Any] = json.loads(self._file.read_text())
         return Rest(
             memory,

@@ -21,7 +21,6 @@ from twisted.web.server import NOT_DONE_YET
 
 from hubmirror.config import MirrorConfig
 from hubmirror.downstream.answer import writeError, writeHead, writeOwn
-from hubmirror.downstream.crowd import Crowd
 from hubmirror.downstream.incoming import (
     READING,
     Incoming,
@@ -33,6 +32,7 @@ from hubmirror.downstream.incoming import (
 )
 from hubmirror.downstream.relay import Relay, abortRequest
 from hubmirror.downstream.upload import RequestBody, bodyOf
+from hubmirror.downstream.waitableset import WaitableSet
 from hubmirror.exchange import Exchange, Outcome
 from hubmirror.protocol.cors import CORS_FIELDS, preflightFields
 from hubmirror.protocol.errors import (
@@ -68,7 +68,7 @@ class Mirror:
     via: bytes
     listeners: Sequence[Callable[[Exchange], None]]
     closing: bool = False
-    active: Crowd = attrs.Factory(Crowd)
+    active: WaitableSet = attrs.Factory(WaitableSet)
 
     def cors(self) -> tuple[tuple[bytes, bytes], ...]:
         """

@@ -26,8 +26,8 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from hubmirror.downstream.admission import Admission, clientOf
-from hubmirror.downstream.crowd import Crowd
 from hubmirror.downstream.upload import RequestBody, collect
+from hubmirror.downstream.waitableset import WaitableSet
 from hubmirror.protocol.errors import BodyFailed, RequestRefused
 from hubmirror.protocol.heads import MAX_HEAD
 from hubmirror.transport.http1server import HTTP1Channel
@@ -175,7 +175,7 @@ class MirrorSite(Site):
         self.plain = plain
         self.onRefused = onRefused
         self.closing = False
-        self._channels = Crowd()
+        self._channels = WaitableSet()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return self.adopt(_Negotiation())

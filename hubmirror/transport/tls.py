@@ -38,7 +38,7 @@ Bytes that are read, encrypted and sent at a time.
 
 _RECORD = 16 * 1024
 _CONTROL = 4 * 1024
-_PATIENCE = 3.0
+_CLOSE_TIMEOUT = 3.0
 
 
 class BulkTLS(TLSMemoryBIOProtocol):
@@ -300,7 +300,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
             with suppress(Error):
                 connection.shutdown()
             self.__transmit(connection, _CONTROL)
-            self.__leaving = self.__reactor.callLater(_PATIENCE, self.__finish)
+            self.__leaving = self.__reactor.callLater(_CLOSE_TIMEOUT, self.__finish)
         if self.__readingPaused:
             self.resumeProducing()
 

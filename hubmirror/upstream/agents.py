@@ -1,5 +1,5 @@
 """
-C{IAgent}s around each other, one concern each: verbatim, unbroken, failover, redirects, origin.
+C{IAgent}s around each other, one concern each: verbatim, resuming, failover, redirects, origin.
 
 All but the last are made for each exchange, since they write into its record.  A target travels
 through them as the client wrote it.  Those that decide between upstreams have rooms of their own.
@@ -45,7 +45,7 @@ class _NoCookies(IndexableCookieJar):
         pass
 
 
-class _Undressed(proxyForInterface(IResponse)):  # type: ignore[misc]
+class _WithoutHeaders(proxyForInterface(IResponse)):  # type: ignore[misc]
     """
     An answer as treq may see it: without fields, so that it decodes nothing and keeps nothing.
     """
@@ -77,7 +77,7 @@ class VerbatimAgent:
     ) -> Deferred[IResponse]:
         def keep(answer: IResponse) -> IResponse:
             self.answer = answer
-            return _Undressed(answer)
+            return _WithoutHeaders(answer)
 
         return self._agent.request(method, self._target, self._headers, bodyProducer).addCallback(
             keep

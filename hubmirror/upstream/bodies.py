@@ -17,7 +17,7 @@ from twisted.web.iweb import IResponse
 
 from hubmirror.protocol.errors import BodyFailed
 
-MAX_SMALL = 64 * 1024
+MAX_SHORT_BODY = 64 * 1024
 """
 Bytes of a body that is read whole, or to its end so that its connection can be kept.
 """
@@ -28,7 +28,7 @@ Seconds that a body gets to end which is read only so that its connection can be
 """
 
 
-class _Small(Protocol):
+class _ShortBody(Protocol):
     transport: Any
 
     def __init__(self) -> None:
@@ -39,13 +39,13 @@ class _Small(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._pieces.append(data)
         self._size += len(data)
-        if self._size > MAX_SMALL:
+        if self._size > MAX_SHORT_BODY:
             self._stop()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         if self.done.called:
             return
-        if self._size <= MAX_SMALL and reason.check(ResponseDone, PotentialDataLoss):
+        if self._size <= MAX_SHORT_BODY and reason.check(ResponseDone, PotentialDataLoss):
             self.done.callback(b"".join(self._pieces))
         else:
             self.done.errback(BodyFailed("a body that should be short is broken or too long"))
@@ -54,9 +54,9 @@ class _Small(Protocol):
         self.transport.stopProducing()
 
 
-def readSmall(response: IResponse, reactor: IReactorTime, timeout: float) -> Deferred[bytes]:
+def readShortBody(response: IResponse, reactor: IReactorTime, timeout: float) -> Deferred[bytes]:
     """
-    A body of at most L{MAX_SMALL} bytes.
+    A body of at most L{MAX_SHORT_BODY} bytes.
 
     @param timeout: seconds for all of it.
     @return: fails with L{BodyFailed}.
@@ -65,7 +65,7 @@ def readSmall(response: IResponse, reactor: IReactorTime, timeout: float) -> Def
     def timedOut(_: object, timeout: float) -> NoReturn:
         raise BodyFailed(f"a short body took more than {timeout:g} s")
 
-    small = _Small()
+    small = _ShortBody()
     response.deliverBody(small)
     return small.done.addTimeout(timeout, reactor, timedOut)
 
@@ -75,7 +75,7 @@ def discard(response: IResponse, reactor: IReactorTime) -> None:
     Read a short body that nobody wants, so that its connection can be kept; end one that is long
     or takes more than L{DISCARD_TIME}.
     """
-    readSmall(response, reactor, DISCARD_TIME).addErrback(lambda _: None)
+    readShortBody(response, reactor, DISCARD_TIME).addErrback(lambda _: None)
 
 
 class StallWatch:

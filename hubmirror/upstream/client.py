@@ -19,8 +19,8 @@ from hubmirror.upstream.failover import FailoverAgent
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, upstreamsOf
 from hubmirror.upstream.quota import Quotas
-from hubmirror.upstream.resuming import UnbrokenAgent
-from hubmirror.upstream.unbroken import Patience
+from hubmirror.upstream.resuming import ResumingAgent
+from hubmirror.upstream.resumingresponse import RetryPolicy
 
 
 class UpstreamClient:
@@ -42,7 +42,7 @@ class UpstreamClient:
         }
         self._health = Health(reactor)
         self._quotas = Quotas(reactor)
-        self._patience = Patience(config.resumes, config.stall_timeout, config.min_speed)
+        self._retryPolicy = RetryPolicy(config.resumes, config.stall_timeout, config.min_speed)
 
     async def ask(
         self,
@@ -74,7 +74,7 @@ class UpstreamClient:
             failoverOn=config.failover_on,
             timeout=config.response_timeout,
         )
-        unbroken = UnbrokenAgent(
+        resuming = ResumingAgent(
             self._reactor,
             failover,
             redirects,
@@ -83,11 +83,11 @@ class UpstreamClient:
             asked,
             exchange,
             health=self._health,
-            patience=self._patience,
+            retryPolicy=self._retryPolicy,
             verify=config.verify,
             timeout=config.response_timeout,
         )
-        return await ask(self._reactor, unbroken, exchange.method, target, headers, body)
+        return await ask(self._reactor, resuming, exchange.method, target, headers, body)
 
     def pathOf(self, name: str | None) -> bytes:
         """

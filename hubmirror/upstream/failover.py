@@ -28,17 +28,17 @@ from hubmirror.protocol.errors import (
 )
 from hubmirror.protocol.target import Kind
 from hubmirror.upstream import policy
-from hubmirror.upstream.bodies import discard, readSmall
+from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
-from hubmirror.upstream.quota import KeptAnswer, Quotas
+from hubmirror.upstream.quota import CachedResponse, Quotas
 
 
 @implementer(IAgent)
 class FailoverAgent:
     """
     Asks the upstreams of one service in order, until one serves.  Those that are limited come
-    last; those that can't be reached are left alone while there are others.
+    last; those that can't be reached are marked down while there are others.
 
     @ivar answered: the upstream whose answer was taken.
     """
@@ -143,7 +143,7 @@ class FailoverAgent:
         reachable = [
             upstream
             for upstream in self._upstreams
-            if self._health.whyLeftAlone(upstream, self._route) is None
+            if self._health.whyUnavailable(upstream, self._route) is None
         ]
         return sorted(
             reachable or self._upstreams,
@@ -155,9 +155,9 @@ class FailoverAgent:
         Why those were not asked that were not.
         """
         for upstream in self._upstreams:
-            reason = self._health.whyLeftAlone(upstream, self._route)
+            reason = self._health.whyUnavailable(upstream, self._route)
             if upstream not in order and reason is not None:
-                yield upstream.name, UpstreamFailed(f"left alone for a while: {reason}")
+                yield upstream.name, UpstreamFailed(f"marked down: {reason}")
 
     @property
     def _route(self) -> str:
@@ -205,19 +205,19 @@ class FailoverAgent:
             answer.code == 429 and self._quotas.remembered(upstream, kind, identity, method)
         ) or answer
 
-    async def _keep(self, answer: IResponse, seconds: float) -> KeptAnswer:
+    async def _keep(self, answer: IResponse, seconds: float) -> CachedResponse:
         """
         A 429 with its body.  Its head says all that counts, so a body that is broken, late or too
         long is replaced by another of its kind.
         """
         try:
-            body = await readSmall(answer, self._reactor, seconds)
+            body = await readShortBody(answer, self._reactor, seconds)
         except BodyFailed:
             error = LimitReached("too many requests")
             isJSON = policy.limitsPulls(answer.code, answer.headers)
             body = error.body() if isJSON else error.message.encode("ascii") + b"\n"
             answer.headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
-        return KeptAnswer(answer, body)
+        return CachedResponse(answer, body)
 
     def _counts(
         self, isFirst: bool, answer: IResponse, headers: Headers, spare: IResponse | None

@@ -1,5 +1,5 @@
 """
-Which upstreams are left alone for a while, because they can't be reached or gave wrong bytes.
+Which upstreams are marked down for a while, because they can't be reached or gave wrong bytes.
 
 Otherwise each request would wait for the same dead upstream first.
 """
@@ -17,10 +17,10 @@ _LONGEST = 60.0
 
 
 @attrs.define
-class _Absence:
+class _Outage:
     """
     @ivar until: when it may be tried again, in seconds of the reactor's clock.
-    @ivar seconds: how long it is left alone this time.
+    @ivar seconds: how long it is marked down this time.
     @ivar reason: why.
     @ivar probed: it has been asked since it failed.
     """
@@ -44,51 +44,51 @@ class Health:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._absent: dict[tuple[str, str], _Absence] = {}
+        self._outages: dict[tuple[str, str], _Outage] = {}
 
-    def whyLeftAlone(self, upstream: Upstream, route: str) -> str | None:
+    def whyUnavailable(self, upstream: Upstream, route: str) -> str | None:
         """
         Why a request goes past an upstream; C{None} when it does not.
         """
-        absence = self._absent.get((upstream.name, route))
-        if absence is None or self._reactor.seconds() >= absence.until:
+        outage = self._outages.get((upstream.name, route))
+        if outage is None or self._reactor.seconds() >= outage.until:
             return None
-        return absence.reason
+        return outage.reason
 
     def asked(self, upstream: Upstream, route: str) -> None:
         """
         An upstream is being asked.  If it had failed, others leave it alone until it answers.
         """
-        absence = self._absent.get((upstream.name, route))
-        if absence is not None:
-            absence.until = self._reactor.seconds() + absence.seconds
-            absence.probed = True
+        outage = self._outages.get((upstream.name, route))
+        if outage is not None:
+            outage.until = self._reactor.seconds() + outage.seconds
+            outage.probed = True
 
     def failed(self, upstream: Upstream, route: str, reason: str) -> None:
         """
         An upstream could not be reached, or did not answer in time.
         """
-        known = self._absent.get((upstream.name, route))
+        known = self._outages.get((upstream.name, route))
         if known is None:
             self._leave(upstream, route, _FIRST, reason)
         elif known.probed:
             # Else it is one of several requests that were under way when the first one failed.
             self._leave(upstream, route, min(_LONGEST, 2 * known.seconds), reason)
 
-    def spoiled(self, upstream: Upstream, route: str) -> None:
+    def corrupted(self, upstream: Upstream, route: str) -> None:
         """
-        An upstream gave wrong bytes: it is left alone for long, since its next answers would
+        An upstream gave wrong bytes: it is marked down for long, since its next answers would
         look as good as this one did.
         """
         self._leave(upstream, route, _LONGEST, "it gave wrong bytes")
 
     def _leave(self, upstream: Upstream, route: str, seconds: float, reason: str) -> None:
         key = (upstream.name, route)
-        isNew = key not in self._absent
-        self._absent[key] = _Absence(self._reactor.seconds() + seconds, seconds, reason)
+        isNew = key not in self._outages
+        self._outages[key] = _Outage(self._reactor.seconds() + seconds, seconds, reason)
         if isNew:
             self._log.warn(
-                "{upstream} ({route}) is left alone for a while: {reason}",
+                "{upstream} ({route}) is marked down: {reason}",
                 upstream=upstream.name,
                 route=route,
                 reason=reason,
@@ -98,7 +98,7 @@ class Health:
         """
         An upstream has answered.
         """
-        absence = self._absent.get((upstream.name, route))
-        if absence is not None and absence.probed:
-            del self._absent[upstream.name, route]
-            self._log.info("{upstream} ({route}) is back", upstream=upstream.name, route=route)
+        outage = self._outages.get((upstream.name, route))
+        if outage is not None and outage.probed:
+            del self._outages[upstream.name, route]
+            self._log.info("{upstream} ({route}) is up again", upstream=upstream.name, route=route)

@@ -28,15 +28,15 @@ from hubmirror.protocol.target import Kind
 from hubmirror.upstream.policy import Upstream, limitsPulls
 
 _ANONYMOUS = b""
-_STRANGER = b"?"
-_EVERYBODY = b"*"
+_UNAUTHENTICATED = b"?"
+_ALL_IDENTITIES = b"*"
 _DEFAULT = 60.0
 _FRESH = 3.0
 _MOST_IDENTITIES = 10_000
 
 
 @implementer(IResponse)
-class KeptAnswer:
+class CachedResponse:
     """
     An answer out of memory.
     """
@@ -61,13 +61,13 @@ class KeptAnswer:
         """
 
     def deliverBody(self, protocol: Any) -> None:
-        protocol.makeConnection(_Nothing())
+        protocol.makeConnection(_NullTransport())
         if self.body:
             protocol.dataReceived(self.body)
         protocol.connectionLost(Failure(ResponseDone()))
 
 
-class _Nothing:
+class _NullTransport:
     """
     The transport of a body that is there already.
     """
@@ -89,7 +89,7 @@ class _Limit:
 
     until: float
     said: float
-    answer: KeptAnswer | None
+    answer: CachedResponse | None
     method: bytes
 
 
@@ -116,7 +116,7 @@ class Quotas:
         if subject is not None:
             credentials = subject
         if not credentials:
-            return _STRANGER if subject is None else _ANONYMOUS
+            return _UNAUTHENTICATED if subject is None else _ANONYMOUS
         return hashlib.blake2b(credentials, key=self._key, digest_size=16).digest()
 
     def limited(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> bool:
@@ -127,7 +127,7 @@ class Quotas:
 
     def remembered(
         self, upstream: Upstream, kind: Kind | None, identity: bytes, method: bytes
-    ) -> KeptAnswer | None:
+    ) -> CachedResponse | None:
         """
         The 429 that an upstream gave within the last seconds, with the time that is really left.
         """
@@ -141,11 +141,13 @@ class Quotas:
         headers = limit.answer.headers.copy()
         left = max(1, math.ceil(limit.until - now))
         headers.setRawHeaders(b"Retry-After", [b"%d" % left])
-        return KeptAnswer(limit.answer, b"" if method == b"HEAD" else limit.answer.body, headers)
+        return CachedResponse(
+            limit.answer, b"" if method == b"HEAD" else limit.answer.body, headers
+        )
 
     def _limit(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> _Limit | None:
         now = self._reactor.seconds()
-        for whose in (_EVERYBODY, identity) if kind is Kind.MANIFEST else (_EVERYBODY,):
+        for whose in (_ALL_IDENTITIES, identity) if kind is Kind.MANIFEST else (_ALL_IDENTITIES,):
             limit = self._limits.get((upstream.name, whose))
             if limit is not None:
                 if limit.until > now:
@@ -174,9 +176,9 @@ class Quotas:
                 seconds = _DEFAULT if quota is None else quota.window
             self._set(
                 upstream,
-                _EVERYBODY if everybody else identity,
+                _ALL_IDENTITIES if everybody else identity,
                 seconds,
-                answer if isinstance(answer, KeptAnswer) else None,
+                answer if isinstance(answer, CachedResponse) else None,
                 method,
             )
         elif kind is Kind.MANIFEST and (quota := quotaOf(answer.headers)) is not None:
@@ -190,7 +192,7 @@ class Quotas:
         upstream: Upstream,
         whose: bytes,
         seconds: float,
-        answer: KeptAnswer | None,
+        answer: CachedResponse | None,
         method: bytes,
     ) -> None:
         now = self._reactor.seconds()
@@ -199,7 +201,7 @@ class Quotas:
             self._log.warn(
                 "{upstream} limits {what} for {seconds:.0f} s",
                 upstream=upstream.name,
-                what="every request" if whose == _EVERYBODY else "pulls",
+                what="every request" if whose == _ALL_IDENTITIES else "pulls",
                 seconds=seconds,
             )
             if len(self._limits) >= _MOST_IDENTITIES:

@@ -21,15 +21,21 @@ from hubmirror.protocol.errors import OtherEntity, UpstreamFailed
 from hubmirror.protocol.ranges import Part, rangeFrom
 from hubmirror.protocol.target import Kind, Target
 from hubmirror.upstream.agents import RedirectAgent
-from hubmirror.upstream.bodies import discard, readSmall
+from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.failover import FailoverAgent, noHead
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
-from hubmirror.upstream.unbroken import DigestCheck, Patience, UnbrokenBody, heldBy, wantedFrom
+from hubmirror.upstream.resumingresponse import (
+    DigestCheck,
+    ResumingResponse,
+    RetryPolicy,
+    bytesToSkip,
+    partIn,
+)
 
 _VERIFIED = (b"sha256:", b"sha512:")
 
-_Way = tuple[Upstream | None, Callable[[Headers], "Deferred[IResponse]"]]
+_Attempt = tuple[Upstream | None, Callable[[Headers], "Deferred[IResponse]"]]
 """
 A way to ask for the rest of a body, and the upstream that it begins at: C{None} for the URL that
 the last part came from.
@@ -37,7 +43,7 @@ the last part came from.
 
 
 @implementer(IAgent)
-class UnbrokenAgent:
+class ResumingAgent:
     """
     Gives answers whose bodies go on where they break.
 
@@ -58,7 +64,7 @@ class UnbrokenAgent:
         exchange: Exchange,
         *,
         health: Health,
-        patience: Patience,
+        retryPolicy: RetryPolicy,
         verify: str,
         timeout: float,
     ) -> None:
@@ -75,7 +81,7 @@ class UnbrokenAgent:
         self._target = target
         self._exchange = exchange
         self._health = health
-        self._patience = patience
+        self._retryPolicy = retryPolicy
         self._verify = verify
         self._timeout = timeout
 
@@ -91,35 +97,35 @@ class UnbrokenAgent:
         """
         sent = headers or Headers()
         asking = self._failover.request(method, uri, sent, bodyProducer)
-        return asking.addCallback(self._unbroken, method, uri, sent)
+        return asking.addCallback(self._resumable, method, uri, sent)
 
-    def _unbroken(
+    def _resumable(
         self, first: IResponse, method: bytes, target: bytes, headers: Headers
     ) -> IResponse:
         if method == b"HEAD" or first.length == 0:
             return first
         self._upstream = self._failover.answered
-        part = heldBy(first)
+        part = partIn(first)
 
         def again(position: int, attempt: int) -> Deferred[tuple[IResponse, int]]:
-            ways = list(self._ways(target, headers))
+            ways = list(self._attempts(target, headers))
             # Where the last attempt got an answer, but not a byte of it, this one begins elsewhere.
             start = (attempt - 1) % len(ways)
             return Deferred.fromCoroutine(
                 self._again(first, part, position, ways[start:] + ways[:start])
             )
 
-        patience = self._patience
+        retryPolicy = self._retryPolicy
         if method == b"GET" and first.code in (200, 206):
             self._source = self._redirects.asked
         else:
-            patience = Patience(0, patience.stall, patience.floor)
-        return UnbrokenBody(
+            retryPolicy = RetryPolicy(0, retryPolicy.stall, retryPolicy.floor)
+        return ResumingResponse(
             self._reactor,
             first,
             again,
             self._exchange,
-            patience,
+            retryPolicy,
             self._checkOf(first, method),
             self._wrong,
         )
@@ -143,14 +149,14 @@ class UnbrokenAgent:
             upstream=self._upstream.name,
             digest=(self._target.reference or b"").decode("ascii", "backslashreplace"),
         )
-        self._health.spoiled(self._upstream, "blobs")
+        self._health.corrupted(self._upstream, "blobs")
 
     async def _again(
         self,
         first: IResponse,
         part: Part | None,
         position: int,
-        ways: Iterable[_Way],
+        ways: Iterable[_Attempt],
     ) -> tuple[IResponse, int]:
         """
         Ask for what is left, each way once.
@@ -183,7 +189,7 @@ class UnbrokenAgent:
             return answer, skip
         raise problem
 
-    def _ways(self, target: bytes, headers: Headers) -> Iterator[_Way]:
+    def _attempts(self, target: bytes, headers: Headers) -> Iterator[_Attempt]:
         """
         The ways to ask for the rest: the URL that the answer came from, its upstream, those after
         that.
@@ -226,7 +232,7 @@ class UnbrokenAgent:
 
     async def _anonymousToken(self, uri: bytes) -> bytes:
         answer = await self._ask(uri, Headers({b"Accept-Encoding": [b"identity"]}))
-        body = await readSmall(answer, self._reactor, self._timeout)
+        body = await readShortBody(answer, self._reactor, self._timeout)
         try:
             members = json.loads(body)
             token: str = members.get("token") or members["access_token"]
@@ -279,7 +285,7 @@ def _fitting(
     if position == 0 and part is None:
         skip = 0 if _likeness(answer) == _likeness(first) else None
     elif part is not None and answer.code in (200, 206):
-        skip = wantedFrom(answer, part, position, tag)
+        skip = bytesToSkip(answer, part, position, tag)
     if skip is None:
         raise UpstreamFailed(f"answered {answer.code} when asked for the rest")
     return skip

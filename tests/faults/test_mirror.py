@@ -173,7 +173,7 @@ class LeavingTests(MirrorCase):
 
 class VerifyTests(MirrorCase):
     def test_fallback(self) -> None:
-        """A fallback's wrong bytes never are a whole blob; after that it is left alone."""
+        """A fallback's wrong bytes never are a whole blob; after that it is marked down."""
         self.hub.cdn.refusing = True
         self.hub.mirror.corrupt(10)
         with capturedLogs() as events:
@@ -211,7 +211,7 @@ class HealthTests(MirrorCase):
                 self.assertEqual(self.get().status, 200)
         self.assertEqual(len(self.asked("mirror")), 5)
         lines = [formatEvent(event) for event in events]
-        told = "registry.hub.test (registry) is left alone for a while: connection refused"
+        told = "registry.hub.test (registry) is marked down: connection refused"
         self.assertEqual(lines.count(told), 1, lines)
         self.hub.registry.refusing = False
         self.move(2)

@@ -37,7 +37,7 @@ class QuotaTests(SynchronousTestCase):
         self.assertEqual(quota(b"7"), Quota(7, 60))
 
     def test_longWindow(self) -> None:
-        """Nobody is left alone for longer than a day, whatever is said."""
+        """Nobody is marked down for longer than a day, whatever is said."""
         self.assertEqual(quota(b"0;w=999999999"), Quota(0, DAY))
 
     def test_nonsense(self) -> None:

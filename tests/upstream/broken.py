@@ -21,7 +21,7 @@ from hubmirror.protocol.errors import BodyFailed, UpstreamFailed
 from hubmirror.protocol.target import readTarget
 from hubmirror.upstream.client import UpstreamClient
 from hubmirror.upstream.policy import Service
-from hubmirror.upstream.unbroken import DigestCheck, Patience, UnbrokenBody
+from hubmirror.upstream.resumingresponse import DigestCheck, ResumingResponse, RetryPolicy
 from tests.upstream.support import RecordingAgent, Response, newExchange
 
 BLOB = bytes(range(256)) * 4
@@ -70,7 +70,7 @@ class Asked(NamedTuple):
     reply: Deferred[Any]
 
 
-class UnbrokenCase(SynchronousTestCase):
+class ResumingResponseCase(SynchronousTestCase):
     """
     A blob of a KiB, of which the test gives the parts.
 
@@ -96,12 +96,12 @@ class UnbrokenCase(SynchronousTestCase):
     ) -> Response:
         """The body's first part, which is under way."""
         first = response or Response(200, len(BLOB))
-        self.body = UnbrokenBody(
+        self.body = ResumingResponse(
             self.clock,
             first,
             self.again,
             self.exchange,
-            Patience(resumes, STALL, FLOOR),
+            RetryPolicy(resumes, STALL, FLOOR),
             check,
             self.markWrong,
         )
@@ -118,17 +118,17 @@ class UnbrokenCase(SynchronousTestCase):
     def markWrong(self) -> None:
         self.wrong += 1
 
-    def cut(self, leg: Response) -> None:
+    def cut(self, transfer: Response) -> None:
         """A part ends before its time, and the rest is asked for."""
-        leg.ends(BodyFailed("the connection closed in the middle of the body"))
+        transfer.ends(BodyFailed("the connection closed in the middle of the body"))
         self.clock.advance(0)
 
     def goOn(self, length: int | None = None, skip: int = 0) -> Response:
         """The rest is there."""
         position = self.asked[-1].position
-        leg = Response(206, len(BLOB) - position + skip if length is None else length)
-        self.asked[-1].reply.callback((leg, skip))
-        return leg
+        transfer = Response(206, len(BLOB) - position + skip if length is None else length)
+        self.asked[-1].reply.callback((transfer, skip))
+        return transfer
 
     def refuse(self, error: Exception | None = None) -> None:
         """The rest is not to be had."""
@@ -206,8 +206,8 @@ class ResumingCase(SynchronousTestCase):
         self.read(asking)
         return first
 
-    def cut(self, leg: Response, seconds: float = 0) -> None:
-        leg.ends(BodyFailed("closed"))
+    def cut(self, transfer: Response, seconds: float = 0) -> None:
+        transfer.ends(BodyFailed("closed"))
         self.clock.advance(seconds)
 
     @property

@@ -15,7 +15,13 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
 from hubmirror.protocol.errors import BodyFailed
-from hubmirror.upstream.bodies import DISCARD_TIME, MAX_SMALL, StallWatch, discard, readSmall
+from hubmirror.upstream.bodies import (
+    DISCARD_TIME,
+    MAX_SHORT_BODY,
+    StallWatch,
+    discard,
+    readShortBody,
+)
 from tests.upstream.support import Response
 
 
@@ -25,7 +31,7 @@ class ReadSmallTests(SynchronousTestCase):
         self.response = Response()
 
     def read(self) -> Deferred[bytes]:
-        return readSmall(self.response, self.clock, 5)
+        return readShortBody(self.response, self.clock, 5)
 
     def test_whole(self) -> None:
         reading = self.read()
@@ -56,14 +62,14 @@ class ReadSmallTests(SynchronousTestCase):
 
     def test_largest(self) -> None:
         reading = self.read()
-        self.response.gives(b"x" * MAX_SMALL)
+        self.response.gives(b"x" * MAX_SHORT_BODY)
         self.response.ends()
-        self.assertEqual(len(self.successResultOf(reading)), MAX_SMALL)
+        self.assertEqual(len(self.successResultOf(reading)), MAX_SHORT_BODY)
 
     def test_tooLarge(self) -> None:
         """It is not read to its end, and never taken for whole."""
         reading = self.read()
-        self.response.gives(b"x" * MAX_SMALL)
+        self.response.gives(b"x" * MAX_SHORT_BODY)
         self.response.gives(b"x")
         self.assertEqual(self.response.state, "stopped")
         self.response.ends(ResponseDone())
@@ -96,7 +102,7 @@ class DiscardTests(SynchronousTestCase):
 
     def test_short(self) -> None:
         """A short body is read to its end, so that its connection can be kept."""
-        self.response.gives(b"x" * MAX_SMALL)
+        self.response.gives(b"x" * MAX_SHORT_BODY)
         self.assertEqual(self.response.state, "flowing")
         self.response.ends()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -108,7 +114,7 @@ class DiscardTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """A long one would cost more than a new connection."""
-        self.response.gives(b"x" * MAX_SMALL)
+        self.response.gives(b"x" * MAX_SHORT_BODY)
         self.response.gives(b"x")
         self.assertEqual(self.response.state, "stopped")
 

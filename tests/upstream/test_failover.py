@@ -1,5 +1,5 @@
 """
-Which upstreams are asked, when some are left alone or limited, and how long all of it may take.
+Which upstreams are asked, when some are marked down or limited, and how long all of it may take.
 What a single request does to its upstreams otherwise is in C{test_agents}.
 """
 
@@ -179,7 +179,7 @@ class LeftAloneTests(FailoverCase):
             self.assertServedBy("hub", kind=Kind.BLOB)
 
     def test_hangs(self) -> None:
-        """One that does not answer is left alone too."""
+        """One that does not answer is marked down too."""
         self.ask()
         self.clock.advance(3)
         self.inner.answer(Response(200))
@@ -195,7 +195,7 @@ class LeftAloneTests(FailoverCase):
             self.assertEqual(self.asked, ["hub"])
 
     def test_allDead(self) -> None:
-        """When there is none that is not left alone, all are asked again."""
+        """When there is none that is not marked down, all are asked again."""
         for _ in range(3):
             asking = self.ask()
             for _ in self.names:
@@ -228,7 +228,7 @@ class LeftAloneTests(FailoverCase):
         self.assertEqual(
             error.detail["upstreams"],
             [
-                "hub: left alone for a while: connection refused",
+                "hub: marked down: connection refused",
                 "second: answered 404",
                 "third: answered 404",
             ],
@@ -251,7 +251,7 @@ class LeftAloneTests(FailoverCase):
         self.assertServedBy("second", kind=Kind.TOKEN, service=Service.TOKEN)
 
     def test_deadRedirect(self) -> None:
-        """A redirect to a dead CDN: the blobs' route is left alone."""
+        """A redirect to a dead CDN: the blobs' route is marked down."""
         asking = self.ask(Kind.BLOB, redirects=True)
         self.inner.answer(Response(307, 0, b"", Location=b"https://cdn.example/x"))
         self.inner.fail(ConnectFailed("refused"))
@@ -263,7 +263,7 @@ class LeftAloneTests(FailoverCase):
         self.assertServedBy("hub")
 
     def test_push(self) -> None:
-        """A push goes to the first one, left alone or not."""
+        """A push goes to the first one, marked down or not."""
         self.assertServedBy("hub", "second")
         self.assertServedBy("hub", method=b"PUT", body=object())
 
@@ -295,8 +295,8 @@ class LeftAloneTests(FailoverCase):
         self.assertEqual(
             [formatEvent(event) for event in events],
             [
-                "hub (registry) is left alone for a while: connection refused",
-                "hub (registry) is back",
+                "hub (registry) is marked down: connection refused",
+                "hub (registry) is up again",
             ],
         )
 

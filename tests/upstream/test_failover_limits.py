@@ -10,7 +10,7 @@ from typing import Any
 
 from hubmirror.protocol.errors import BodyFailed, ConnectFailed
 from hubmirror.protocol.target import Kind
-from hubmirror.upstream.bodies import MAX_SMALL
+from hubmirror.upstream.bodies import MAX_SHORT_BODY
 from hubmirror.upstream.policy import Service
 from tests.upstream.support import Response
 from tests.upstream.test_failover import ABUSE, PULLS, TOTAL, FailoverCase, abuseLimit, pullLimit
@@ -190,7 +190,7 @@ class RememberedTests(FailoverCase):
             answer.ends(BodyFailed("closed"))
 
         def tooLong(answer: Response) -> None:
-            answer.gives(b"x" * (MAX_SMALL + 1))
+            answer.gives(b"x" * (MAX_SHORT_BODY + 1))
             answer.ends(BodyFailed("closed"))
 
         def late(answer: Response) -> None:

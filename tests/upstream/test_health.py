@@ -1,5 +1,5 @@
 """
-Which upstreams are left alone, and for how long.
+Which upstreams are marked down, and for how long.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class HealthTests(SynchronousTestCase):
 
     @property
     def leftAlone(self) -> bool:
-        return self.health.whyLeftAlone(HUB, "registry") is not None
+        return self.health.whyUnavailable(HUB, "registry") is not None
 
     def test_unknown(self) -> None:
         self.assertFalse(self.leftAlone)
@@ -42,8 +42,8 @@ class HealthTests(SynchronousTestCase):
     def test_others(self) -> None:
         """Nothing follows for other routes of it, or for other upstreams."""
         self.fails()
-        self.assertIsNone(self.health.whyLeftAlone(HUB, "blobs"))
-        self.assertIsNone(self.health.whyLeftAlone(OTHER, "registry"))
+        self.assertIsNone(self.health.whyUnavailable(HUB, "blobs"))
+        self.assertIsNone(self.health.whyUnavailable(OTHER, "registry"))
 
     def test_singleProbe(self) -> None:
         """When the time is over one request tries; the others go past until it knows."""
@@ -103,12 +103,12 @@ class HealthTests(SynchronousTestCase):
 
     def test_wrongBytes(self) -> None:
         """Answers to other requests that are under way don't make good that one was wrong."""
-        self.health.spoiled(HUB, "blobs")
+        self.health.corrupted(HUB, "blobs")
         self.health.served(HUB, "blobs")
         self.clock.advance(59.9)
-        self.assertIsNotNone(self.health.whyLeftAlone(HUB, "blobs"))
+        self.assertIsNotNone(self.health.whyUnavailable(HUB, "blobs"))
         self.clock.advance(0.1)
-        self.assertIsNone(self.health.whyLeftAlone(HUB, "blobs"))
+        self.assertIsNone(self.health.whyUnavailable(HUB, "blobs"))
 
     def test_toldOnce(self) -> None:
         """What happened is in the log once, not once a request."""
@@ -122,7 +122,7 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(
             [formatEvent(event) for event in events],
             [
-                "hub (registry) is left alone for a while: connection refused",
-                "hub (registry) is back",
+                "hub (registry) is marked down: connection refused",
+                "hub (registry) is up again",
             ],
         )

@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from hubmirror.protocol.target import Kind
-from hubmirror.upstream.bodies import readSmall
+from hubmirror.upstream.bodies import readShortBody
 from hubmirror.upstream.policy import Upstream
-from hubmirror.upstream.quota import KeptAnswer, Quotas
+from hubmirror.upstream.quota import CachedResponse, Quotas
 from tests.upstream.support import Response
 
 HUB, OTHER = Upstream("hub", {}), Upstream("other", {})
@@ -59,7 +59,7 @@ class QuotaCase(SynchronousTestCase):
     ) -> None:
         answer: Any = Response(status, len(body), **fields)
         if status == 429:
-            answer = KeptAnswer(answer, body)
+            answer = CachedResponse(answer, body)
         self.quotas.answered(HUB, kind, identity, method, answer)
 
     def limited(
@@ -238,7 +238,7 @@ class MemoryTests(QuotaCase):
 
     def remembered(
         self, method: bytes = b"GET", kind: Kind | None = Kind.MANIFEST
-    ) -> KeptAnswer | None:
+    ) -> CachedResponse | None:
         return self.quotas.remembered(HUB, kind, b"", method)
 
     def test_seconds(self) -> None:
@@ -327,6 +327,6 @@ class KeptAnswerTests(SynchronousTestCase):
 
         for body in (b"", b"body"):
             clock = Clock()
-            reading = readSmall(KeptAnswer(Response(429), body), clock, 5)
+            reading = readShortBody(CachedResponse(Response(429), body), clock, 5)
             self.assertEqual(self.successResultOf(reading), body)
             self.assertEqual(clock.getDelayedCalls(), [])

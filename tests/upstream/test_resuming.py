@@ -312,10 +312,10 @@ class VerifyTests(ResumingCase):
         asking = self.ask(**fields)
         if fallback:
             self.inner.fail(ConnectFailed("refused"))
-        leg = self.inner.answer(Response(200, SIZE))
+        transfer = self.inner.answer(Response(200, SIZE))
         self.read(asking)
-        leg.gives(data[:1000])
-        leg.gives(data[1000:])
+        transfer.gives(data[:1000])
+        transfer.gives(data[1000:])
 
     def test_when(self) -> None:
         for verify, fallback, checked in (
@@ -340,9 +340,7 @@ class VerifyTests(ResumingCase):
             upstream = "second.example" if fallback else "hub.example"
             lines = [formatEvent(event) for event in events]
             self.assertIn(f"{upstream} gave wrong bytes for {DIGEST.decode()}", lines)
-            self.assertIn(
-                f"{upstream} (blobs) is left alone for a while: it gave wrong bytes", lines
-            )
+            self.assertIn(f"{upstream} (blobs) is marked down: it gave wrong bytes", lines)
 
     def test_marked(self) -> None:
         """The next one serves then, for a minute; manifests are not concerned."""
@@ -369,16 +367,16 @@ class VerifyTests(ResumingCase):
             (PATH, 404),
         ):
             asking = self.ask(path)
-            leg = self.inner.answer(Response(status, 5))
+            transfer = self.inner.answer(Response(status, 5))
             self.read(asking)
-            leg.gives(b"12345")
-            leg.ends()
+            transfer.gives(b"12345")
+            transfer.ends()
             self.assertWhole(b"12345")
 
     def test_part(self) -> None:
         self.configure("always")
         asking = self.ask(Range=b"bytes=1-5")
-        leg = self.inner.answer(Response(206, 5, Content_Range=b"bytes 1-5/1024"))
+        transfer = self.inner.answer(Response(206, 5, Content_Range=b"bytes 1-5/1024"))
         self.read(asking)
-        leg.gives(b"12345")
+        transfer.gives(b"12345")
         self.assertWhole(b"12345")

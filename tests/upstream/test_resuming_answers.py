@@ -129,10 +129,10 @@ class RangeTests(ResumingCase):
             Content_Range=b"bytes %d-%d/%d" % (first, last, SIZE),
             ETag=TAG,
         )
-        leg = self.begin(given, Range=value, **fields)
+        transfer = self.begin(given, Range=value, **fields)
         self.assertEqual(self.field(b"Range"), [value])
-        leg.gives(BLOB[first : first + 10])
-        self.cut(leg)
+        transfer.gives(BLOB[first : first + 10])
+        self.cut(transfer)
 
     def test_closed(self) -> None:
         self.begun(b"bytes=100-199", 100, 199)
@@ -178,8 +178,8 @@ class RangeTests(ResumingCase):
     def test_beforeTheFirstByte(self) -> None:
         """Then it is asked for as the client did."""
         given = Response(206, 100, Content_Range=b"bytes 100-199/1024")
-        leg = self.begin(given, Range=b"bytes=100-199", If_Range=b'"mine"')
-        self.cut(leg)
+        transfer = self.begin(given, Range=b"bytes=100-199", If_Range=b'"mine"')
+        self.cut(transfer)
         self.assertEqual(self.field(b"Range"), [b"bytes=100-199"])
         self.assertEqual(self.field(b"If-Range"), [b'"mine"'])
         self.rest(100, 199).gives(BLOB[100:200])
@@ -188,10 +188,10 @@ class RangeTests(ResumingCase):
     def test_several(self) -> None:
         """Several ranges pass as they are, and are not resumed."""
         boundary = b"multipart/byteranges; boundary=a"
-        leg = self.begin(Response(206, 500, Content_Type=boundary), Range=b"bytes=0-9,20-29")
-        leg.gives(b"--a\r\n")
+        transfer = self.begin(Response(206, 500, Content_Type=boundary), Range=b"bytes=0-9,20-29")
+        transfer.gives(b"--a\r\n")
         asked = len(self.inner.asked)
-        self.cut(leg)
+        self.cut(transfer)
         self.assertBroken()
         self.assertEqual(len(self.inner.asked), asked)
 
@@ -200,10 +200,10 @@ class RangeTests(ResumingCase):
         for second, fits in ((b"b", False), (b"a", True)):
             self.setUp()
             boundary = b"multipart/byteranges; boundary="
-            leg = self.begin(
+            transfer = self.begin(
                 Response(206, 500, Content_Type=boundary + b"a"), Range=b"bytes=0-9,20-29"
             )
-            self.cut(leg)
+            self.cut(transfer)
             again = self.inner.answer(Response(206, 500, Content_Type=boundary + second))
             self.assertEqual(self.uri, CDN if fits else HUB)
             self.answer.stopProducing()
@@ -212,10 +212,10 @@ class RangeTests(ResumingCase):
     def test_contradiction(self) -> None:
         """A part whose lengths contradict each other is given as it is, and never made longer."""
         given = Response(206, 5, Content_Range=b"bytes 0-9/1024")
-        leg = self.begin(given, Range=b"bytes=0-9")
+        transfer = self.begin(given, Range=b"bytes=0-9")
         asked = len(self.inner.asked)
-        leg.gives(BLOB[:5])
-        leg.ends()
+        transfer.gives(BLOB[:5])
+        transfer.ends()
         self.clock.advance(0)
         self.assertEqual(self.receiver.data, BLOB[:5])
         self.assertEqual(len(self.inner.asked), asked)

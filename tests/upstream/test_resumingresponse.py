@@ -9,12 +9,12 @@ from typing import Any
 from twisted.web.client import ResponseDone
 
 from hubmirror.protocol.errors import BodyFailed, OtherEntity, UpstreamFailed
-from hubmirror.upstream.unbroken import delayBefore
-from tests.upstream.broken import BLOB, RESUMES, Receiver, UnbrokenCase
+from hubmirror.upstream.resumingresponse import delayBefore
+from tests.upstream.broken import BLOB, RESUMES, Receiver, ResumingResponseCase
 from tests.upstream.support import Response
 
 
-class PassTests(UnbrokenCase):
+class PassTests(ResumingResponseCase):
     def test_head(self) -> None:
         """The head is the first answer's."""
         first = self.begin(Response(206, 5, Content_Range=b"bytes 0-4/9", X_Own=b"1"))
@@ -62,7 +62,7 @@ class PassTests(UnbrokenCase):
         self.body.stopProducing()
 
 
-class ResumeTests(UnbrokenCase):
+class ResumeTests(ResumingResponseCase):
     def test_cut(self) -> None:
         first = self.begin()
         first.gives(BLOB[:300])
@@ -89,12 +89,12 @@ class ResumeTests(UnbrokenCase):
             self.assertWhole()
 
     def test_twice(self) -> None:
-        leg = self.begin()
-        leg.gives(BLOB[:300])
-        self.cut(leg)
-        leg = self.goOn()
-        leg.gives(BLOB[300:500])
-        self.cut(leg)
+        transfer = self.begin()
+        transfer.gives(BLOB[:300])
+        self.cut(transfer)
+        transfer = self.goOn()
+        transfer.gives(BLOB[300:500])
+        self.cut(transfer)
         self.assertEqual(self.asked[-1].position, 500)
         self.goOn().gives(BLOB[500:])
         self.assertWhole()
@@ -239,7 +239,7 @@ class ResumeTests(UnbrokenCase):
         self.assertWhole(b"x" * len(BLOB))
 
 
-class PatienceTests(UnbrokenCase):
+class RetryPolicyTests(ResumingResponseCase):
     def test_delays(self) -> None:
         self.assertEqual([delayBefore(n) for n in range(1, 9)], [0, 0.5, 1, 2, 4, 8, 8, 8])
         self.assertIs(type(delayBefore(1)), float)
@@ -270,24 +270,24 @@ class PatienceTests(UnbrokenCase):
         self.cut(first)
         for attempt in range(1, RESUMES):
             self.assertEqual(self.asked[-1].attempt, attempt)
-            leg = self.goOn()
-            leg.ends(BodyFailed("closed"))
+            transfer = self.goOn()
+            transfer.ends(BodyFailed("closed"))
             self.clock.advance(8)
         self.goOn().ends(BodyFailed("closed again"))
         self.assertBroken("closed again")
 
     def test_progress(self) -> None:
         """Progress resets the count, and the delay."""
-        leg = self.begin()
+        transfer = self.begin()
         for position in range(100):
-            leg.gives(BLOB[position : position + 1])
-            self.cut(leg)
+            transfer.gives(BLOB[position : position + 1])
+            self.cut(transfer)
             self.assertEqual(self.asked[-1].attempt, 1)
             self.refuse()
             self.clock.advance(0.5)
             self.assertEqual(self.asked[-1].attempt, 2)
-            leg = self.goOn()
-        leg.gives(BLOB[100:])
+            transfer = self.goOn()
+        transfer.gives(BLOB[100:])
         self.assertWhole()
 
     def test_skippedIsNoProgress(self) -> None:
@@ -296,9 +296,9 @@ class PatienceTests(UnbrokenCase):
         self.cut(first)
         for attempt in range(1, RESUMES + 1):
             self.assertEqual(self.asked[-1].attempt, attempt)
-            leg = self.goOn(len(BLOB), 300)
-            leg.gives(BLOB[:299])
-            leg.ends(BodyFailed("closed"))
+            transfer = self.goOn(len(BLOB), 300)
+            transfer.gives(BLOB[:299])
+            transfer.ends(BodyFailed("closed"))
             self.clock.advance(8)
         self.assertBroken("closed")
 

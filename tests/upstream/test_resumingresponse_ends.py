@@ -16,12 +16,12 @@ from twisted.web.client import ResponseDone
 
 from hubmirror.protocol.errors import BodyFailed, OtherEntity, UpstreamFailed
 from hubmirror.protocol.ranges import Part
-from hubmirror.upstream.unbroken import DigestCheck, wantedFrom
-from tests.upstream.broken import BLOB, DIGEST, Receiver, UnbrokenCase
+from hubmirror.upstream.resumingresponse import DigestCheck, bytesToSkip
+from tests.upstream.broken import BLOB, DIGEST, Receiver, ResumingResponseCase
 from tests.upstream.support import Response
 
 
-class ClientTests(UnbrokenCase):
+class ClientTests(ResumingResponseCase):
     """
     A client that is slow, or gone.
     """
@@ -154,7 +154,7 @@ class ClientTests(UnbrokenCase):
             self.assertNothingLeft()
 
 
-class CheckTests(UnbrokenCase):
+class CheckTests(ResumingResponseCase):
     """
     The bytes are hashed while they pass.
     """
@@ -218,7 +218,7 @@ class WantedTests(SynchronousTestCase):
     PART = Part(100, 50, 1000, b'"tag"')
 
     def wanted(self, answer: Response, position: int = 10) -> int | None:
-        return wantedFrom(answer, self.PART, position, self.PART.tag)
+        return bytesToSkip(answer, self.PART, position, self.PART.tag)
 
     def test_fits(self) -> None:
         for answer, skip in (
@@ -265,7 +265,7 @@ STEPS = st.lists(
 )
 
 
-class AnyOrderTests(UnbrokenCase):
+class AnyOrderTests(ResumingResponseCase):
     @given(STEPS, st.booleans(), st.sampled_from(["", "leave", "other"]))
     @settings(deadline=None, max_examples=300)
     def test_anyOrder(self, steps: list[Any], checked: bool, last: str) -> None:
@@ -274,7 +274,7 @@ class AnyOrderTests(UnbrokenCase):
         its beginning and an error; and nothing is left.
         """
         self.setUp()
-        self.leg = self.begin(check=DigestCheck(DIGEST) if checked else None)
+        self.transfer = self.begin(check=DigestCheck(DIGEST) if checked else None)
         self.at = 0
         self.slack = False
         for step in steps:
@@ -295,11 +295,11 @@ class AnyOrderTests(UnbrokenCase):
         self.assertNothingLeft()
 
     def give(self, size: int) -> None:
-        if self.leg.state == "flowing":
+        if self.transfer.state == "flowing":
             data = BLOB[self.at : self.at + size]
             self.at += len(data)
             if data:
-                self.leg.gives(data)
+                self.transfer.gives(data)
 
     def do_pause(self) -> None:
         self.body.pauseProducing()
@@ -308,20 +308,20 @@ class AnyOrderTests(UnbrokenCase):
         self.body.resumeProducing()
 
     def do_cut(self) -> None:
-        if self.leg.state in ("flowing", "paused"):
-            self.leg.ends(BodyFailed("closed"))
+        if self.transfer.state in ("flowing", "paused"):
+            self.transfer.ends(BodyFailed("closed"))
 
     def do_close(self) -> None:
-        if self.leg.state in ("flowing", "paused"):
-            self.leg.ends(ResponseDone())
+        if self.transfer.state in ("flowing", "paused"):
+            self.transfer.ends(ResponseDone())
 
     def do_stall(self) -> None:
         """So long that any upstream that may send has stalled; a paused one may not."""
         paused, asked = self.body.paused, len(self.asked)
-        state = self.leg.state
+        state = self.transfer.state
         self.clock.pump([0.5] * 40)
         if paused:
-            self.assertEqual((self.leg.state, len(self.asked)), (state, asked))
+            self.assertEqual((self.transfer.state, len(self.asked)), (state, asked))
             self.assertIsNone(self.receiver.ended)
 
     def do_minute(self) -> None:
@@ -341,8 +341,8 @@ class AnyOrderTests(UnbrokenCase):
         reply = self.reply()
         if reply is not None:
             self.at = start
-            self.leg = Response(206, stop - start)
-            reply.callback((self.leg, self.asked[-1].position - start))
+            self.transfer = Response(206, stop - start)
+            reply.callback((self.transfer, self.asked[-1].position - start))
 
     def do_part(self) -> None:
         if self.asked:

@@ -90,7 +90,7 @@ def _listens(port: int) -> bool:
     return True
 
 
-class UnbrokenTests(IntegrationTestCase):
+class ResumingTests(IntegrationTestCase):
     """
     The image of ten layers of 8 MiB.
     """

@@ -1,5 +1,5 @@
 """
-What is there at the moment, and a word when nothing is any more.
+A set that can be waited on until it is empty.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 
-class Crowd(set[Any]):
+class WaitableSet(set[Any]):
     """
-    The requests under way, or the connections that there are.  They leave by C{discard}.
+    The requests in progress, or the open connections.  Members are removed with C{discard}, the
+    only method that notices when the set becomes empty.
     """
 
     def __init__(self) -> None:

@@ -34,7 +34,7 @@ _ALGORITHMS = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
 
 
 @attrs.frozen
-class Patience:
+class RetryPolicy:
     """
     @ivar resumes: how often in a row, without a byte in between, a body is asked for again.
     @ivar stall: seconds without a byte after which it counts as broken.
@@ -81,12 +81,12 @@ class DigestCheck:
         return self._hash.hexdigest().encode("ascii") == self._expected.lower()
 
 
-class _Leg(Protocol):
+class _Transfer(Protocol):
     """
     The part of a body that comes over one connection.
     """
 
-    def __init__(self, body: UnbrokenBody, skip: int, fits: bool) -> None:
+    def __init__(self, body: ResumingResponse, skip: int, fits: bool) -> None:
         """
         @param skip: bytes at its beginning that have been passed on before.
         @param fits: it ends where the body does.
@@ -116,7 +116,7 @@ class _Leg(Protocol):
             self._body.received(self, data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._body.legEnded(self, reason)
+        self._body.transferEnded(self, reason)
 
 
 Again = Callable[[int, int], "Deferred[tuple[IResponse, int]]"]
@@ -127,7 +127,7 @@ with an answer and the number of bytes at its beginning that are not wanted.
 
 
 @implementer(IResponse, IPushProducer)
-class UnbrokenBody:
+class ResumingResponse:
     """
     An answer whose body goes on where it breaks.  It is also its body's transport.
     """
@@ -142,7 +142,7 @@ class UnbrokenBody:
         first: IResponse,
         again: Again,
         exchange: Exchange,
-        patience: Patience,
+        retryPolicy: RetryPolicy,
         check: DigestCheck | None,
         wrong: Callable[[], None],
     ) -> None:
@@ -161,18 +161,18 @@ class UnbrokenBody:
         self._first = first
         self._again = again
         self._exchange = exchange
-        self._patience = patience
+        self._retryPolicy = retryPolicy
         self._check = check
         self._wrong = wrong
-        part = heldBy(first)
+        part = partIn(first)
         self._length = None if part is None else part.length
         self._position = 0
         self._attempts = 0
-        self._leg: _Leg | None = None
+        self._transfer: _Transfer | None = None
         self._resuming: Deferred[None] | None = None
         self._wanted: Deferred[None] | None = None
         self._receiver: Any = None
-        self._watch = StallWatch(reactor, patience.stall, patience.floor, self._stalled)
+        self._watch = StallWatch(reactor, retryPolicy.stall, retryPolicy.floor, self._stalled)
 
     def setPreviousResponse(self, response: IResponse) -> None:
         self.previousResponse = response
@@ -188,26 +188,26 @@ class UnbrokenBody:
 
     def _start(self, response: IResponse, skip: int) -> None:
         left = (self._length or 0) - self._position
-        leg = self._leg = _Leg(self, skip, response.length == skip + left)
-        response.deliverBody(leg)
-        if self._leg is leg:
+        transfer = self._transfer = _Transfer(self, skip, response.length == skip + left)
+        response.deliverBody(transfer)
+        if self._transfer is transfer:
             # Most manifests are whole by now.
             self._watch.start()
 
-    # From the leg
+    # From the transfer
 
-    def skipped(self, leg: _Leg, size: int) -> None:
+    def skipped(self, transfer: _Transfer, size: int) -> None:
         """
         Bytes have come that were passed on before.
         """
-        if leg is self._leg:
+        if transfer is self._transfer:
             self._watch.received(size)
 
-    def received(self, leg: _Leg, data: bytes) -> None:
+    def received(self, transfer: _Transfer, data: bytes) -> None:
         """
         Bytes of the body have come.
         """
-        if leg is not self._leg:
+        if transfer is not self._transfer:
             return
         self._watch.received(len(data))
         self._attempts = 0
@@ -227,12 +227,12 @@ class UnbrokenBody:
                 return
             self._check = None
         self._position += len(data)
-        self._leg = None
+        self._transfer = None
         self._receiver.dataReceived(data)
         self._finish()
-        if not leg.fits:
+        if not transfer.fits:
             # An upstream that ignored the Range may have much more to say.
-            leg.producer.stopProducing()
+            transfer.producer.stopProducing()
 
     def _pass(self, data: bytes) -> None:
         if self._check is not None:
@@ -240,13 +240,13 @@ class UnbrokenBody:
         self._position += len(data)
         self._receiver.dataReceived(data)
 
-    def legEnded(self, leg: _Leg, reason: Failure) -> None:
+    def transferEnded(self, transfer: _Transfer, reason: Failure) -> None:
         """
         Nothing more comes over this connection.
         """
-        if leg is not self._leg:
+        if transfer is not self._transfer:
             return
-        self._leg = None
+        self._transfer = None
         if self._length is None and reason.check(ResponseDone, PotentialDataLoss):
             if self._check is not None and not self._check.isRight():
                 self._refuse()
@@ -256,10 +256,10 @@ class UnbrokenBody:
             self._broken(reason.getErrorMessage())
 
     def _stalled(self) -> None:
-        leg, self._leg = self._leg, None
-        if leg is not None:
-            leg.producer.stopProducing()
-        self._broken(f"no progress for {self._patience.stall:g} s")
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.producer.stopProducing()
+        self._broken(f"no progress for {self._retryPolicy.stall:g} s")
 
     # What becomes of it
 
@@ -269,7 +269,7 @@ class UnbrokenBody:
 
     async def _resume(self, reason: str) -> None:
         try:
-            while self._attempts < self._patience.resumes:
+            while self._attempts < self._retryPolicy.resumes:
                 self._attempts += 1
                 await deferLater(self._reactor, delayBefore(self._attempts))
                 await self._whenWanted()
@@ -306,9 +306,9 @@ class UnbrokenBody:
         self._end(reason)
 
     def _refuse(self) -> None:
-        leg, self._leg = self._leg, None
-        if leg is not None:
-            leg.producer.stopProducing()
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.producer.stopProducing()
         self._wrong()
         self._fail("the bytes are not those of the digest")
 
@@ -328,8 +328,8 @@ class UnbrokenBody:
     def pauseProducing(self) -> None:
         self.paused = True
         self._watch.pause()
-        if self._leg is not None:
-            self._leg.producer.pauseProducing()
+        if self._transfer is not None:
+            self._transfer.producer.pauseProducing()
 
     def resumeProducing(self) -> None:
         self.paused = False
@@ -337,17 +337,17 @@ class UnbrokenBody:
         wanted, self._wanted = self._wanted, None
         if wanted is not None:
             wanted.callback(None)
-        elif self._leg is not None:
-            self._leg.producer.resumeProducing()
+        elif self._transfer is not None:
+            self._transfer.producer.resumeProducing()
 
     def stopProducing(self) -> None:
         """
         The client is gone: so is all that was done for it.
         """
         self._watch.stop()
-        leg, self._leg = self._leg, None
-        if leg is not None:
-            leg.producer.stopProducing()
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.producer.stopProducing()
         resuming, self._resuming = self._resuming, None
         if resuming is not None:
             resuming.cancel()
@@ -355,7 +355,7 @@ class UnbrokenBody:
     loseConnection = stopProducing
 
 
-def heldBy(answer: IResponse) -> Part | None:
+def partIn(answer: IResponse) -> Part | None:
     """
     The one part that an answer holds, as L{partOf}.
     """
@@ -363,7 +363,7 @@ def heldBy(answer: IResponse) -> Part | None:
     return partOf(answer.code, length, answer.headers)
 
 
-def wantedFrom(answer: IResponse, part: Part, position: int, tag: bytes | None) -> int | None:
+def bytesToSkip(answer: IResponse, part: Part, position: int, tag: bytes | None) -> int | None:
     """
     How many bytes at the beginning of an answer are not wanted, when it can go on with a part.
 
@@ -373,7 +373,7 @@ def wantedFrom(answer: IResponse, part: Part, position: int, tag: bytes | None) 
     @return: C{None} when it can't go on with it.
     @raise OtherEntity: when it holds another entity.
     """
-    got = heldBy(answer)
+    got = partIn(answer)
     if got is None:
         return None
     if part.total is not None and got.total is not None and part.total != got.total:

@@ -15,7 +15,7 @@ from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 from twisted.python import usage
 
-from hubmirror.config import ConfigError, MirrorConfig, describeDefault, options
+from hubmirror.config import ConfigError, MirrorConfig, describeDefault, optionName, options
 from hubmirror.service import HubMirror, MirrorService
 from hubmirror.workers import AdoptingReactor, Lifeline, Supervisor, inheritance
 
@@ -112,8 +112,11 @@ class Options(usage.Options):
         if twistd and not (twistd["nodaemon"] and twistd["logfile"] in (None, "-")):
             arguments.append(f"--logfile={twistd['logfile'] or 'twistd.log'}.worker-{number}")
         arguments.append("hubmirror")
-        for name, value in self.given.items():
-            option = "--" + name.replace("_", "-")
+        for field in options():
+            value = self.given.get(field.name)
+            if value is None:
+                continue
+            option = "--" + optionName(field)
             if value is True:
                 arguments.append(option)
             else:
@@ -123,7 +126,7 @@ class Options(usage.Options):
 
 
 for _field in options():
-    setattr(Options, f"opt_{_field.name}", _optionMethod(_field))
+    setattr(Options, "opt_" + optionName(_field).replace("-", "_"), _optionMethod(_field))
 
 
 def _collectSeldom() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror import MirrorConfig
-from hubmirror.config import ConfigError, optionName, options
+from hubmirror.config import ConfigError, RegistryConfig, optionName, options
 from hubmirror.protocol.url import Origin
 
 DEFAULTS = {
@@ -19,6 +19,7 @@ DEFAULTS = {
     "auth_url": "https://auth.docker.io/token",
     "search_url": "https://index.docker.io",
     "fallback": (),
+    "registries": (),
     "failover_on": frozenset((429, 502, 503, 504)),
     "allow_redirects_to": (),
     "ca_file": None,
@@ -49,6 +50,8 @@ DEFAULTS = {
 
 URLS = ("public_url", "registry_url", "auth_url", "search_url")
 
+OPTION_NAMES = {field.name: optionName(field) for field in options()}
+
 GOOD: list[tuple[str, Any, Any]] = [
     ("port", ["ssl:443", "tcp6:5000"], ("ssl:443", "tcp6:5000")),
     ("port", "tcp:80", ("tcp:80",)),
@@ -60,6 +63,12 @@ GOOD: list[tuple[str, Any, Any]] = [
         "fallback",
         ["https://a.example/", "http://b.example"],
         ("https://a.example", "http://b.example"),
+    ),
+    ("registries", "ghcr.io", (RegistryConfig(name="ghcr.io"),)),
+    (
+        "registries",
+        ["QUAY.io", RegistryConfig(name="localhost:5000")],
+        (RegistryConfig(name="quay.io"), RegistryConfig(name="localhost:5000")),
     ),
     ("failover_on", "429", frozenset((429,))),
     ("failover_on", " 500, 599 ,", frozenset((500, 599))),
@@ -117,6 +126,9 @@ GOOD: list[tuple[str, Any, Any]] = [
 
 #: Values that can't work, and a word of what the operator is told to do.
 BAD: list[tuple[str, Any, str]] = [
+    ("registries", "library/alpine", "such as ghcr.io"),
+    ("registries", "https://ghcr.io", "such as ghcr.io"),
+    ("registries", "ghcr", "such as ghcr.io"),
     ("port", "5000", "tcp:5000"),
     *((name, "registry.example", "https://") for name in URLS),
     *((name, "ftp://registry.example", "https://") for name in URLS),
@@ -187,7 +199,7 @@ class ConfigTests(SynchronousTestCase):
         for name, value, advice in BAD:
             error = self.assertRaises(ConfigError, MirrorConfig, **{name: value})
             text = str(error)
-            self.assertTrue(text.startswith(f"--{name.replace('_', '-')}: "), text)
+            self.assertTrue(text.startswith(f"--{OPTION_NAMES[name]}: "), text)
             self.assertIn(advice, text)
             self.assertNotIn("\n", text)
             self.assertNotIn("secret", text)

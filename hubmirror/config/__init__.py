@@ -1,0 +1,17 @@
+"""
+What an operator can set: frozen values, their defaults and their validation, nothing else.
+"""
+
+from hubmirror.config.fields import ConfigError, describeDefault, optionName
+from hubmirror.config.options import MirrorConfig, options
+from hubmirror.config.registries import Account, RegistryConfig
+
+__all__ = [
+    "Account",
+    "ConfigError",
+    "MirrorConfig",
+    "RegistryConfig",
+    "describeDefault",
+    "optionName",
+    "options",
+]

@@ -1,0 +1,83 @@
+"""
+How an option is defined: an attribute with a converter, a default and one line of help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+
+
+class ConfigError(ValueError):
+    """
+    An option's value can't work.  The text is one line that says what to do.
+
+    @ivar reason: the same without the option's name.
+    """
+
+    def __init__(self, text: str, reason: str | None = None) -> None:
+        super().__init__(text)
+        self.reason = text if reason is None else reason
+
+
+def one(coerce: Callable[[Any], object], default: Any, help: str) -> Any:
+    """
+    The attribute of an option that has one value.
+
+    @param coerce: makes the value of what was given; raises C{ValueError} when that can't work.
+    """
+    return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "repeats": False})
+
+
+def many(coerce: Callable[[Any], object], default: tuple[Any, ...], help: str) -> Any:
+    """
+    The attribute of an option that may be given more than once.
+
+    @param coerce: makes one value, as for L{one}.
+    """
+    return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "repeats": True})
+
+
+def coerced(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """
+    Give every attribute its converter, which names the option in what it raises.
+    """
+    return [field.evolve(converter=_converter(field)) for field in fields]
+
+
+def _converter(field: attrs.Attribute[Any]) -> Callable[[Any], Any]:
+    coerce = field.metadata["coerce"]
+    name = optionName(field)
+
+    def convert(value: Any) -> Any:
+        try:
+            if not field.metadata["repeats"]:
+                return None if value is None else coerce(value)
+            if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+                value = [value]
+            return tuple(coerce(item) for item in value)
+        except ValueError as error:
+            raise ConfigError(f"--{name}: {error}", str(error)) from None
+
+    return convert
+
+
+def optionName(field: attrs.Attribute[Any]) -> str:
+    """
+    The option's name on the command line, without the dashes.
+    """
+    return "registry" if field.name == "registries" else field.name.replace("_", "-")
+
+
+def describeDefault(field: attrs.Attribute[Any]) -> str:
+    """
+    An option's default as its user would write it; empty where there is none.
+    """
+    default: Any = field.default
+    if isinstance(default, tuple):
+        return " ".join(default)
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "" if default in (None, False) else str(default)

@@ -1,0 +1,158 @@
+"""
+What an operator can set: frozen values, their defaults and their validation, nothing else.
+
+Each attribute of L{MirrorConfig} is the one definition of an option: the command line and its
+documentation are made from it.  Hence the names with underscores: C{registry_url} is
+C{--registry-url}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from hubmirror.config import values
+from hubmirror.config.fields import coerced, many, one
+from hubmirror.config.known import HUB
+from hubmirror.config.registries import RegistryConfig, registry
+from hubmirror.protocol.forwarded import Network
+from hubmirror.protocol.url import Origin
+
+
+@attrs.frozen(kw_only=True, field_transformer=coerced)
+class MirrorConfig:
+    """
+    The settings of one mirror; without arguments, those that suit Docker Hub.
+
+    @raise ConfigError: when a value can't work.
+    """
+
+    port: tuple[str, ...] = many(
+        values.endpoint,
+        ("tcp:5000:interface=127.0.0.1",),
+        "Twisted endpoint description to listen on, such as ssl:443 or tcp6:5000",
+    )
+    public_url: str | None = one(
+        values.baseURL,
+        None,
+        "where clients reach the mirror; else the scheme and Host of each request",
+    )
+    registry_url: str = one(values.baseURL, HUB.url, "the registry")
+    auth_url: str = one(values.baseURL, HUB.auth_url, "the token service that /token stands for")
+    search_url: str = one(values.baseURL, HUB.search_url, "the index that searches")
+    fallback: tuple[str, ...] = many(
+        values.baseURL,
+        (),
+        "base URL of another mirror, asked in order when the ones before it fail",
+    )
+    registries: tuple[RegistryConfig, ...] = many(
+        registry, (), "further registry to mirror, such as ghcr.io or quay.io"
+    )
+    failover_on: frozenset[int] = one(
+        values.statuses, "429,502,503,504", "statuses that move a GET or HEAD to the next upstream"
+    )
+    allow_redirects_to: tuple[Origin | Network, ...] = many(
+        values.originOrNetwork,
+        (),
+        "origin or network (CIDR) that a redirect may lead to although it is not global",
+    )
+    ca_file: str | None = one(
+        str, None, "PEM bundle that upstream certificates are verified with; else the system's"
+    )
+    workers: int = one(
+        values.workerCount, 1, "processes that share the work, or auto for one on each processor"
+    )
+    resolver: tuple[str, int] | None = one(
+        values.server, None, "ADDRESS[:PORT] of a DNS server for upstream names; else the system's"
+    )
+    proxy: str | None = one(
+        values.proxyURL,
+        None,
+        "outgoing proxy for all upstreams: http://host:port or socks5://host:port",
+    )
+    read_only: bool = one(bool, False, "refuse pushes")
+    no_cors: bool = one(bool, False, "leave out the fields that let web pages read answers")
+    no_forwarded: bool = one(bool, False, "don't tell upstreams the client's address")
+    trusted_proxy: tuple[Network, ...] = many(
+        values.network, (), "address or network whose Forwarded and X-Forwarded-* fields count"
+    )
+    verify: str = one(
+        values.whenToVerify,
+        "fallback",
+        "when to hash blobs while they pass: never, fallback or always",
+    )
+    resumes: int = one(
+        values.count,
+        5,
+        "times in a row, without a byte in between, that a broken body is asked for again",
+    )
+    min_speed: float = one(
+        values.speed, 1024.0, "bytes each second below which an upstream's body counts as stalled"
+    )
+    plain_transport: bool = one(
+        bool,
+        False,
+        "use Twisted's own TLS and h2's own frames in place of the mirror's, which cost less",
+    )
+    connect_timeout: float = one(
+        values.seconds, 5.0, "seconds for the name, the connection and TLS to an upstream"
+    )
+    response_timeout: float = one(
+        values.seconds, 9.0, "seconds until a response head, all upstreams together"
+    )
+    stall_timeout: float = one(
+        values.seconds,
+        15.0,
+        "seconds without a byte after which an upstream's body counts as broken",
+    )
+    client_timeout: float = one(
+        values.seconds,
+        300.0,
+        "seconds that a client may take nothing of its answer, or give nothing of its body",
+    )
+    head_timeout: float = one(
+        values.seconds,
+        30.0,
+        "seconds that a client has to shake hands, and to send a request's head",
+    )
+    drain_timeout: float = one(
+        values.seconds, 30.0, "seconds that answers under way have to end when the mirror stops"
+    )
+    max_connections: int = one(values.limit, 8192, "connections of clients in all")
+    max_connections_per_client: int = one(
+        values.limit, 1024, "connections of one client address, or one /64 of IPv6"
+    )
+    max_head: int = one(values.headSize, "64k", "size of a request's head")
+    max_upload: int = one(values.size, "0", "size of one request's body; 0 for any")
+    idle_timeout: float = one(
+        values.seconds, 75.0, "seconds that a connection without a request is kept"
+    )
+
+    def allRegistries(self) -> tuple[RegistryConfig, ...]:
+        """
+        Every registry that is mirrored, the default one first.  What the options C{registry_url},
+        C{auth_url}, C{search_url}, C{fallback}, C{ca_file}, C{proxy} and C{resolver} say is meant
+        for the default one; the last three are also what other registries use that say nothing.
+        """
+        given = {each.name: each for each in self.registries}
+        hub = given.pop(HUB.name, RegistryConfig(name=HUB.name))
+        ways = {"ca_file": self.ca_file, "proxy": self.proxy, "resolver": self.resolver}
+        own = {
+            "url": self.registry_url,
+            "auth_url": self.auth_url,
+            "search_url": self.search_url,
+            "fallback": self.fallback,
+        }
+        return (
+            hub.withDefaults(**own, **ways),
+            *(each.withDefaults(**ways) for each in given.values()),
+        )
+
+
+def options() -> Iterable[attrs.Attribute[Any]]:
+    """
+    Every option, as the attribute that defines it.
+    """
+    return attrs.fields(MirrorConfig)

@@ -1,0 +1,141 @@
+"""
+One registry that is mirrored: how it is named, reached and asked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import attrs
+
+from hubmirror.config import values
+from hubmirror.config.fields import ConfigError, coerced, many, one
+from hubmirror.config.known import KnownRegistry, known
+
+_NAME = re.compile(
+    r"(?:localhost|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+)"
+    r"(?::[0-9]{1,5})?\Z|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?:[0-9]{1,5}\Z"
+)
+
+
+def _registryName(value: str) -> str:
+    """
+    A registry's name, as it stands before the first slash of an image's name.
+    """
+    name = value.lower()
+    if not _NAME.match(name):
+        raise ValueError(
+            f"{value!r} is no registry's name; write what stands before the first slash of its"
+            " images, such as ghcr.io or registry.example:5000"
+        )
+    return name
+
+
+def _host(value: str) -> str:
+    if not re.match(r"[A-Za-z0-9._-]+\Z", value):
+        raise ValueError(f"{value!r} is no host name; write for example ghcr.mirror.example")
+    return value.lower()
+
+
+def _account(value: Any) -> Account:
+    if not isinstance(value, Account):
+        raise ValueError("an account has a username and a password_file")
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Account:
+    """
+    An account at a registry, of the operator's own.
+
+    @ivar username: the account's name.
+    @ivar password_file: the file whose first line is its password or access token.
+    """
+
+    username: str
+    password_file: str
+
+
+@attrs.frozen(kw_only=True, field_transformer=coerced)
+class RegistryConfig:
+    """
+    The settings of one registry.  What is not given is what is known of the registry by its name,
+    else what its name and its own challenge say.
+
+    @raise ConfigError: when a value can't work.
+    """
+
+    name: str = one(_registryName, attrs.NOTHING, "as it stands in the names of images")
+    url: str | None = one(values.baseURL, None, "the registry; else https://NAME")
+    auth_url: str | None = one(
+        values.baseURL, None, "its token service; else what is known, or its own challenge names"
+    )
+    search_url: str | None = one(values.baseURL, None, "its index, when it has one")
+    hosts: tuple[str, ...] = many(
+        _host, (), "name of the mirror (in Host) that stands for this registry"
+    )
+    fallback: tuple[str, ...] = many(
+        values.fallbackURL, (), "base URL of a mirror of it, asked in order when it fails"
+    )
+    ca_file: str | None = one(str, None, "PEM bundle that its certificates are verified with")
+    resolver: tuple[str, int] | None = one(
+        values.server, None, "ADDRESS[:PORT] of a DNS server for its names"
+    )
+    proxy: str | None = one(values.proxyURL, None, "outgoing proxy: http:// or socks5://host:port")
+    pass_credentials: bool = one(
+        values.flag, False, "hand on the passwords that clients send to its token service"
+    )
+    account: tuple[Account, ...] = many(
+        _account, (), "account with which the mirror itself asks: username and password_file"
+    )
+    account_may_push: bool = one(values.flag, False, "let clients push with that account")
+
+    def withDefaults(self, **defaults: Any) -> RegistryConfig:
+        """
+        The same, with other values where none was given.
+        """
+        missing = {
+            name: value for name, value in defaults.items() if getattr(self, name) in (None, ())
+        }
+        return attrs.evolve(self, **missing)
+
+    @property
+    def known(self) -> KnownRegistry | None:
+        """
+        What is known of it by its name.
+        """
+        return known(self.name)
+
+    @property
+    def registryURL(self) -> str:
+        """
+        Where it is.
+        """
+        if self.url is not None:
+            return self.url
+        return f"https://{self.name}" if self.known is None else self.known.url
+
+    @property
+    def tokenURL(self) -> str | None:
+        """
+        Where its token service is, as far as that needs no asking.  At another URL than the one
+        that is known by its name, a registry may have another token service too.
+        """
+        if self.auth_url is not None:
+            return self.auth_url
+        if self.known is None or self.registryURL != self.known.url:
+            return None
+        return self.known.auth_url
+
+
+def registry(value: str | RegistryConfig) -> RegistryConfig:
+    """
+    A registry's settings; a name alone stands for what is known of it.
+    """
+    if isinstance(value, RegistryConfig):
+        return value
+    try:
+        return RegistryConfig(name=value)
+    except ConfigError as error:
+        raise ValueError(error.reason) from None

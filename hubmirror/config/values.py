@@ -1,0 +1,228 @@
+"""
+From what an operator writes to a value: each function takes text, or a value that is right
+already, and raises C{ValueError} with one line that says what to write instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+
+from hubmirror.protocol.forwarded import Network
+from hubmirror.protocol.url import Origin, splitURL
+
+
+def endpoint(value: str) -> str:
+    """
+    A Twisted endpoint description.
+    """
+    if ":" not in value:
+        raise ValueError(
+            f"{value!r} is no endpoint description; write for example tcp:5000 or ssl:443"
+        )
+    return value
+
+
+def baseURL(value: str) -> str:
+    """
+    An absolute http or https URL without query, fragment or trailing slash.
+    """
+    _origin, target = _split(value, "https://mirror.example")
+    if b"?" in target or "#" in value or not re.match(rb"[\x21-\x7e]+\Z", target):
+        raise ValueError(f"{value!r} must have no query, no fragment and no white space")
+    return value.rstrip("/")
+
+
+def fallbackURL(value: str) -> str:
+    """
+    The base URL of another mirror, as L{baseURL}; it may end with C{?ns} where that mirror is to
+    be told the registry's name.
+    """
+    return baseURL(value.removesuffix("?ns")) + ("/?ns" if value.endswith("?ns") else "")
+
+
+def flag(value: bool) -> bool:
+    """
+    True or false.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _split(url: str, example: str) -> tuple[Origin, bytes]:
+    """
+    L{splitURL} for people.  What can't be split is not repeated to them: it may be because of a
+    password.
+    """
+    try:
+        return splitURL(url.encode())
+    except ValueError as error:
+        raise ValueError(f"{error}; write for example {example}") from None
+
+
+def statuses(value: str | Iterable[int]) -> frozenset[int]:
+    """
+    Error statuses, as a list or as text with commas.
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        found = frozenset(int(part) for part in parts if str(part).strip())
+    except ValueError:
+        raise ValueError(f"{value!r} is no list of statuses such as 429,503") from None
+    wrong = sorted(status for status in found if not 400 <= status <= 599)
+    if wrong:
+        raise ValueError(f"{wrong[0]} is no error status; they lie between 400 and 599")
+    if found & {401, 403, 404}:
+        raise ValueError("401, 403 and 404 are answers, not failures: they can't be named here")
+    return found
+
+
+def network(value: str | Network) -> Network:
+    """
+    An address or a network in CIDR notation.
+    """
+    try:
+        return ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is no address or network; write for example 10.0.0.0/8"
+        ) from None
+
+
+def originOrNetwork(value: str | Origin | Network) -> Origin | Network:
+    """
+    An origin such as C{https://host:port}, or a network.
+    """
+    if isinstance(value, Origin):
+        return value
+    if not isinstance(value, str) or "://" not in value:
+        return network(value)
+    origin, target = _split(value, "https://cdn.example")
+    if target != b"/":
+        raise ValueError(f"{value!r} is more than an origin; leave off what follows the host")
+    return origin
+
+
+def server(value: str | tuple[str, int]) -> tuple[str, int]:
+    """
+    The address and port of a DNS server.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.match(r"(?:\[(.+)\]|([^:]+))(?::([0-9]{1,5}))?\Z", value)
+    host, port = (match[1] or match[2], int(match[3] or 53)) if match else (value, 53)
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is no address of a DNS server; write 1.1.1.1 or 1.1.1.1:53"
+        ) from None
+    if not 0 < port < 65536:
+        raise ValueError(f"port {port} is out of range")
+    return str(address), port
+
+
+def proxyURL(value: str) -> str:
+    """
+    The URL of an outgoing proxy.
+    """
+    scheme, mark, rest = value.partition("://")
+    if scheme not in ("http", "socks5"):
+        raise ValueError("that is no proxy; write http://host:port or socks5://host:port")
+    _origin, target = _split(
+        "http" + mark + rest, f"{scheme}://host:port; user information is not supported"
+    )
+    if target != b"/":
+        raise ValueError(f"{value!r} must end with the port")
+    return value.rstrip("/")
+
+
+def whenToVerify(value: str) -> str:
+    """
+    One of C{never}, C{fallback}, C{always}.
+    """
+    if value not in ("never", "fallback", "always"):
+        raise ValueError(f"{value!r} is none of never, fallback, always")
+    return value
+
+
+def count(value: str | int) -> int:
+    """
+    A number from 0 to 1000.
+    """
+    try:
+        number = int(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no whole number") from None
+    if not 0 <= number <= 1000:
+        raise ValueError(f"{value} is out of range; write a number from 0 to 1000")
+    return number
+
+
+def size(value: str | int) -> int:
+    """
+    A size in bytes, with an optional unit: C{64k}, C{10G}.
+    """
+    match = re.match(r"([0-9]{1,18})([kMGT]?)i?B?\Z", str(value))
+    if match is None:
+        raise ValueError(f"{value!r} is no size; write bytes, or for example 64k, 10G")
+    found: int = int(match[1]) << 10 * " kMGT".index(match[2] or " ")
+    return found
+
+
+def workerCount(value: str | int) -> int:
+    """
+    A number of processes; 0 stands for C{auto}.
+    """
+    return 0 if value in ("auto", 0) else limit(value)
+
+
+def limit(value: str | int) -> int:
+    """
+    A number of at least 1.
+    """
+    try:
+        most = int(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no whole number") from None
+    if most < 1:
+        raise ValueError(f"{value} is out of range; write 1 or more")
+    return most
+
+
+def headSize(value: str | int) -> int:
+    """
+    The size of a head in bytes.
+    """
+    found = size(value)
+    if not 8 * 1024 <= found <= 1024 * 1024:
+        raise ValueError(f"{value} is out of range; write a size from 8k to 1M")
+    return found
+
+
+def speed(value: str | float) -> float:
+    """
+    Bytes each second.
+    """
+    try:
+        found = float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no number of bytes each second") from None
+    if not 0 <= found < 1e9:
+        raise ValueError(f"{value} is out of range; write bytes each second, or 0 for no floor")
+    return found
+
+
+def seconds(value: str | float) -> float:
+    """
+    A time in seconds, at most a day.
+    """
+    try:
+        found = float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no number of seconds") from None
+    if not 0 < found < 86400:
+        raise ValueError(f"{value} is out of range; write seconds between 0 and 86400")
+    return found

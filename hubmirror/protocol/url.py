@@ -7,7 +7,6 @@ A redirect's query is often signed, so no function here decodes, sorts or re-enc
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
@@ -37,16 +36,6 @@ class Origin(NamedTuple):
         if self.port == _DEFAULT_PORTS.get(self.scheme):
             return host
         return b"%b:%d" % (host, self.port)
-
-    @property
-    def address(self) -> IPv4Address | IPv6Address | None:
-        """
-        The host as an address, where it is one.
-        """
-        try:
-            return ip_address(self.host.decode("ascii"))
-        except ValueError:
-            return None
 
     def __str__(self) -> str:
         return (b"%b://%b" % (self.scheme, self.authority)).decode("ascii")

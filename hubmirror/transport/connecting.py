@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IHostnameResolver, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
+from hubmirror.protocol.addresses import hostAddress
 from hubmirror.protocol.errors import AddressRefused, ConnectFailed, ConnectTimedOut
 from hubmirror.protocol.forwarded import Address
 from hubmirror.protocol.url import Origin, splitURL
@@ -119,10 +120,7 @@ class Connector:
         except Exception as problem:
             refused = addresses.refused
             if refused is not None and isinstance(problem, error.DNSLookupError):
-                raise AddressRefused(
-                    f"a redirect leads to {origin}, whose address {refused} is not a public one;"
-                    " if that is meant, allow it with --allow-redirects-to"
-                ) from None
+                raise _refusal(f"{origin}, whose address {refused} is not a public one") from None
             raise ConnectFailed(describeFailure(Failure())) from None
         return connection
 
@@ -140,7 +138,7 @@ class Connector:
         if self._proxy is None:
             endpoint = self._hostname(addresses, origin)
         else:
-            endpoint = self._proxied(self._proxy, addresses, origin)
+            endpoint = self._proxied(self._proxy, origin)
         if origin.scheme == b"https":
             tls = ssl.optionsForClientTLS(
                 origin.host.decode("ascii"),
@@ -162,16 +160,20 @@ class Connector:
             timeout=self._timeout,
         )
 
-    def _proxied(
-        self, proxy: str, addresses: CheckedResolver, origin: Origin
-    ) -> IStreamClientEndpoint:
+    def _proxied(self, proxy: str, origin: Origin) -> IStreamClientEndpoint:
+        # The proxy looks names up, so only what stands for an address by itself can be checked.
+        address = hostAddress(origin.host)
+        if address is not None and not self._permits(origin, address):
+            raise _refusal(f"{origin}, which stands for an address that is not a public one")
         scheme, _, rest = proxy.partition("://")
         place, _ = splitURL(b"http://" + rest.encode("ascii"))
-        literal = origin.address
-        if literal is not None and not self._permits(origin, literal):
-            # The proxy connects, so an address can only be checked where it is written out.
-            return self._hostname(addresses, origin)
         return ProxiedEndpoint(self._hostname(self._names, place), scheme == "socks5", origin)
+
+
+def _refusal(where: str) -> AddressRefused:
+    return AddressRefused(
+        f"a redirect leads to {where}; if that is meant, allow it with --allow-redirects-to"
+    )
 
 
 def _cancellable(attempt: Deferred[Any]) -> Deferred[Any]:

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import attrs
 from twisted.web.http_headers import Headers
 
 from hubmirror.config import MirrorConfig
+from hubmirror.protocol.addresses import isGlobal
 from hubmirror.protocol.errors import RedirectRefused
 from hubmirror.protocol.fields import acrossOrigins
 from hubmirror.protocol.forwarded import Address, Network, unmapped
@@ -30,8 +30,6 @@ TRIES = 4
 How often such an upstream is asked at most.
 """
 
-_NAT64 = IPv6Network("64:ff9b::/96")
-_GLOBAL_UNICAST = IPv6Network("2000::/3")
 _REPEATABLE = (b"GET", b"HEAD")
 PUSHING = (b"POST", b"PUT", b"PATCH")
 """
@@ -142,21 +140,6 @@ def follow(uri: bytes, headers: Headers, location: Sequence[bytes]) -> tuple[byt
     if before.scheme == b"https" and after.scheme != b"https":
         raise RedirectRefused(f"a redirect from https to http ({after})")
     return target, headers if before == after else acrossOrigins(headers)
-
-
-def isGlobal(address: Address) -> bool:
-    """
-    Whether an address lies in the public Internet.  An IPv6 one that carries an IPv4 one (mapped,
-    6to4, NAT64) leads to where that one does.
-    """
-    address = unmapped(address)
-    if isinstance(address, IPv6Address):
-        carried = IPv4Address(address.packed[-4:]) if address in _NAT64 else address.sixtofour
-        if carried is not None:
-            return isGlobal(carried)
-        if address not in _GLOBAL_UNICAST:
-            return False
-    return address.is_global and not address.is_multicast
 
 
 class AddressPolicy:

@@ -123,12 +123,6 @@ class OriginTests(SynchronousTestCase):
             self.assertEqual(parseAuthority(authority, origin.scheme), origin)
             self.assertEqual(str(origin), f"{origin.scheme.decode()}://{authority.decode()}")
 
-    def test_address(self) -> None:
-        self.assertEqual(str(Origin(b"https", b"::1", 443).address), "::1")
-        self.assertEqual(str(Origin(b"https", b"127.0.0.1", 443).address), "127.0.0.1")
-        for host in (b"a.example", b"127.1", b"2130706433", b"0x7f.0.0.1"):
-            self.assertIsNone(Origin(b"https", host, 443).address, host)
-
 
 class ResolveTests(SynchronousTestCase):
     def test_rfc3986(self) -> None:

@@ -255,8 +255,41 @@ class ProxyTests(ConnectCase):
         self.connector = self.makeConnector(proxy="http://proxy.example:3128")
         for url in (b"http://10.0.0.1", b"https://[::1]"):
             self.message(self.connect(url), AddressRefused)
-        self.connect(b"http://1.1.1.1")
-        self.assertEqual(self.places, [("192.168.0.1", 3128)])
+        self.assertEqual(self.places, [])
+        for url in (b"http://1.1.1.1", b"http://1.1.1.1."):
+            self.connect(url)
+            self.assertEqual(self.places.pop(), ("192.168.0.1", 3128))
+
+    def test_looksLikeAName(self) -> None:
+        """A host that the proxy would take for an address is refused, with the same advice."""
+        self.connector = self.makeConnector(proxy="socks5://192.168.0.1:1080")
+        for host in (
+            b"127.1",
+            b"0x7f000001",
+            b"2130706433",
+            b"0177.0.0.1",
+            b"127.0.0.1.",
+            b"localhost",
+            b"LocalHost.",
+            b"a.localhost",
+            b"name.7",
+        ):
+            for scheme in (b"http", b"https"):
+                url = scheme + b"://" + host
+                text = self.message(self.connect(url), AddressRefused)
+                self.assertIn(str(origin(url)), text)
+                self.assertIn("--allow-redirects-to", text)
+        self.assertEqual(self.places, [])
+
+    def test_allowed(self) -> None:
+        """The origins that an operator has named are connected to, however they are spelled."""
+        urls = (b"http://localhost:5000", b"http://127.1", b"http://10.0.0.1")
+        allowed = [origin(url) for url in urls]
+        self.connector = self.makeConnector(*allowed, proxy="http://proxy.example:3128")
+        for url in urls:
+            self.connect(url)
+            self.assertEqual(self.places.pop(), ("192.168.0.1", 3128))
+        self.message(self.connect(b"http://localhost:5001"), AddressRefused)
 
     def test_refused(self) -> None:
         self.connector = self.makeConnector(proxy="http://proxy.example:3128")

@@ -73,7 +73,7 @@ def writeHead(
             fields.setRawHeaders(
                 b"WWW-Authenticate", [withRealm(value, realm) for value in challenges]
             )
-    for name in (b"Location", b"Link"):
+    for name in (b"Location", b"Content-Location", b"Link"):
         values = fields.getRawHeaders(name)
         if values is not None:
             fields.setRawHeaders(name, [_moved(name, value, base, path) for value in values])
@@ -98,9 +98,9 @@ def writeHead(
 
 
 def _moved(name: bytes, value: bytes, base: bytes, path: bytes) -> bytes:
-    if name == b"Location":
-        return onMirror(value, base, path)
-    return _LINK.sub(lambda match: b"<" + onMirror(match[1], base, path) + b">", value)
+    if name == b"Link":
+        return _LINK.sub(lambda match: b"<" + onMirror(match[1], base, path) + b">", value)
+    return onMirror(value, base, path)
 
 
 def writeOwn(

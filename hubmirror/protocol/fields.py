@@ -21,9 +21,10 @@ _NOT_ACROSS_ORIGINS = frozenset(b"authorization cookie forwarded via x-real-ip".
 _OF_THE_ORIGIN = frozenset(
     # These speak of the origin they are seen on.  Passed on, the Hub would decide over the
     # mirror's: send its clients elsewhere, force TLS on it, take its reports.
-    b"alt-svc strict-transport-security clear-site-data nel report-to reporting-endpoints "
+    b"refresh alt-svc strict-transport-security clear-site-data nel report-to reporting-endpoints "
     b"expect-ct public-key-pins public-key-pins-report-only".split()
 )
+_COOKIES = (b"Set-Cookie", b"Set-Cookie2")
 _ONE_ONLY = frozenset(b"content-type content-length date server".split())
 
 
@@ -76,10 +77,30 @@ def acrossOrigins(headers: Headers) -> Headers:
     return passed
 
 
+def dropCookies(headers: Headers) -> None:
+    """
+    Remove from an answer the cookies that it sets: of a fallback, which the client knows nothing
+    of, and of whatever is answered to more than one client.
+    """
+    for name in _COOKIES:
+        headers.removeHeader(name)
+
+
+def dropClaims(headers: Headers) -> None:
+    """
+    Remove from an answer of a CDN, which a redirect has led to, what only a registry may say to the
+    client: the challenge (nobody else may ask for the credentials that are meant for the registry),
+    cookies, and where the answer lies.
+    """
+    dropCookies(headers)
+    headers.removeHeader(b"WWW-Authenticate")
+    headers.removeHeader(b"Content-Location")
+
+
 def forClient(headers: Headers, via: bytes, minor: int) -> Headers:
     """
-    The fields of an answer as they go to the client.  C{WWW-Authenticate}, C{Location} and
-    C{Link} stay for the caller to judge.
+    The fields of an answer as they go to the client.  C{WWW-Authenticate}, C{Location},
+    C{Content-Location} and C{Link} stay for the caller to judge.
 
     @param via: this mirror's name in C{Via}.
     @param minor: the upstream's minor version of HTTP/1.

@@ -32,7 +32,7 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _METHOD = re.compile(_TOKEN + rb"\Z")
 _REQUEST_TARGET = re.compile(rb"[\x21-\x7e]+\Z")
 _FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):([^\x00\r\n]*)\Z")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\x00\r\n]*))?\Z")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9]{2})(?: ([^\x00\r\n]*))?\Z")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?\Z")
 
@@ -110,7 +110,8 @@ def parseResponseHead(head: bytes) -> ResponseHead:
     Read a status line and its fields (RFC 9112 4, 5).
 
     @param head: everything before the empty line.
-    @raise HeadFailed: when it is not a response of HTTP/1.x.
+    @raise HeadFailed: when it is not a response of HTTP/1.x, or its status is none (RFC 9110 15:
+        below 100 or above 599).
     """
     start, _, rest = head.partition(b"\r\n")
     match = _STATUS_LINE.match(start)

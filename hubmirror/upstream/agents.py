@@ -26,6 +26,7 @@ from hubmirror.protocol.errors import (
     HeadFailed,
     RedirectRefused,
 )
+from hubmirror.protocol.fields import dropClaims
 from hubmirror.protocol.heads import listMembers
 from hubmirror.protocol.url import splitURL
 from hubmirror.transport.pool import Pool
@@ -187,8 +188,7 @@ class RedirectAgent:
                 place = splitURL(uri)[0].authority.decode("ascii")
                 raise type(error)(f"the redirect to {place}: {error.message}") from None
         if splitURL(uri)[0] != splitURL(first)[0]:
-            # Nobody else may ask for the credentials that are meant for the registry.
-            response.headers.removeHeader(b"WWW-Authenticate")
+            dropClaims(response.headers)
         return response
 
 

@@ -26,6 +26,7 @@ from hubmirror.protocol.errors import (
     UpstreamFailed,
     UpstreamsFailed,
 )
+from hubmirror.protocol.fields import dropCookies
 from hubmirror.protocol.target import Kind
 from hubmirror.upstream import policy
 from hubmirror.upstream.bodies import discard, readShortBody
@@ -210,6 +211,8 @@ class FailoverAgent:
         A 429 with its body.  Its head says all that counts, so a body that is broken, late or too
         long is replaced by another of its kind.
         """
+        # It may be repeated to others.
+        dropCookies(answer.headers)
         try:
             body = await readShortBody(answer, self._reactor, seconds)
         except BodyFailed:
@@ -239,6 +242,11 @@ class FailoverAgent:
     def _take(self, upstream: Upstream, answer: IResponse) -> IResponse:
         self.answered = upstream
         self._exchange.upstream = upstream.name
+        if upstream is not self._upstreams[0]:
+            dropCookies(answer.headers)
+        location = answer.headers.getRawHeaders(b"Content-Location")
+        if location and policy.namesElsewhere(upstream.bases[self._service], location):
+            answer.headers.removeHeader(b"Content-Location")
         return answer
 
     def _failed(self, upstream: Upstream, error: MirrorError) -> None:

@@ -142,6 +142,19 @@ def follow(uri: bytes, headers: Headers, location: Sequence[bytes]) -> tuple[byt
     return target, headers if before == after else acrossOrigins(headers)
 
 
+def namesElsewhere(base: bytes, references: Sequence[bytes]) -> bool:
+    """
+    Whether a reference in an answer names another origin than the one that was asked.
+
+    @param base: the URL that was asked.
+    """
+    origin = splitURL(base)[0]
+    try:
+        return any(splitURL(resolve(base, reference))[0] != origin for reference in references)
+    except ValueError:
+        return True
+
+
 class AddressPolicy:
     """
     Which addresses an origin may be connected to: any for one that was configured; for one that

@@ -31,6 +31,8 @@ ANSWERS = (
     (b"HTTP/1.1 2000 OK\r\n\r\n", 502),
     (b"HTTP/1.1 099 OK\r\n\r\n", 502),
     (b"HTTP/1.1 -20 OK\r\n\r\n", 502),
+    (b"HTTP/1.1 600 OK\r\n\r\n", 502),
+    (b"HTTP/1.1 999 OK\r\n\r\n", 502),
     (b"HTTP/9.9 200 OK\r\n\r\n", 502),
     (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 502),
     # Heads.

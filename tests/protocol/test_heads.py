@@ -108,6 +108,8 @@ REFUSED_RESPONSES = [
     b"HTTP/1.1 20",
     b"HTTP/1.1 2000 OK",
     b"HTTP/1.1 099 OK",
+    b"HTTP/1.1 600 OK",
+    b"HTTP/1.1 999 OK",
     b"HTTP/1.1  200 OK",
     b"HTTP/1.1 200\tOK",
     b"HTTP/2 200",

@@ -359,6 +359,7 @@ class AnswerFieldTests(MemoryCase):
     def test_ofTheOrigin(self) -> None:
         """What speaks of the Hub's origin would be taken for the mirror's."""
         named = (
+            b"Refresh",
             b"Alt-Svc",
             b"Strict-Transport-Security",
             b"Clear-Site-Data",
@@ -388,3 +389,83 @@ class AnswerFieldTests(MemoryCase):
         self.get(((b"Set-Cookie", b"session=secret"),))
         asked, _ = self.exchange(b"/v2/b", answer(200))
         self.assertEqual(asked.values(b"Cookie"), [])
+
+
+class OtherServersTests(MemoryCase):
+    """
+    What a CDN or a fallback says of itself means nothing to a client of the mirror.
+    """
+
+    said: Fields = (
+        (b"Set-Cookie", b"a=b; Path=/"),
+        (b"Set-Cookie2", b"c=d"),
+        (b"Content-Location", b"/elsewhere"),
+        (b"X-Stays", b"1"),
+    )
+
+    def test_registry(self) -> None:
+        """The registry's own cookies go to the client that asked, as its challenge does."""
+        got = self.exchange(b"/v2/a", answer(200, b"", self.said))[1]
+        self.assertEqual(got.values(b"Set-Cookie"), [b"a=b; Path=/"])
+        self.assertEqual(got.values(b"Set-Cookie2"), [b"c=d"])
+
+    def test_cdn(self) -> None:
+        """Cookies of a CDN, and where its answer lies, stop here."""
+        client = self.send(b"/v2/a/blobs/sha256:1")
+        location = ((b"Location", b"https://cdn.example/x"),)
+        self.network.lines[-1].says(answer(307, b"", location))
+        self.network.lines[-1].says(answer(200, b"", self.said))
+        got = self.answered(client)
+        self.assertEqual((got.status, got.values(b"X-Stays")), (200, [b"1"]))
+        for name in (b"Set-Cookie", b"Set-Cookie2", b"Content-Location"):
+            self.assertEqual(got.values(name), [], name)
+
+    def test_sameOrigin(self) -> None:
+        """A redirect that stays at the registry changes nothing."""
+        client = self.send(b"/v2/a/blobs/sha256:1")
+        self.network.lines[-1].says(answer(307, b"", ((b"Location", b"/x"),)))
+        self.network.lines[-1].says(answer(200, b"", self.said))
+        self.assertEqual(self.answered(client).values(b"Set-Cookie"), [b"a=b; Path=/"])
+
+    def test_fallback(self) -> None:
+        """Cookies of a fallback stop here, those of its challenge too."""
+        for status in (200, 401):
+            self.setUp()
+            self.configure(fallback=["https://other.example"])
+            client = self.send(b"/v2/")
+            self.network.lines[-1].says(answer(429, b"", ((b"Set-Cookie", b"e=f"),)))
+            self.assertEqual(self.network.origins[-1].host, b"other.example")
+            self.network.lines[-1].says(answer(status, b"", self.said))
+            got = self.answered(client)
+            self.assertEqual((got.status, got.values(b"X-Stays")), (status, [b"1"]))
+            self.assertEqual((got.values(b"Set-Cookie"), got.values(b"Set-Cookie2")), ([], []))
+
+    def test_repeated(self) -> None:
+        """A 429 is repeated to others from memory, so the cookies of its first client are not."""
+        reply = answer(429, b"{}", ((b"Set-Cookie", b"session=secret"), (b"Retry-After", b"9")))
+        for got in (
+            self.exchange(b"/v2/a/manifests/1", reply)[1],
+            self.local(b"/v2/a/manifests/1"),
+        ):
+            self.assertEqual((got.status, got.values(b"Set-Cookie")), (429, []))
+
+    def test_contentLocation(self) -> None:
+        """It names the mirror instead of the registry, and does not name anybody else."""
+        self.configure(registry_url="https://hub.example/sub")
+        for value, expected in (
+            (
+                b"https://hub.example/sub/v2/a/manifests/2",
+                [b"http://mirror.example/v2/a/manifests/2"],
+            ),
+            (b"//HUB.example/sub/v2/b", [b"http://mirror.example/v2/b"]),
+            (b"/sub/v2/b", [b"http://mirror.example/v2/b"]),
+            (b"c", [b"c"]),
+            (b"https://cdn.example/v2/b", []),
+            (b"//cdn.example/v2/b", []),
+            (b"http://hub.example/v2/b", []),
+            (b"https://hub.example:8443/v2/b", []),
+            (b"ftp://hub.example/v2/b", []),
+            (b"https://a@hub.example/v2/b", []),
+        ):
+            got = self.exchange(b"/v2/a", answer(200, b"", ((b"Content-Location", value),)))[1]
+            self.assertEqual(got.values(b"Content-Location"), expected, value)

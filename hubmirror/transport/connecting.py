@@ -58,6 +58,13 @@ def loadTrust(caFile: str | None) -> Any:
     return ssl.trustRootFromCertificates(certificates)
 
 
+class ConnectCancelled(CancelledError):
+    """
+    A connection was given up before there was one: whoever gives up because of the time knows by
+    this that it was not the answer that took too long.
+    """
+
+
 class Connector:
     """
     Opens connections.  What an origin needs (TLS context, encoded name) is made once.
@@ -101,6 +108,7 @@ class Connector:
         @param released: see L{UpstreamConnection}.
         @raise ConnectFailed: when there is none in time; L{ConnectTimedOut} and L{AddressRefused}
             among them.
+        @raise ConnectCancelled: when this is cancelled.
         """
         try:
             endpoint, addresses = self._endpointOf(origin)
@@ -178,12 +186,12 @@ def _refusal(where: str) -> AddressRefused:
 
 def _cancellable(attempt: Deferred[Any]) -> Deferred[Any]:
     """
-    The same, failing with C{CancelledError} when it is cancelled.  An endpoint has words of its own
-    for that; while it looks a name up it says that there is no such name.
+    The same, failing with L{ConnectCancelled} when it is cancelled.  An endpoint fails in its own
+    way then; while it looks a name up, as if there were no such name.
     """
 
     def cancel(outer: Deferred[Any]) -> None:
-        outer.errback(CancelledError())
+        outer.errback(ConnectCancelled())
         attempt.cancel()
 
     outer: Deferred[Any] = Deferred(cancel)

@@ -10,6 +10,7 @@ from typing import NoReturn
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -18,6 +19,7 @@ from hubmirror.exchange import Exchange
 from hubmirror.protocol.errors import (
     BodyFailed,
     ConnectFailed,
+    ConnectTimedOut,
     HeadTimedOut,
     LimitReached,
     MirrorError,
@@ -28,6 +30,7 @@ from hubmirror.protocol.errors import (
 )
 from hubmirror.protocol.fields import dropCookies
 from hubmirror.protocol.target import Kind
+from hubmirror.transport.connecting import ConnectCancelled
 from hubmirror.upstream import policy
 from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.health import Health
@@ -39,7 +42,7 @@ from hubmirror.upstream.quota import CachedResponse, Quotas
 class FailoverAgent:
     """
     Asks the upstreams of one service in order, until one serves.  Those that are limited come
-    last; those that can't be reached are marked down while there are others.
+    last; those that can't be reached are marked down while there are others (L{Health}).
 
     @ivar answered: the upstream whose answer was taken.
     """
@@ -179,7 +182,7 @@ class FailoverAgent:
         remembered = self._quotas.remembered(upstream, kind, identity, method)
         if remembered is not None and policy.mayRepeat(method, body is not None):
             return remembered
-        deadline = self._reactor.seconds() + seconds
+        since = self._reactor.seconds()
         redirects = self._exchange.redirects
         self._health.asked(upstream, self._route)
         asking = self._agent.request(method, upstream.bases[self._service] + target, headers, body)
@@ -188,15 +191,19 @@ class FailoverAgent:
             asking.addTimeout(seconds, self._reactor, noHead)
         try:
             answer = await asking
-        except (ConnectFailed, HeadTimedOut) as error:
+        except ConnectFailed as error:
             # Whoever closes without a word may mean this one request.  With a body it may have been
             # the client that failed.
             if body is None and not isinstance(error, RedirectRefused):
                 self._health.failed(upstream, self._route, error.message)
             raise
+        except HeadTimedOut as error:
+            if body is None:
+                self._health.timedOut(upstream, self._route, target, since, error.message)
+            raise
         self._health.served(upstream, self._route)
         if answer.code == 429:
-            answer = await self._keep(answer, max(0.0, deadline - self._reactor.seconds()))
+            answer = await self._keep(answer, max(0.0, since + seconds - self._reactor.seconds()))
         if self._exchange.redirects > redirects:
             # What a CDN says of its limits is not the registry's word.
             return answer
@@ -254,10 +261,14 @@ class FailoverAgent:
         self._exchange.failures.append((upstream.name, error.message))
 
 
-def noHead(_: object, timeout: float) -> NoReturn:
+def noHead(result: object, timeout: float) -> NoReturn:
     """
     What C{addTimeout} makes of a request that got no answer in time.
 
-    @raise HeadTimedOut: always.
+    @param result: what came of the request when it was cancelled.
+    @raise ConnectTimedOut: when there was no connection yet.
+    @raise HeadTimedOut: else.
     """
+    if isinstance(result, Failure) and result.check(ConnectCancelled):
+        raise ConnectTimedOut(f"could not connect within {timeout:g} s")
     raise HeadTimedOut(f"no response head within {timeout:g} s")

@@ -14,6 +14,11 @@ from hubmirror.upstream.policy import Upstream
 
 _FIRST = 2.0
 _LONGEST = 60.0
+TIMEOUTS = 3
+"""
+How many requests in a row must get no response head in time until that says something about the
+upstream.
+"""
 
 
 @attrs.define
@@ -33,8 +38,12 @@ class _Outage:
 
 class Health:
     """
-    Remembers, for each route of each upstream, whether to leave it alone.  The time doubles from
+    Remembers, for each route of each upstream, whether it is marked down.  The time doubles from
     2 s to a minute; when it is over, one request tries, while the others still go past.
+
+    An upstream that can't be connected to is marked down at once.  A response head that does not
+    come in time may be due to what was asked for, so it takes L{TIMEOUTS} of them, for different
+    targets, while nothing was answered.
 
     A route is a service, or the blobs of a registry: they come from a CDN, which can be dead
     while its registry is not.
@@ -45,6 +54,9 @@ class Health:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._outages: dict[tuple[str, str], _Outage] = {}
+        # When the last answer came, and the hashes of the targets that got none since then.
+        self._answered: dict[tuple[str, str], float] = {}
+        self._silent: dict[tuple[str, str], set[int]] = {}
 
     def whyUnavailable(self, upstream: Upstream, route: str) -> str | None:
         """
@@ -66,7 +78,7 @@ class Health:
 
     def failed(self, upstream: Upstream, route: str, reason: str) -> None:
         """
-        An upstream could not be reached, or did not answer in time.
+        An upstream could not be connected to.
         """
         known = self._outages.get((upstream.name, route))
         if known is None:
@@ -74,6 +86,29 @@ class Health:
         elif known.probed:
             # Else it is one of several requests that were under way when the first one failed.
             self._leave(upstream, route, min(_LONGEST, 2 * known.seconds), reason)
+
+    def timedOut(
+        self, upstream: Upstream, route: str, target: bytes, since: float, reason: str
+    ) -> None:
+        """
+        An upstream gave no response head in time.
+
+        @param target: what it was asked for.
+        @param since: when it was asked, in seconds of the reactor's clock.
+        """
+        key = (upstream.name, route)
+        if self._answered.get(key, since) > since:
+            return
+        outage = self._outages.get(key)
+        if outage is not None:
+            if not outage.probed:
+                return
+            # One slow answer to a request that tried is no reason to wait for longer than before.
+            outage.until = self._reactor.seconds() + outage.seconds
+        silent = self._silent.setdefault(key, set())
+        silent.add(hash(target))
+        if len(silent) >= TIMEOUTS:
+            self.failed(upstream, route, f"{reason}, for {TIMEOUTS} targets in a row")
 
     def corrupted(self, upstream: Upstream, route: str) -> None:
         """
@@ -86,6 +121,7 @@ class Health:
         key = (upstream.name, route)
         isNew = key not in self._outages
         self._outages[key] = _Outage(self._reactor.seconds() + seconds, seconds, reason)
+        self._silent.pop(key, None)
         if isNew:
             self._log.warn(
                 "{upstream} ({route}) is marked down: {reason}",
@@ -98,7 +134,10 @@ class Health:
         """
         An upstream has answered.
         """
-        outage = self._outages.get((upstream.name, route))
+        key = (upstream.name, route)
+        self._answered[key] = self._reactor.seconds()
+        self._silent.pop(key, None)
+        outage = self._outages.get(key)
         if outage is not None and outage.probed:
-            del self._outages[upstream.name, route]
+            del self._outages[key]
             self._log.info("{upstream} ({route}) is up again", upstream=upstream.name, route=route)

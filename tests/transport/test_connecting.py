@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import ssl
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -19,7 +19,7 @@ from hubmirror.protocol.forwarded import Address
 from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.testing.ca import Authority
 from hubmirror.transport import connecting
-from hubmirror.transport.connecting import Connector, loadTrust
+from hubmirror.transport.connecting import ConnectCancelled, Connector, loadTrust
 from hubmirror.transport.http1client import UpstreamConnection
 from hubmirror.upstream.policy import AddressPolicy
 from tests.transport.support import HERE, THERE, Names
@@ -200,7 +200,7 @@ class FailureTests(ConnectCase):
         """The client has left: that is no failure of the upstream."""
         connecting = self.connect(b"http://cdn.example")
         connecting.cancel()
-        self.failureResultOf(connecting, CancelledError)
+        self.failureResultOf(connecting, ConnectCancelled)
 
     def test_lookup(self) -> None:
         """While a name is looked up, neither is to say that there is no such name."""
@@ -208,7 +208,7 @@ class FailureTests(ConnectCase):
         for scheme in (b"http", b"https"):
             connecting = self.connect(scheme + b"://cdn.example")
             connecting.cancel()
-            self.failureResultOf(connecting, CancelledError)
+            self.failureResultOf(connecting, ConnectCancelled)
             connecting = self.connect(scheme + b"://cdn.example")
             self.reactor.advance(5)
             self.message(connecting, ConnectTimedOut)
@@ -217,7 +217,7 @@ class FailureTests(ConnectCase):
         connecting = self.connect(b"https://cdn.example")
         line = self.accept()
         connecting.cancel()
-        self.failureResultOf(connecting, CancelledError)
+        self.failureResultOf(connecting, ConnectCancelled)
         self.assertEqual(line.ended, "aborted")
         self.reactor.advance(0)
 

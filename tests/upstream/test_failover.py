@@ -20,6 +20,7 @@ from hubmirror.protocol.errors import (
     AddressRefused,
     CodingRefused,
     ConnectFailed,
+    ConnectTimedOut,
     HeadFailed,
     HeadTimedOut,
     NoAnswer,
@@ -27,9 +28,10 @@ from hubmirror.protocol.errors import (
     UpstreamsFailed,
 )
 from hubmirror.protocol.target import Kind
+from hubmirror.transport.connecting import ConnectCancelled
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.failover import FailoverAgent
-from hubmirror.upstream.health import Health
+from hubmirror.upstream.health import TIMEOUTS, Health
 from hubmirror.upstream.policy import PAUSE, TRIES, Service, Upstream
 from hubmirror.upstream.quota import Quotas
 from tests.upstream.support import RecordingAgent, Response, newExchange
@@ -82,6 +84,7 @@ class FailoverCase(SynchronousTestCase):
         body: Any = None,
         service: Service = Service.REGISTRY,
         redirects: bool = False,
+        target: bytes = b"/x",
     ) -> Deferred[Any]:
         """One more request; C{asked} is then what it alone has asked."""
         self.exchange = exchange = newExchange(method)
@@ -90,7 +93,7 @@ class FailoverCase(SynchronousTestCase):
         headers = Headers()
         if authorization is not None:
             headers.setRawHeaders(b"Authorization", [authorization])
-        return self.agent(exchange, service, redirects).request(method, b"/x", headers, body)
+        return self.agent(exchange, service, redirects).request(method, target, headers, body)
 
     def agent(self, exchange: Exchange, service: Service, redirects: bool) -> FailoverAgent:
         return FailoverAgent(
@@ -155,11 +158,12 @@ class LeftAloneTests(FailoverCase):
             self.assertServedBy("hub", "second")
 
     def test_kinds(self) -> None:
-        """What counts is that it can't be reached or says nothing in time.  One that closes may
-        do so for this one request."""
+        """What counts is that it can't be connected to.  One that closes, or takes long, may do so
+        for this one request."""
         for error, counts in (
             (ConnectFailed("refused"), True),
-            (HeadTimedOut("silent"), True),
+            (ConnectTimedOut("no connection"), True),
+            (HeadTimedOut("silent"), False),
             (NoAnswer("closed"), False),
             (HeadFailed("malformed"), False),
             (RedirectRefused("a loop"), False),
@@ -178,12 +182,56 @@ class LeftAloneTests(FailoverCase):
             self.inner.answer(Response(status, 2, b"{}", Content_Type=b"application/json"))
             self.assertServedBy("hub", kind=Kind.BLOB)
 
-    def test_hangs(self) -> None:
-        """One that does not answer is marked down too."""
-        self.ask()
+    def hang(self, target: bytes) -> None:
+        """One more request, which the hub does not answer in time."""
+        self.ask(target=target)
+        self.assertEqual(self.asked, ["hub"])
         self.clock.advance(3)
         self.inner.answer(Response(200))
+        self.assertEqual(self.asked, ["hub", "second"])
+
+    def test_hangs(self) -> None:
+        """One that answers nothing is marked down too, but not for a single answer that is slow."""
+        for number in range(TIMEOUTS):
+            self.hang(b"/%d" % number)
         self.assertServedBy("second")
+
+    def test_slow(self) -> None:
+        """One that is slow for one target, or answers others in between, is not."""
+        for _ in range(5):
+            self.hang(b"/slow")
+        self.assertServedBy("hub")
+        for number in range(5):
+            self.hang(b"/%d" % number)
+            self.assertServedBy("hub")
+
+    def test_connectsTooSlowly(self) -> None:
+        """When the time ends before there is a connection, it could not be connected to."""
+        reply: Deferred[Any] = Deferred(lambda deferred: deferred.errback(ConnectCancelled()))
+        self.patch(self.inner, "request", lambda *arguments: reply)
+        self.ask()
+        del self.inner.request
+        self.clock.advance(3)
+        self.assertEqual(self.exchange.failures, [("hub", "could not connect within 3 s")])
+        self.assertServedBy("second")
+
+    def test_leavesWhileConnecting(self) -> None:
+        """A client that leaves before there is a connection says nothing about the upstream."""
+        reply: Deferred[Any] = Deferred(lambda deferred: deferred.errback(ConnectCancelled()))
+        self.patch(self.inner, "request", lambda *arguments: reply)
+        asking = self.ask()
+        del self.inner.request
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertServedBy("hub")
+
+    def test_slowPush(self) -> None:
+        """With a body it may have been the client that was slow."""
+        for number in range(TIMEOUTS):
+            asking = self.ask(method=b"PUT", body=object(), target=b"/%d" % number)
+            self.inner.fail(HeadTimedOut("silent"))
+            self.failureResultOf(asking, UpstreamsFailed)
+        self.assertServedBy("hub")
 
     def test_alone(self) -> None:
         """The only one there is is asked, come what may."""

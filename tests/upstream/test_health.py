@@ -110,6 +110,90 @@ class HealthTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.assertIsNone(self.health.whyUnavailable(HUB, "blobs"))
 
+    def test_timeouts(self) -> None:
+        """What happens in a row, and whether the upstream is then marked down.  A number is a
+        target that got no response head in time; C{"ok"} an answer."""
+        for events, down in (
+            ((1,), False),
+            ((1, 2), False),
+            ((1, 2, 3), True),
+            ((1, 1, 1, 1), False),
+            ((1, 2, 1, 2, 1), False),
+            ((1, 2, 2, 1, 3), True),
+            ((1, 2, "ok", 3), False),
+            ((1, 2, "ok", 3, 4), False),
+            ((1, 2, "ok", 3, 4, 5), True),
+            ((1, "ok", 2, "ok", 3, "ok", 4), False),
+        ):
+            self.setUp()
+            for event in events:
+                self.health.asked(HUB, "registry")
+                self.clock.advance(1)
+                if event == "ok":
+                    self.health.served(HUB, "registry")
+                else:
+                    self.timesOut(event)
+            self.assertEqual(self.leftAlone, down, events)
+
+    def timesOut(self, target: object, after: float = 1.0) -> None:
+        """A request gets no response head within so many seconds, which are over now."""
+        since = self.clock.seconds() - after
+        self.health.timedOut(HUB, "registry", b"%a" % target, since, "no response head")
+
+    def test_answeredMeanwhile(self) -> None:
+        """An answer to any request that was asked after these shows that they alone are slow."""
+        for _ in range(10):
+            self.health.asked(HUB, "registry")
+        self.clock.advance(1)
+        self.health.served(HUB, "registry")
+        self.clock.advance(8)
+        for target in range(9):
+            self.timesOut(target, after=9)
+        self.assertFalse(self.leftAlone)
+
+    def test_otherRoutes(self) -> None:
+        """Timeouts of one route don't add up with those of another."""
+        self.clock.advance(1)
+        for target, route in enumerate(("registry", "registry", "blobs", "blobs", "token")):
+            self.health.timedOut(HUB, route, b"%d" % target, 0.0, "no response head")
+        for route in ("registry", "blobs", "token"):
+            self.assertIsNone(self.health.whyUnavailable(HUB, route))
+
+    def probeTimesOut(self, target: object) -> float:
+        """
+        The time of an upstream marked down is over, and one request tries in vain.
+
+        @return: for how many seconds it is marked down then.
+        """
+        self.assertFalse(self.leftAlone)
+        self.health.asked(HUB, "registry")
+        self.clock.advance(4)
+        self.timesOut(target, after=4)
+        started = self.clock.seconds()
+        while self.leftAlone:
+            self.clock.advance(1)
+        return self.clock.seconds() - started
+
+    def test_slowProbe(self) -> None:
+        """A single slow answer to one that tries does not double the time; several do."""
+        self.fails()
+        self.clock.advance(2)
+        times = [self.probeTimesOut("same") for _ in range(4)]
+        times += [self.probeTimesOut(target) for target in range(4)]
+        self.assertEqual(times, [2, 2, 2, 2, 2, 4, 4, 4])
+        self.health.asked(HUB, "registry")
+        self.health.served(HUB, "registry")
+        self.assertFalse(self.leftAlone)
+
+    def test_lateTimeouts(self) -> None:
+        """Requests that were under way when it was marked down prolong nothing."""
+        self.fails()
+        self.clock.advance(1)
+        for target in range(5):
+            self.timesOut(target)
+        self.clock.advance(1)
+        self.assertFalse(self.leftAlone)
+
     def test_toldOnce(self) -> None:
         """What happened is in the log once, not once a request."""
         with capturedLogs() as events:

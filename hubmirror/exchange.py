@@ -50,6 +50,8 @@ class Exchange:
     @ivar upstream: the name of the upstream that answered.
     @ivar failures: upstreams that did not, or whose answer broke for good, and why.
     @ivar redirects: how many were followed.
+    @ivar fromCDN: the last answer is to a request for a blob, and came from another origin than the
+        upstream's, which a redirect had named.
     @ivar resumes: how often the answer broke and went on.
     @ivar headAfter: seconds from the start to the answer's head.
     @ivar sent: bytes of body sent to the client.
@@ -68,6 +70,7 @@ class Exchange:
     upstream: str | None = None
     failures: list[tuple[str, str]] = attrs.Factory(list)
     redirects: int = 0
+    fromCDN: bool = False
     resumes: int = 0
     headAfter: float | None = None
     sent: int = 0

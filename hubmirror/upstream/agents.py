@@ -28,6 +28,7 @@ from hubmirror.protocol.errors import (
 )
 from hubmirror.protocol.fields import dropClaims
 from hubmirror.protocol.heads import listMembers
+from hubmirror.protocol.target import Kind
 from hubmirror.protocol.url import splitURL
 from hubmirror.transport.pool import Pool
 from hubmirror.upstream import policy
@@ -134,12 +135,14 @@ async def ask(
 @implementer(IAgent)
 class RedirectAgent:
     """
-    Follows what a GET or HEAD is redirected to, so that the client never leaves the mirror.
+    Follows what a GET or HEAD is redirected to, so that the client never leaves the mirror.  A CDN
+    that can't serve a blob for the moment is asked again at once, at the same URL.
 
     @ivar asked: the URL that the last answer came from, and the fields that were sent there.
     """
 
     asked: tuple[bytes, Headers]
+    _repeated = False
 
     def __init__(self, reactor: IReactorTime, agent: IAgent, exchange: Exchange) -> None:
         self._reactor = reactor
@@ -157,6 +160,7 @@ class RedirectAgent:
         @return: fails with L{RedirectRefused} too.
         """
         self.asked = uri, headers or Headers()
+        self._exchange.fromCDN = False
         asking = self._agent.request(method, *self.asked, bodyProducer)
         if policy.mayRepeat(method, bodyProducer is not None):
             asking.addCallback(self._answered, method)
@@ -169,16 +173,21 @@ class RedirectAgent:
 
     async def _follow(self, response: IResponse, method: bytes) -> IResponse:
         uri, headers = self.asked
-        first = uri
+        first = splitURL(uri)[0]
         followed = 0
-        while response.code in policy.REDIRECTS:
+        while response.code in policy.REDIRECTS or self._mayRepeat(response):
             location = response.headers.getRawHeaders(b"Location") or ()
             discard(response, self._reactor)
-            if followed == policy.MAX_REDIRECTS:
-                raise RedirectRefused(f"more than {followed} redirects")
-            self.asked = uri, headers = policy.follow(uri, headers, location)
-            followed += 1
-            self._exchange.redirects += 1
+            if response.code in policy.REDIRECTS:
+                if followed == policy.MAX_REDIRECTS:
+                    raise RedirectRefused(f"more than {followed} redirects")
+                self.asked = uri, headers = policy.follow(uri, headers, location)
+                followed += 1
+                self._exchange.redirects += 1
+                isElsewhere = splitURL(uri)[0] != first
+                self._exchange.fromCDN = isElsewhere and self._exchange.kind is Kind.BLOB
+            else:
+                self._repeated = True
             try:
                 response = await self._agent.request(method, uri, headers, None)
             except (ConnectFailed, HeadFailed) as error:
@@ -187,9 +196,20 @@ class RedirectAgent:
                 # Else it would look as if the registry had failed.
                 place = splitURL(uri)[0].authority.decode("ascii")
                 raise type(error)(f"the redirect to {place}: {error.message}") from None
-        if splitURL(uri)[0] != splitURL(first)[0]:
+        if isElsewhere:
             dropClaims(response.headers)
         return response
+
+    def _mayRepeat(self, response: IResponse) -> bool:
+        """
+        Whether to ask a CDN once more for what it could not serve.
+        """
+        status = policy.effectiveStatus(response.code, self._exchange.fromCDN)
+        return (
+            self._exchange.fromCDN
+            and not self._repeated
+            and policy.mayPass(status, response.headers)
+        )
 
 
 @implementer(IAgent)

@@ -124,10 +124,16 @@ class FailoverAgent:
                         order.insert(position + 1, upstream)
                     continue
                 isFirst = upstream is self._upstreams[0]
-                if not repeatable or self._counts(isFirst, answer, headers, spare):
+                fromCDN = self._exchange.fromCDN
+                status = policy.effectiveStatus(answer.code, fromCDN)
+                if not repeatable or self._counts(isFirst, status, headers, spare):
                     return self._take(upstream, answer)
                 self._failed(upstream, UpstreamFailed(f"answered {answer.code}"))
-                if isFirst and times < policy.TRIES and policy.mayPass(answer.code, answer.headers):
+                mayPass = policy.mayPass(status, answer.headers)
+                if fromCDN and mayPass and times == 1:
+                    # The registry may name another URL, perhaps of another CDN.
+                    order.insert(position + 1, upstream)
+                elif isFirst and mayPass and times < policy.TRIES:
                     # When nobody else serves.
                     order.append(upstream)
                 if isFirst or (spare is None and answer.code == 429):
@@ -230,15 +236,17 @@ class FailoverAgent:
         return CachedResponse(answer, body)
 
     def _counts(
-        self, isFirst: bool, answer: IResponse, headers: Headers, spare: IResponse | None
+        self, isFirst: bool, status: int, headers: Headers, spare: IResponse | None
     ) -> bool:
         """
         Whether an answer goes to the client without asking others.
+
+        @param headers: of the request.
         """
         if isFirst:
-            return answer.code not in self._failoverOn
-        return policy.fallbackServes(answer.code) or (
-            policy.fallbackChallenges(answer.code, headers)
+            return status not in self._failoverOn
+        return policy.fallbackServes(status) or (
+            policy.fallbackChallenges(status, headers)
             # A quota of pulls is a verdict on a pull, not on the question who to get a token from.
             and (
                 self._exchange.kind is Kind.PING

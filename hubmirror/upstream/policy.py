@@ -87,6 +87,14 @@ def mayRepeat(method: bytes, hasBody: bool) -> bool:
     return method in _REPEATABLE and not hasBody
 
 
+def effectiveStatus(status: int, fromCDN: bool) -> int:
+    """
+    The status that an answer is judged by.  An object store says 500 for a moment and expects to be
+    asked again, as a gateway does that says 502; a registry's 500 is its answer.
+    """
+    return 502 if fromCDN and status == 500 else status
+
+
 def mayPass(status: int, headers: Headers) -> bool:
     """
     Whether an error may be over in a moment: one 503 among many answers ends a pull, since most

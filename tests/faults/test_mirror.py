@@ -121,7 +121,7 @@ class LeavingTests(MirrorCase):
         self.hub.cdn.cut(MIDDLE, count=1)
         self.hub.cdn.fail(503)
         client = self.askBlob()
-        self.waitFor(lambda: len(self.hub.cdn.seen) == 3)
+        self.waitFor(lambda: len(self.hub.cdn.seen) == 4)
         self.leave(client)
 
     def test_afterwards(self) -> None:

@@ -458,6 +458,107 @@ class UnavailableTests(FailoverCase):
         self.assertEqual(self.asked, ["hub"])
 
 
+class FailingCDNTests(FailoverCase):
+    """
+    A CDN says that it can't serve a blob for the moment.
+    """
+
+    def redirect(self) -> None:
+        """The registry names a CDN."""
+        self.inner.answer(Response(307, 0, b"", Location=b"https://cdn.example/x"))
+
+    def test_sameURL(self) -> None:
+        """It is asked again at once: object stores say 500 for a moment."""
+        for status in (500, 502, 503, 504):
+            for method in (b"GET", b"HEAD"):
+                self.setUp()
+                asking = self.ask(Kind.BLOB, method, redirects=True)
+                self.redirect()
+                earlier = self.inner.answer(Response(status))
+                self.assertEqual(self.asked, ["hub", "cdn", "cdn"])
+                self.assertEqual(self.inner.uris[-2:], [b"https://cdn.example/x"] * 2)
+                self.assertEqual(earlier.state, "flowing")
+                response = self.inner.answer(Response(200))
+                self.assertIs(self.successResultOf(asking), response)
+                self.assertEqual((self.exchange.redirects, self.exchange.failures), (1, []))
+
+    def test_anotherURL(self) -> None:
+        """Then the registry is asked for another one, before other upstreams are."""
+        asking = self.ask(Kind.BLOB, redirects=True)
+        self.redirect()
+        for _ in range(2):
+            self.inner.answer(Response(500))
+        self.clock.advance(PAUSE)
+        self.assertEqual(self.asked, ["hub", "cdn", "cdn", "hub"])
+        self.redirect()
+        response = self.inner.answer(Response(200))
+        self.assertIs(self.successResultOf(asking), response)
+        self.assertEqual(self.exchange.failures, [("hub", "answered 500")])
+
+    def test_fallback(self) -> None:
+        """Then the next upstream serves."""
+        asking = self.ask(Kind.BLOB, redirects=True)
+        self.redirect()
+        for _ in range(2):
+            self.inner.answer(Response(500))
+        self.clock.advance(PAUSE)
+        self.redirect()
+        self.inner.answer(Response(500))
+        self.assertEqual(self.asked, ["hub", "cdn", "cdn", "hub", "cdn", "second"])
+        response = self.inner.answer(Response(200))
+        self.assertIs(self.successResultOf(asking), response)
+
+    def test_inVain(self) -> None:
+        """When it goes on saying so and nobody else serves, it is the answer, in bounded time."""
+        del self.upstreams[1:]
+        asking = self.ask(Kind.BLOB, redirects=True)
+        self.redirect()
+        self.inner.answer(Response(500))
+        for _ in range(TRIES - 1):
+            self.inner.answer(Response(500))
+            self.clock.advance(PAUSE)
+            self.redirect()
+        response = self.inner.answer(Response(500))
+        self.assertIs(self.successResultOf(asking), response)
+        self.assertEqual(self.asked, ["hub", "cdn", "cdn", *["hub", "cdn"] * (TRIES - 1)])
+
+    def test_says(self) -> None:
+        """Where it says when to come again, the same URL is not asked at once."""
+        asking = self.ask(Kind.BLOB, redirects=True)
+        self.redirect()
+        self.inner.answer(Response(503, Retry_After=b"30"))
+        self.assertEqual(self.asked, ["hub", "cdn", "second"])
+        self.inner.answer(Response(200))
+        self.successResultOf(asking)
+
+    def test_ownAnswer(self) -> None:
+        """A 500 of the registry itself is its answer, and so is that of a redirect within it, or
+        for anything but a blob."""
+        for kind, location in (
+            (Kind.BLOB, None),
+            (Kind.BLOB, b"/y"),
+            (Kind.MANIFEST, b"https://cdn.example/x"),
+        ):
+            self.setUp()
+            asking = self.ask(kind, redirects=True)
+            if location is not None:
+                self.inner.answer(Response(307, 0, b"", Location=location))
+            asked = self.asked
+            response = self.inner.answer(Response(500))
+            self.assertIs(self.successResultOf(asking), response)
+            self.assertEqual(self.asked, asked)
+
+    def test_registryAfterCDN(self) -> None:
+        """The registry's own 500, when it is asked for another URL, is an answer too."""
+        asking = self.ask(Kind.BLOB, redirects=True)
+        self.redirect()
+        for _ in range(2):
+            self.inner.answer(Response(500))
+        self.clock.advance(PAUSE)
+        response = self.inner.answer(Response(500))
+        self.assertIs(self.successResultOf(asking), response)
+
+
 class TotalTimeTests(FailoverCase):
     """
     dockerd gives up a pull when it waits for 15 s.

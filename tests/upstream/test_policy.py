@@ -12,6 +12,7 @@ from hubmirror.upstream.policy import (
     AddressPolicy,
     Service,
     addressPolicy,
+    effectiveStatus,
     fallbackChallenges,
     fallbackServes,
     follow,
@@ -99,6 +100,12 @@ class UpstreamsTests(SynchronousTestCase):
 
 
 class FailoverTests(SynchronousTestCase):
+    def test_effectiveStatus(self) -> None:
+        """Only a CDN's 500 is as passing as a 502."""
+        for status in (200, 401, 404, 429, 500, 501, 502, 503):
+            self.assertEqual(effectiveStatus(status, False), status)
+            self.assertEqual(effectiveStatus(status, True), 502 if status == 500 else status)
+
     def test_mayRepeat(self) -> None:
         for method, hasBody, expected in (
             (b"GET", False, True),

@@ -88,6 +88,21 @@ class WayTests(ResumingCase):
         self.rest(300).gives(BLOB[300:])
         self.assertWhole()
 
+    def test_failingCDN(self) -> None:
+        """An object store's 500 is as passing as a 502: the registry may name another one."""
+        for status in (500, 502):
+            self.setUp()
+            first = self.begin()
+            first.gives(BLOB[:300])
+            asked = len(self.inner.asked)
+            self.cut(first)
+            self.refuse(status)
+            self.redirect(CDN2)
+            self.refuse(status)
+            self.assertEqual(self.inner.uris[asked:], [CDN, HUB, CDN2, CDN2])
+            self.rest(300).gives(BLOB[300:])
+            self.assertWhole()
+
     def test_hangingCDN(self) -> None:
         """Each way has its time."""
         first = self.begin()

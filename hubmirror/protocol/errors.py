@@ -17,6 +17,12 @@ What C{Server} says of an answer that the mirror itself has made.
 """
 
 
+RETRY_SOON = ((b"Retry-After", b"5"),)
+"""
+The field that sends a client away for a few seconds.
+"""
+
+
 class MirrorError(Exception):
     """
     The root of hubmirror's own exceptions.
@@ -135,6 +141,17 @@ class LoopDetected(RequestRefused):
     status, code = 508, "UNAVAILABLE"
 
 
+class Overloaded(RequestRefused):
+    """
+    Comes while as many requests are under way as there may be, and has waited for its turn.
+    """
+
+    status, code = 503, "UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("too many requests are under way here; ask again", fields=RETRY_SOON)
+
+
 class ShuttingDown(RequestRefused):
     """
     Comes while the mirror stops.
@@ -163,6 +180,23 @@ class ConnectTimedOut(ConnectFailed):
     """
 
     status = 504
+
+
+class LocalFailure(ConnectFailed):
+    """
+    No connection, for a reason of this machine's own: it has no file descriptor, port, memory or
+    route left.  That says nothing of the upstream.
+    """
+
+    status = 503
+
+    def __init__(
+        self,
+        message: str,
+        detail: Mapping[str, object] | None = None,
+        fields: Sequence[tuple[bytes, bytes]] = RETRY_SOON,
+    ) -> None:
+        super().__init__(message, detail, fields)
 
 
 class HeadFailed(UpstreamFailed):
@@ -243,5 +277,6 @@ class UpstreamsFailed(UpstreamFailed):
         super().__init__(
             f"{name}: {error.message}",
             {"upstreams": [f"{name}: {error.message}" for name, error in attempts]},
+            error.fields,
         )
         self.status = error.status

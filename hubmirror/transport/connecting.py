@@ -10,8 +10,8 @@ from typing import Any
 
 from OpenSSL import crypto
 from twisted.internet import error, ssl
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IHostnameResolver, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -20,13 +20,15 @@ from hubmirror.protocol.addresses import hostAddress
 from hubmirror.protocol.errors import AddressRefused, ConnectFailed, ConnectTimedOut
 from hubmirror.protocol.forwarded import Address
 from hubmirror.protocol.url import Origin, splitURL
-from hubmirror.transport.failures import describeFailure
+from hubmirror.transport.attempts import AddressesEndpoint, Attempts
+from hubmirror.transport.failures import checkDescriptors, connectFailure
 from hubmirror.transport.http1client import UpstreamConnection
 from hubmirror.transport.proxying import ProxiedEndpoint
-from hubmirror.transport.resolving import CheckedResolver, ResolvingReactor, ServerResolver
+from hubmirror.transport.resolving import CheckedResolver, ServerResolver
 from hubmirror.transport.tlsendpoints import BulkTLSEndpoint
 
 _MAX_ENDPOINTS = 256
+_MAX_ATTEMPTS = 64
 
 Permits = Callable[[Origin, Address], bool]
 """
@@ -80,6 +82,7 @@ class Connector:
         resolver: tuple[str, int] | None = None,
         proxy: str | None = None,
         plainTLS: bool = False,
+        attempts: Attempts | None = None,
     ) -> None:
         """
         @param trust: from L{loadTrust}.
@@ -87,7 +90,9 @@ class Connector:
         @param resolver: address and port of a DNS server.
         @param proxy: C{http://} or C{socks5://} URL.
         @param plainTLS: use Twisted's own TLS.
+        @param attempts: bounds the attempts to connect, together with those of other connectors.
         """
+        self._attempts = attempts or Attempts(_MAX_ATTEMPTS)
         self._reactor = reactor
         self._trust = trust
         self._permits = permits
@@ -106,19 +111,19 @@ class Connector:
         Open a connection that is ready for a request.
 
         @param released: see L{UpstreamConnection}.
-        @raise ConnectFailed: when there is none in time; L{ConnectTimedOut} and L{AddressRefused}
-            among them.
+        @raise ConnectFailed: when there is none in time; L{ConnectTimedOut}, L{AddressRefused} and
+            L{LocalFailure} among them.
         @raise ConnectCancelled: when this is cancelled.
         """
         try:
             endpoint, addresses = self._endpointOf(origin)
-        except ValueError:
-            raise ConnectFailed(describeFailure(Failure())) from None
+        except (ValueError, OSError):
+            raise connectFailure(Failure()) from None
         factory = Factory.forProtocol(
             lambda: UpstreamConnection(self._reactor, origin.scheme == b"https", released)
         )
         factory.noisy = False
-        opening: Deferred[Any] = endpoint.connect(factory)
+        opening: Deferred[Any] = maybeDeferred(endpoint.connect, factory)
         opening = _cancellable(opening.addCallback(lambda connection: connection.ready))
         opening.addTimeout(self._timeout, self._reactor, _timedOut)
         try:
@@ -127,9 +132,12 @@ class Connector:
             raise
         except Exception as problem:
             refused = addresses.refused
-            if refused is not None and isinstance(problem, error.DNSLookupError):
+            isUnknown = isinstance(problem, error.DNSLookupError)
+            if isUnknown and refused is not None:
                 raise _refusal(f"{origin}, whose address {refused} is not a public one") from None
-            raise ConnectFailed(describeFailure(Failure())) from None
+            if isUnknown:
+                checkDescriptors()
+            raise connectFailure(Failure()) from None
         return connection
 
     def _endpointOf(self, origin: Origin) -> tuple[IStreamClientEndpoint, CheckedResolver]:
@@ -148,6 +156,8 @@ class Connector:
         else:
             endpoint = self._proxied(self._proxy, origin)
         if origin.scheme == b"https":
+            # The context is kept, and must not be one that could not read its certificates.
+            checkDescriptors()
             tls = ssl.optionsForClientTLS(
                 origin.host.decode("ascii"),
                 trustRoot=self._trust,
@@ -161,11 +171,13 @@ class Connector:
         return endpoint, addresses
 
     def _hostname(self, resolver: IHostnameResolver, origin: Origin) -> IStreamClientEndpoint:
-        return HostnameEndpoint(
-            ResolvingReactor(self._reactor, resolver),
+        return AddressesEndpoint(
+            self._reactor,
+            resolver,
             origin.host.decode("ascii"),
             origin.port,
-            timeout=self._timeout,
+            self._timeout,
+            self._attempts,
         )
 
     def _proxied(self, proxy: str, origin: Origin) -> IStreamClientEndpoint:

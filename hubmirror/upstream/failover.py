@@ -22,6 +22,7 @@ from hubmirror.protocol.errors import (
     ConnectTimedOut,
     HeadTimedOut,
     LimitReached,
+    LocalFailure,
     MirrorError,
     NoAnswer,
     RedirectRefused,
@@ -197,6 +198,9 @@ class FailoverAgent:
             asking.addTimeout(seconds, self._reactor, noHead)
         try:
             answer = await asking
+        except LocalFailure:
+            # It says nothing of this upstream, and need not keep another from being reached.
+            raise
         except ConnectFailed as error:
             # Whoever closes without a word may mean this one request.  With a body it may have been
             # the client that failed.

@@ -1,4 +1,9 @@
-"""Why a connection failed, in words for a client: no address, no path, no trace."""
+"""
+Why a connection failed: whose failure it is, and in words for a client, without address or path.
+"""
+
+import errno
+from os import strerror
 
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -6,8 +11,14 @@ from twisted.internet import error
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from hubmirror.protocol.errors import ConnectTimedOut
-from hubmirror.transport.failures import describeFailure
+from hubmirror.protocol.errors import ConnectFailed, ConnectTimedOut, LocalFailure
+from hubmirror.transport import failures
+from hubmirror.transport.failures import (
+    checkDescriptors,
+    connectFailure,
+    describeFailure,
+    mostTelling,
+)
 
 PLACE = "10.1.2.3:443"
 
@@ -33,7 +44,124 @@ TABLE = [
     ),
     (SSL.Error([]), "TLS failed (closed)"),
     (SSL.Error(), "TLS failed (closed)"),
+    (SSL.SysCallError(104, "ECONNRESET"), "TLS failed (closed)"),
 ]
+
+
+def connecting(number: int) -> BaseException:
+    """What Twisted makes of an error of connect(2)."""
+    return error.getConnectError((number, strerror(number)))
+
+
+def binding(number: int) -> BaseException:
+    """What Twisted makes of an error of socket(2) or bind(2)."""
+    return error.ConnectBindError(number, strerror(number))
+
+
+LOCAL: list[tuple[BaseException, str]] = [
+    # No file: of this process, of the machine.
+    (binding(errno.EMFILE), "the mirror has no file descriptor left for it"),
+    (binding(errno.ENFILE), "the mirror has no file descriptor left for it"),
+    (OSError(errno.EMFILE, "Too many open files"), "the mirror has no file descriptor left for it"),
+    (
+        error.CannotListenError("", 53, OSError(errno.EMFILE, "Too many open files")),
+        "the mirror has no file descriptor left for it",
+    ),
+    # No memory, no buffers, no thread to look the name up.
+    (binding(errno.ENOBUFS), "the mirror has no memory left for it"),
+    (connecting(errno.ENOBUFS), "the mirror has no memory left for it"),
+    (connecting(errno.ENOMEM), "the mirror has no memory left for it"),
+    (MemoryError(), "the mirror has no memory left for it"),
+    (RuntimeError("can't start new thread"), "could not connect (RuntimeError)"),
+    # No port.
+    (connecting(errno.EADDRNOTAVAIL), "the mirror has no port or address left for it"),
+    (connecting(errno.EADDRINUSE), "the mirror has no port or address left for it"),
+    (binding(errno.EADDRINUSE), "the mirror has no port or address left for it"),
+    (error.CannotListenError("", 53, None), "could not connect (CannotListenError)"),
+    # No network, or none of this kind.
+    (connecting(errno.ENETUNREACH), "no route to it"),
+    (connecting(errno.ENETDOWN), "no route to it"),
+    (error.NoRouteError(), "no route to it"),
+    (binding(errno.EAFNOSUPPORT), "the mirror has no address of its kind"),
+    # A firewall or a security module of this machine.
+    (connecting(errno.EACCES), "the mirror's machine does not permit the connection"),
+    (connecting(errno.EPERM), "the mirror's machine does not permit the connection"),
+    (PermissionError(errno.EPERM, PLACE), "the mirror's machine does not permit the connection"),
+    (error.ConnectBindError(), "could not connect (ConnectBindError)"),
+]
+
+UPSTREAM: list[BaseException] = [
+    connecting(errno.ECONNREFUSED),
+    connecting(errno.ECONNRESET),
+    connecting(errno.ETIMEDOUT),
+    # There is a route, and at its other end nobody answers.
+    connecting(errno.EHOSTUNREACH),
+    connecting(errno.EHOSTDOWN),
+    error.TimeoutError(),
+    error.UserError(),
+    error.DNSLookupError(),
+    error.ConnectionLost(),
+    error.ConnectionDone(),
+    error.ConnectError(),
+    error.ConnectError(string=PLACE),
+    VerificationError(errors=[PLACE]),
+    SSL.Error([("SSL routines", "", "certificate verify failed")]),
+    SSL.SysCallError(errno.ECONNRESET, "ECONNRESET"),
+    OSError(PLACE),
+    ValueError(PLACE),
+    # A defect of this program is none of its machine's.
+    NotImplementedError(),
+]
+
+
+class WhoseTests(SynchronousTestCase):
+    """An error of this machine's own says nothing of an upstream."""
+
+    def test_local(self) -> None:
+        for value, text in LOCAL:
+            made = connectFailure(Failure(value))
+            self.assertIs(type(made), LocalFailure, repr(value))
+            self.assertEqual(made.message, text)
+            self.assertEqual((made.status, made.fields), (503, ((b"Retry-After", b"5"),)))
+
+    def test_upstream(self) -> None:
+        for value in UPSTREAM:
+            self.assertIs(type(connectFailure(Failure(value))), ConnectFailed, repr(value))
+
+    def test_addresses(self) -> None:
+        """Of a host that has several addresses the telling failure counts."""
+        refused, timedOut = connecting(errno.ECONNREFUSED), error.TimeoutError()
+        noRoute, noAddress = connecting(errno.ENETUNREACH), connecting(errno.EADDRNOTAVAIL)
+        noFile, noMemory = binding(errno.EMFILE), MemoryError()
+        for values, expected in (
+            ([refused], refused),
+            ([noRoute], noRoute),
+            # IPv6 is off here, and that is no excuse for IPv4.
+            ([refused, noRoute], refused),
+            ([noRoute, timedOut], timedOut),
+            ([noAddress, refused, noAddress], refused),
+            ([refused, timedOut], timedOut),
+            # No route at all.
+            ([noRoute, noAddress], noAddress),
+            # The address that could not be tried might have answered.
+            ([noFile, refused], noFile),
+            ([refused, noRoute, noMemory], noMemory),
+        ):
+            self.assertIs(mostTelling([Failure(value) for value in values]).value, expected)
+
+
+class DescriptorTests(SynchronousTestCase):
+    def test_left(self) -> None:
+        checkDescriptors()
+
+    def test_none(self) -> None:
+        """It fails as whatever is about to open a file would."""
+
+        def refuse(*_arguments: object) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.patch(failures.os, "open", refuse)
+        self.assertRaises(LocalFailure, checkDescriptors)
 
 
 class TextTests(SynchronousTestCase):

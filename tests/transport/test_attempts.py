@@ -1,0 +1,136 @@
+"""Several addresses of one host: how many are tried at once, and whose failure counts."""
+
+from __future__ import annotations
+
+import errno
+from os import strerror
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import (
+    ConnectBindError,
+    ConnectingCancelledError,
+    ConnectionRefusedError,
+    NoRouteError,
+    getConnectError,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.transport.attempts import AddressesEndpoint, Attempts
+from tests.transport.support import THERE, Names
+
+ADDRESSES = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"]
+DELAY = 0.3
+"""
+Seconds after which Twisted tries the next address.
+"""
+
+
+class AttemptCase(SynchronousTestCase):
+    MOST = 10
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.attempts = Attempts(self.MOST)
+        names: Any = Names(cdn_example=ADDRESSES)
+        self.endpoint = AddressesEndpoint(
+            self.reactor, names, "cdn.example", 443, 5.0, self.attempts
+        )
+
+    def connect(self) -> Deferred[Any]:
+        return self.endpoint.connect(Factory.forProtocol(Protocol))
+
+    @property
+    def tried(self) -> list[str]:
+        return [str(client[0]) for client in self.reactor.tcpClients]
+
+    def fails(self, number: int, error: BaseException) -> None:
+        """An attempt fails."""
+        self.reactor.tcpClients[number][2].clientConnectionFailed(None, Failure(error))
+        self.reactor.advance(DELAY)
+
+
+class VerdictTests(AttemptCase):
+    def test_lastHasNoRoute(self) -> None:
+        """The system's resolver puts what has no route last: that is not why there is no
+        connection."""
+        connecting = self.connect()
+        for number, error in enumerate(
+            (ConnectionRefusedError(), ConnectionRefusedError(), NoRouteError(), NoRouteError())
+        ):
+            self.fails(number, error)
+        self.assertEqual(self.tried, ADDRESSES)
+        self.failureResultOf(connecting, ConnectionRefusedError)
+        self.assertEqual(self.attempts.underWay, 0)
+
+    def test_noRoute(self) -> None:
+        """Without any network nothing has a route."""
+        connecting = self.connect()
+        for number in range(4):
+            self.fails(number, getConnectError((errno.ENETUNREACH, "")))
+        self.failureResultOf(connecting, NoRouteError)
+
+    def test_shortage(self) -> None:
+        connecting = self.connect()
+        self.fails(0, ConnectBindError(errno.EMFILE, strerror(errno.EMFILE)))
+        for number in (1, 2, 3):
+            self.fails(number, ConnectionRefusedError())
+        self.failureResultOf(connecting, ConnectBindError)
+
+    def test_atOnce(self) -> None:
+        """An attempt that can't even begin counts as one that fails."""
+
+        def refuse(*_arguments: object, **_more: object) -> Any:
+            raise MemoryError
+
+        self.patch(self.reactor, "connectTCP", refuse)
+        connecting = self.connect()
+        self.reactor.pump([DELAY] * 5)
+        self.failureResultOf(connecting, MemoryError)
+
+    def test_connected(self) -> None:
+        """The first address that answers is the connection; the other attempts are ended."""
+        connecting = self.connect()
+        self.reactor.advance(DELAY)
+        self.reactor.tcpClients[1][2].buildProtocol(THERE).makeConnection(None)
+        self.successResultOf(connecting)
+        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
+
+    def test_cancelled(self) -> None:
+        connecting = self.connect()
+        connecting.cancel()
+        self.failureResultOf(connecting, ConnectingCancelledError)
+
+
+class BoundTests(AttemptCase):
+    MOST = 2
+
+    def test_bound(self) -> None:
+        """A host that does not answer takes no more descriptors than there may be: each
+        connection has one attempt, and a few have more."""
+        connecting = [self.connect() for _ in range(3)]
+        self.reactor.pump([DELAY] * 5)
+        self.assertEqual(len(self.tried), 3 + self.MOST)
+        self.assertEqual(self.attempts.underWay, self.MOST)
+        for each in connecting:
+            self.assertNoResult(each)
+        # What was not tried is nobody's failure.
+        for number in range(5):
+            self.fails(number, ConnectionRefusedError())
+        for each in connecting:
+            self.failureResultOf(each, ConnectionRefusedError)
+        self.assertEqual(self.attempts.underWay, 0)
+
+    def test_freed(self) -> None:
+        """An attempt that is over leaves its place to another."""
+        connecting = self.connect()
+        self.reactor.pump([DELAY] * 2)
+        self.assertEqual(self.tried, ADDRESSES[:3])
+        self.fails(1, ConnectionRefusedError())
+        self.assertEqual(self.tried, ADDRESSES)
+        for number in (0, 2, 3):
+            self.fails(number, ConnectionRefusedError())
+        self.failureResultOf(connecting, ConnectionRefusedError)

@@ -5,7 +5,9 @@ The composition root: makes a mirror of its parts, and starts, drains and stops 
 from __future__ import annotations
 
 import re
+import resource
 import secrets
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,15 @@ from twisted.web.resource import IResource
 
 from hubmirror.config import ConfigError, MirrorConfig
 from hubmirror.downstream.admission import Admission
+from hubmirror.downstream.budget import Budget
 from hubmirror.downstream.relay import abortRequest
 from hubmirror.downstream.resources import Mirror, MirrorResource
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Exchange
+from hubmirror.limits import furtherAttempts, limitsOf, overlap, shortage
 from hubmirror.operations.accesslog import logExchange
 from hubmirror.operations.banner import announce
+from hubmirror.transport.attempts import Attempts
 from hubmirror.transport.connecting import Connector, loadTrust
 from hubmirror.transport.pool import Pool
 from hubmirror.transport.tlsendpoints import BulkTLSReactor
@@ -44,6 +49,7 @@ class HubMirror:
     @ivar service: listens on C{config.port}, and ends everything when it stops.  With an empty
         C{port} it does only the latter.
     @ivar endpoints: what it listens on.
+    @ivar budget: counts the requests under way at upstreams, and those that wait.
     @ivar via: the mirror's name in C{Via}, unlike any other's, so that two mirrors that are each
         other's fallback notice.
     """
@@ -67,20 +73,27 @@ class HubMirror:
         @raise ConfigError: when a file that the configuration names can't be used, or an
             endpoint can't be made.
         """
+        files = fileLimit()
+        limits = limitsOf(config, files)
         self._pool: Pool | None = None
         if agent is None:
-            self._pool = Pool(reactor, _connector(reactor, config), config.idle_timeout)
-            agent = OriginAgent(reactor, self._pool)
+            most = limits.upstreams
+            self._pool = Pool(reactor, config.idle_timeout, most, overlap(most))
+            connector = _connector(reactor, config, Attempts(furtherAttempts(most)))
+            agent = OriginAgent(reactor, self._pool, connector)
         announces = listening is None
         self.via = via or f"hubmirror-{secrets.token_hex(4)}"
         client = UpstreamClient(reactor, config, agent)
-        mirror = Mirror(reactor, config, client, self.via.encode("ascii"), listeners)
+        self.budget = Budget(
+            reactor, limits.upstreams, limits.upstreamsOfClient, config.queue_timeout
+        )
+        mirror = Mirror(reactor, config, client, self.budget, self.via.encode("ascii"), listeners)
         self.resource: IResource = MirrorResource(mirror)
         self.site = MirrorSite(
             self.resource,
             reactor,
             config.idle_timeout,
-            admission=Admission(reactor, config.max_connections, config.max_connections_per_client),
+            admission=Admission(reactor, limits.clients, limits.ofClient),
             headTimeout=config.head_timeout,
             maxHead=config.max_head,
             plain=config.plain_transport,
@@ -91,7 +104,12 @@ class HubMirror:
             listening = BulkTLSReactor(listening)
         self.endpoints = [_endpoint(listening, each) for each in config.port]
         self.service = MirrorService(
-            mirror, self.site, self.endpoints, self._pool, announces=announces
+            mirror,
+            self.site,
+            self.endpoints,
+            self._pool,
+            announces=announces,
+            warning=shortage(limits, files),
         )
 
 
@@ -102,7 +120,15 @@ def makeSite(config: MirrorConfig, reactor: Any, agent: IAgent | None = None) ->
     return HubMirror(reactor, config, agent).site
 
 
-def _connector(reactor: Any, config: MirrorConfig) -> Connector:
+def fileLimit() -> int:
+    """
+    How many files this process may have open: its soft limit (getrlimit(2)).
+    """
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def _connector(reactor: Any, config: MirrorConfig, attempts: Attempts) -> Connector:
     try:
         trust = loadTrust(config.ca_file)
     except ValueError as error:
@@ -115,6 +141,7 @@ def _connector(reactor: Any, config: MirrorConfig) -> Connector:
         resolver=config.resolver,
         proxy=config.proxy,
         plainTLS=config.plain_transport,
+        attempts=attempts,
     )
 
 
@@ -170,10 +197,13 @@ class MirrorService(Service):
         endpoints: Sequence[IStreamServerEndpoint],
         pool: Pool | None,
         announces: bool,
+        warning: str | None,
     ) -> None:
         """
         @param announces: whether to log where it listens.
+        @param warning: to log when it starts.
         """
+        self._warning = warning
         self._announces = announces
         self._mirror = mirror
         self._site = site
@@ -196,6 +226,8 @@ class MirrorService(Service):
         """
         super().startService()
         self._listen()
+        if self._warning is not None:
+            self._log.warn("{warning}", warning=self._warning)
         if self._announces:
             announce(self._mirror.config, self.ports)
 
@@ -224,6 +256,7 @@ class MirrorService(Service):
         await gatherResults([self._mirror.active.whenEmpty(), self._site.close()])
         if deadline.active():
             deadline.cancel()
+        self._mirror.budget.close()
         if self._pool is not None:
             await self._pool.close()
 

@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
+from twisted.internet.selectreactor import SelectReactor
 from twisted.python import usage
 
 from hubmirror.config import ConfigError, MirrorConfig, describeDefault, optionName, options
+from hubmirror.limits import mostDescriptors
 from hubmirror.service import HubMirror, MirrorService
 from hubmirror.workers import AdoptingReactor, Lifeline, Supervisor, inheritance
 
@@ -85,6 +89,8 @@ class Options(usage.Options):
 
     def _makeService(self, reactor: Any) -> MirrorService | Supervisor:
         config, inherited = self.config, inheritance()
+        if not isinstance(reactor, SelectReactor):
+            _raiseFileLimit(config)
         if inherited is not None:
             listening = AdoptingReactor(reactor, inherited.sockets)
             # What systemd gives is for the process that it starts, and inherited as others are.
@@ -127,6 +133,22 @@ class Options(usage.Options):
 
 for _field in options():
     setattr(Options, "opt_" + optionName(_field).replace("-", "_"), _optionMethod(_field))
+
+
+def _raiseFileLimit(config: MirrorConfig) -> None:
+    """
+    Raise the soft limit of open files as far as the mirror can make use of it and the hard limit
+    allows.  The soft one is low, usually 1024, only for programs that use C{select(2)}.  Workers
+    inherit it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = mostDescriptors(config)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # Some systems have a further limit that they don't tell.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _collectSeldom() -> None:

@@ -18,6 +18,7 @@ ALLOWED = {
     "protocol": set(),
     "config": {"protocol"},
     "exchange": {"protocol"},
+    "limits": {"config"},
     "transport": {"protocol"},
     "upstream.policy": {"config", "protocol"},
     "upstream": {"config", "exchange", "protocol", "transport", "upstream.policy"},
@@ -34,6 +35,7 @@ ALLOWED = {
         "config",
         "downstream",
         "exchange",
+        "limits",
         "operations",
         "transport",
         "upstream",
@@ -41,7 +43,7 @@ ALLOWED = {
     },
     "workers": {"config", "operations"},
     "": {"config", "service"},
-    "tap": {"config", "service", "workers"},
+    "tap": {"config", "limits", "service", "workers"},
     "testing": set(),
     # Programs of their own, which nothing in a mirror knows.
     "operations.doctor": {"config", "operations", "protocol", "transport"},
@@ -50,7 +52,7 @@ ALLOWED = {
 }
 
 #: The rooms that only compute, and what gives anything else away. A name stands for all below it.
-PURE = {"protocol", "config", "upstream.policy"}
+PURE = {"protocol", "config", "limits", "upstream.policy"}
 IMPURE = {
     "asyncio",
     "http.client",

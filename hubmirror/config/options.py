@@ -120,9 +120,22 @@ class MirrorConfig:
     drain_timeout: float = one(
         values.seconds, 30.0, "seconds that answers under way have to end when the mirror stops"
     )
-    max_connections: int = one(values.limit, 8192, "connections of clients in all")
-    max_connections_per_client: int = one(
-        values.limit, 1024, "connections of one client address, or one /64 of IPv6"
+    max_connections: int | None = one(
+        values.limit, None, "connections of clients in all; else what the open files allow"
+    )
+    max_connections_per_client: int | None = one(
+        values.limit, None, "connections of one address or IPv6 /64; else half of all, up to 1024"
+    )
+    max_upstream_connections: int | None = one(
+        values.limit, None, "connections to upstreams in all; else what the open files allow"
+    )
+    max_upstream_connections_per_client: int | None = one(
+        values.limit, None, "of those, what one client may use; else half of all, up to 1024"
+    )
+    queue_timeout: float = one(
+        values.seconds,
+        5.0,
+        "seconds that a request waits for its turn when too many are under way",
     )
     max_head: int = one(values.headSize, "64k", "size of a request's head")
     max_upload: int = one(values.size, "0", "size of one request's body; 0 for any")

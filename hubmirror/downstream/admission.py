@@ -7,86 +7,72 @@ from __future__ import annotations
 from collections import Counter
 from ipaddress import IPv6Address
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from hubmirror.downstream.incoming import addressOf
-from hubmirror.protocol.forwarded import unmapped
+from hubmirror.protocol.forwarded import Address, unmapped
 
 _REPORT = 10.0
 _SITE_PREFIX = 64
 
 
-def clientOf(address: IAddress | None) -> str:
+def clientOf(address: Address | None) -> str:
     """
-    Whom a connection is counted for: an IPv4 address, or the /64 of an IPv6 one, of which one
-    client has all addresses.  Connections without an address, such as UNIX sockets, are one client.
+    Whom a connection or a request is counted for: an IPv4 address, or the /64 of an IPv6 one, of
+    which one client has all addresses.  All without an address, such as UNIX sockets, are one
+    client.
     """
-    found = addressOf(address)
-    if found is None:
+    if address is None:
         return "local"
-    found = unmapped(found)
-    if isinstance(found, IPv6Address):
-        return str(IPv6Address(int(found) >> _SITE_PREFIX << _SITE_PREFIX))
-    return str(found)
+    address = unmapped(address)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Address(int(address) >> _SITE_PREFIX << _SITE_PREFIX))
+    return str(address)
 
 
-class Admission:
+class Refusals:
     """
-    Counts connections and refuses those that are too many.  Refusals are logged as a number every
-    ten seconds: a flood of connections must not become one of lines.
+    Logs refusals as a number every ten seconds: a flood of connections must not become one of
+    lines.
+
+    @ivar total: how many there have been.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorTime, most: int, mostOfClient: int) -> None:
+    def __init__(self, reactor: IReactorTime, what: str) -> None:
         """
-        @param most: connections in all.
-        @param mostOfClient: connections of one client.
+        @param what: what is refused, in the plural.
         """
         self._reactor = reactor
-        self._most = most
-        self._mostOfClient = mostOfClient
-        self._open: Counter[str] = Counter()
-        self._total = 0
-        self._refused = 0
+        self._what = what
+        self._untold = 0
         self._report: IDelayedCall | None = None
+        self.total = 0
 
-    def enter(self, client: str) -> bool:
+    def add(self, client: str, own: int, total: int) -> None:
         """
-        A connection has come.
+        One was refused.
 
-        @param client: from L{clientOf}.
-        @return: whether it may stay; if so, L{leave} must follow.
+        @param own: how many this client has.
+        @param total: how many there are.
         """
-        if self._total >= self._most or self._open[client] >= self._mostOfClient:
-            self._refused += 1
-            if self._report is None:
-                self._report = self._reactor.callLater(_REPORT, self._tell)
-                self._log.warn(
-                    "too many connections ({total}, {own} from {client}): refusing more",
-                    total=self._total,
-                    own=self._open[client],
-                    client=client,
-                )
-            return False
-        self._total += 1
-        self._open[client] += 1
-        return True
-
-    def leave(self, client: str) -> None:
-        """
-        A connection has gone.
-        """
-        self._total -= 1
-        self._open[client] -= 1
-        if not self._open[client]:
-            del self._open[client]
+        self.total += 1
+        self._untold += 1
+        if self._report is None:
+            self._report = self._reactor.callLater(_REPORT, self._tell)
+            self._log.warn(
+                "too many {what} ({total}, {own} from {client}): refusing more",
+                what=self._what,
+                total=total,
+                own=own,
+                client=client,
+            )
 
     def _tell(self) -> None:
         self._report = None
-        self._log.warn("{refused} connections refused", refused=self._refused)
-        self._refused = 0
+        self._log.warn("{refused} {what} refused", refused=self._untold, what=self._what)
+        self._untold = 0
 
     def close(self) -> None:
         """
@@ -95,3 +81,52 @@ class Admission:
         if self._report is not None:
             self._report.cancel()
             self._tell()
+
+
+class Admission:
+    """
+    Counts connections and refuses those that are too many.
+
+    @ivar total: how many there are.
+    @ivar refusals: of connections.
+    """
+
+    def __init__(self, reactor: IReactorTime, most: int, mostOfClient: int) -> None:
+        """
+        @param most: connections in all.
+        @param mostOfClient: connections of one client.
+        """
+        self._most = most
+        self._mostOfClient = mostOfClient
+        self._open: Counter[str] = Counter()
+        self.total = 0
+        self.refusals = Refusals(reactor, "connections")
+
+    def enter(self, client: str) -> bool:
+        """
+        A connection has come.
+
+        @param client: from L{clientOf}.
+        @return: whether it may stay; if so, L{leave} must follow.
+        """
+        if self.total >= self._most or self._open[client] >= self._mostOfClient:
+            self.refusals.add(client, self._open[client], self.total)
+            return False
+        self.total += 1
+        self._open[client] += 1
+        return True
+
+    def leave(self, client: str) -> None:
+        """
+        A connection has gone.
+        """
+        self.total -= 1
+        self._open[client] -= 1
+        if not self._open[client]:
+            del self._open[client]
+
+    def close(self) -> None:
+        """
+        Tell what is left to tell.
+        """
+        self.refusals.close()

@@ -20,7 +20,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from hubmirror.config import MirrorConfig
+from hubmirror.downstream.admission import clientOf
 from hubmirror.downstream.answer import writeError, writeHead, writeOwn
+from hubmirror.downstream.budget import Budget
 from hubmirror.downstream.incoming import (
     READING,
     Incoming,
@@ -36,6 +38,7 @@ from hubmirror.downstream.waitableset import WaitableSet
 from hubmirror.exchange import Exchange, Outcome
 from hubmirror.protocol.cors import CORS_FIELDS, preflightFields
 from hubmirror.protocol.errors import (
+    RETRY_SOON,
     BadRequest,
     ContentTooLarge,
     MirrorError,
@@ -56,6 +59,7 @@ class Mirror:
     """
     What the resources of one mirror share.
 
+    @ivar budget: of requests under way at upstreams.
     @ivar via: the mirror's name in C{Via}; unlike any other's.
     @ivar listeners: told of each exchange when it has ended.
     @ivar closing: requests are no longer taken.
@@ -65,6 +69,7 @@ class Mirror:
     reactor: IReactorTime
     config: MirrorConfig
     client: UpstreamClient
+    budget: Budget
     via: bytes
     listeners: Sequence[Callable[[Exchange], None]]
     closing: bool = False
@@ -176,8 +181,7 @@ class _ProxyResource(Resource):
             exchange.kind = incoming.target.kind
             if self._answerHere(request, exchange, incoming):
                 return Outcome.COMPLETE
-            response = await self._ask(request, exchange, incoming)
-            return await self._relay(request, exchange, incoming, response)
+            return await self._proxy(request, exchange, incoming)
         except CancelledError:
             return Outcome.CLIENT_LEFT
         except MirrorError as error:
@@ -205,7 +209,7 @@ class _ProxyResource(Resource):
         """
         mirror = self._mirror
         if mirror.closing:
-            raise ShuttingDown("the mirror is shutting down", fields=[(b"Retry-After", b"5")])
+            raise ShuttingDown("the mirror is shutting down", fields=RETRY_SOON)
         if not mirror.config.no_cors:
             preflight = preflightFields(
                 request.method, request.requestHeaders, methodsAllowed(mirror.config)
@@ -226,6 +230,26 @@ class _ProxyResource(Resource):
                 mirror.reactor, mirror.config.client_timeout, 0, lambda: abortRequest(request)
             )
         return False
+
+    async def _proxy(self, request: Any, exchange: Exchange, incoming: Incoming) -> Outcome:
+        """
+        Ask the upstreams, when it is this client's turn, and relay the answer.
+
+        @raise Overloaded: when that does not come in time.
+        """
+        budget = self._mirror.budget
+        client = clientOf(exchange.client)
+        # The time until here is the mirror's own: no upstream's slowness can be made of it.
+        turn = budget.take(client)
+        if turn is not None:
+            await turn
+        outcome: Outcome | None = None
+        try:
+            response = await self._ask(request, exchange, incoming)
+            outcome = await self._relay(request, exchange, incoming, response)
+            return outcome
+        finally:
+            budget.leave(client, outcome is Outcome.COMPLETE)
 
     async def _ask(self, request: Any, exchange: Exchange, incoming: Incoming) -> IResponse:
         mirror = self._mirror

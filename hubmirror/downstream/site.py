@@ -26,6 +26,7 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from hubmirror.downstream.admission import Admission, clientOf
+from hubmirror.downstream.incoming import addressOf
 from hubmirror.downstream.upload import RequestBody, collect
 from hubmirror.downstream.waitableset import WaitableSet
 from hubmirror.protocol.errors import BodyFailed, RequestRefused
@@ -95,7 +96,7 @@ class _Negotiation(Protocol, TimeoutMixin):
     _client: str | None = None
 
     def connectionMade(self) -> None:
-        client = clientOf(self.transport.getPeer())
+        client = clientOf(addressOf(self.transport.getPeer()))
         if not self.site.admission.enter(client):
             self.abortConnection()
             return

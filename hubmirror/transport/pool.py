@@ -4,6 +4,7 @@ The connections to upstreams: kept open when their answer is done, used again, e
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -12,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 
-from hubmirror.protocol.errors import StaleConnection
+from hubmirror.protocol.errors import LocalFailure, StaleConnection
 from hubmirror.protocol.url import Origin
 from hubmirror.transport.connecting import Connector
 from hubmirror.transport.http1client import UpstreamConnection, UpstreamResponse
@@ -24,27 +25,49 @@ Idle connections kept for each origin.
 
 _REPEATABLE = (b"GET", b"HEAD", b"OPTIONS", b"DELETE")
 
+_Key = tuple[Connector, Origin]
+
 
 class Pool:
     """
-    Sends requests to origins.
+    Sends requests to origins.  All origins of a process share its limit: redirects can name many.
+
+    @ivar connections: how many are open or being opened, idle ones included.
     """
 
-    def __init__(self, reactor: IReactorTime, connector: Connector, idleTimeout: float) -> None:
+    def __init__(
+        self, reactor: IReactorTime, idleTimeout: float, most: int, overlap: int = 0
+    ) -> None:
         """
         @param idleTimeout: seconds that an idle connection is kept.
+        @param most: connections in all.  Where one more is needed, the one that has been idle for
+            longest is closed.
+        @param overlap: how many more there may be for a moment, when none is idle: an exchange
+            that needs a second connection does not wait until the answer on its first one, which
+            nobody wants, has been read to its end.
         """
         self._reactor = reactor
-        self._connector = connector
         self._idleTimeout = idleTimeout
-        # Those of an origin by the time since when they are idle, the longest first.
-        self._idle: dict[Origin, dict[UpstreamConnection, float]] = {}
+        self._most = most
+        self._overlap = overlap
+        # The idle connections of an origin, the one that became idle last at the end.
+        self._idle: dict[_Key, dict[UpstreamConnection, None]] = {}
+        # All idle connections, with the time since when they are; the longest idle first.
+        self._resting: OrderedDict[UpstreamConnection, tuple[_Key, float]] = OrderedDict()
         self._sweeping: IDelayedCall | None = None
+        self._opening = 0
         self._open: set[UpstreamConnection] = set()
+        # Closed from here, which takes until the reactor's next turn.
+        self._ending: set[UpstreamConnection] = set()
         self._closing = False
+
+    @property
+    def connections(self) -> int:
+        return len(self._open) + self._opening
 
     def request(
         self,
+        connector: Connector,
         origin: Origin,
         method: bytes,
         target: bytes,
@@ -55,16 +78,16 @@ class Pool:
         Ask an origin.  A kept connection that turns out to be closed is replaced, once and only
         for what may be asked twice (RFC 9110 9.2.2).
 
+        @param connector: opens the connections; one that it has opened is used for no other's
+            requests, since another may trust other certificates.
         @param target: goes into the request line as it is.
-        @return: fails with L{UpstreamFailed} when no answer's head comes.
+        @return: fails with L{UpstreamFailed} when no answer's head comes; with L{LocalFailure}
+            when there are too many connections.
         """
+        key = (connector, origin)
 
         async def askNew() -> UpstreamResponse:
-            connection = await self._connector.connect(
-                origin, lambda connection: self._keep(origin, connection)
-            )
-            self._open.add(connection)
-            connection.closed.addCallback(lambda _: self._forget(origin, connection))
+            connection = await self._connect(key)
             return await connection.send(method, target, origin.authority, headers, body)
 
         def askAgain(reason: Failure) -> Deferred[UpstreamResponse]:
@@ -73,25 +96,43 @@ class Pool:
                 reason.raiseException()
             return Deferred.fromCoroutine(askNew())
 
-        kept = self._takeIdle(origin)
+        kept = self._takeIdle(key)
         if kept is None:
             return Deferred.fromCoroutine(askNew())
         return kept.send(method, target, origin.authority, headers, body).addErrback(askAgain)
 
-    def _takeIdle(self, origin: Origin) -> UpstreamConnection | None:
-        idle = self._idle.get(origin)
+    async def _connect(self, key: _Key) -> UpstreamConnection:
+        connector, origin = key
+        if self.connections >= self._most:
+            if self._resting:
+                self._close(next(iter(self._resting)))
+            elif self.connections >= self._most + self._overlap:
+                raise LocalFailure("the mirror has too many connections to upstreams")
+        self._opening += 1
+        try:
+            connection = await connector.connect(origin, lambda ready: self._keep(key, ready))
+        finally:
+            self._opening -= 1
+        self._open.add(connection)
+        connection.closed.addCallback(lambda _: self._forget(connection))
+        return connection
+
+    def _takeIdle(self, key: _Key) -> UpstreamConnection | None:
+        idle = self._idle.get(key)
         if not idle:
             return None
         # The latest: those that are not needed then grow old and end.
-        connection, _since = idle.popitem()
+        connection, _ = idle.popitem()
+        del self._resting[connection]
         return connection
 
-    def _keep(self, origin: Origin, connection: UpstreamConnection) -> None:
-        idle = self._idle.setdefault(origin, {})
-        if self._closing or len(idle) >= MAX_IDLE:
-            connection.abort()
+    def _keep(self, key: _Key, connection: UpstreamConnection) -> None:
+        isFull = self.connections > self._most or len(self._idle.get(key, ())) >= MAX_IDLE
+        if isFull or self._closing:
+            self._close(connection)
             return
-        idle[connection] = self._reactor.seconds()
+        self._idle.setdefault(key, {})[connection] = None
+        self._resting[connection] = (key, self._reactor.seconds())
         if self._sweeping is None:
             self._sweeping = self._reactor.callLater(self._idleTimeout, self._sweep)
 
@@ -102,25 +143,38 @@ class Pool:
         """
         self._sweeping = None
         now = self._reactor.seconds()
-        oldest = now
-        for idle in self._idle.values():
-            for connection, since in list(idle.items()):
-                if now - since >= self._idleTimeout:
-                    del idle[connection]
-                    connection.abort()
-                else:
-                    oldest = min(oldest, since)
-                    break
-        if any(self._idle.values()):
-            self._sweeping = self._reactor.callLater(oldest + self._idleTimeout - now, self._sweep)
+        while self._resting:
+            connection, (_key, since) = next(iter(self._resting.items()))
+            left = since + self._idleTimeout - now
+            if left > 0:
+                self._sweeping = self._reactor.callLater(left, self._sweep)
+                return
+            self._close(connection)
 
-    def _forget(self, origin: Origin, connection: UpstreamConnection) -> None:
-        self._open.discard(connection)
-        idle = self._idle.get(origin, {})
-        idle.pop(connection, None)
+    def _close(self, connection: UpstreamConnection) -> None:
+        self._leave(connection)
+        if connection in self._open:
+            self._open.discard(connection)
+            self._ending.add(connection)
+        connection.abort()
+
+    def _leave(self, connection: UpstreamConnection) -> None:
+        """
+        Count a connection no longer among the idle ones.
+        """
+        key, _since = self._resting.pop(connection, (None, 0.0))
+        if key is None:
+            return
+        idle = self._idle[key]
+        del idle[connection]
         if not idle:
-            self._idle.pop(origin, None)
-        if not self._idle:
+            del self._idle[key]
+
+    def _forget(self, connection: UpstreamConnection) -> None:
+        self._open.discard(connection)
+        self._ending.discard(connection)
+        self._leave(connection)
+        if not self._resting:
             self._stopSweeping()
 
     def _stopSweeping(self) -> None:
@@ -136,7 +190,7 @@ class Pool:
         """
         self._closing = True
         self._stopSweeping()
-        ending = [connection.closed for connection in self._open]
+        ending = [connection.closed for connection in (*self._open, *self._ending)]
         for connection in list(self._open):
             connection.abort()
         return gatherResults(ending)

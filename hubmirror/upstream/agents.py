@@ -30,6 +30,7 @@ from hubmirror.protocol.fields import dropClaims
 from hubmirror.protocol.heads import listMembers
 from hubmirror.protocol.target import Kind
 from hubmirror.protocol.url import splitURL
+from hubmirror.transport.connecting import Connector
 from hubmirror.transport.pool import Pool
 from hubmirror.upstream import policy
 from hubmirror.upstream.bodies import discard
@@ -218,9 +219,13 @@ class OriginAgent:
     The innermost: one request to one origin over the pool.
     """
 
-    def __init__(self, reactor: IReactorTime, pool: Pool) -> None:
+    def __init__(self, reactor: IReactorTime, pool: Pool, connector: Connector) -> None:
+        """
+        @param connector: opens the connections that are needed.
+        """
         self._reactor = reactor
         self._pool = pool
+        self._connector = connector
 
     def request(
         self,
@@ -237,7 +242,9 @@ class OriginAgent:
         url, mark, rest = uri.partition(b"#")
         origin, target = splitURL(url)
         target += mark + rest
-        asking = self._pool.request(origin, method, target, headers or Headers(), bodyProducer)
+        asking = self._pool.request(
+            self._connector, origin, method, target, headers or Headers(), bodyProducer
+        )
         return asking.addCallback(self._identity)
 
     def _identity(self, response: IResponse) -> IResponse:

@@ -159,9 +159,15 @@ class DescriptorTests(ProcessCase):
     async def test_exhausted(self) -> None:
         """
         More connections than descriptors: those that there are go on, the others are closed, and
-        when there is room again all is as before.
+        when there is room again all is as before.  Only limits that don't fit lead there, and
+        the log says so.
         """
-        await self.start(40)
+        await self.start(40, "--max-connections=1000", "--max-connections-per-client=1000")
+        self.assertIn(
+            b"1000 connections of clients and 4 to upstreams need 1069 open files, but this"
+            b" process may have 40: raise that limit",
+            self.mirror.output,
+        )
         pulling, asking = await self.begin(), await self.connect()
         await self.ping(asking)
         crowd = [await self.connect() for _ in range(60)]

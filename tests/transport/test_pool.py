@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from hubmirror.protocol.errors import ConnectFailed, HeadFailed, StaleConnection
+from hubmirror.protocol.errors import ConnectFailed, HeadFailed, LocalFailure, StaleConnection
 from hubmirror.protocol.url import Origin
 from hubmirror.transport.http1client import UpstreamResponse
 from hubmirror.transport.pool import MAX_IDLE, Pool
@@ -26,7 +26,7 @@ class PoolCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.network = Network(self.clock)
-        self.pool = Pool(self.clock, self.network, IDLE)  # type: ignore[arg-type]
+        self.pool = Pool(self.clock, IDLE, 1000)
 
     @property
     def lines(self) -> list[Line]:
@@ -35,7 +35,8 @@ class PoolCase(SynchronousTestCase):
     def send(
         self, origin: Origin = HUB, method: bytes = b"GET", body: Any = None
     ) -> Deferred[UpstreamResponse]:
-        return self.pool.request(origin, method, b"/v2/", Headers(), body)
+        connector: Any = self.network
+        return self.pool.request(connector, origin, method, b"/v2/", Headers(), body)
 
     def ask(self, line: int = 0, origin: Origin = HUB) -> None:
         """Ask, and answer on the line on which that must have come."""
@@ -98,6 +99,102 @@ class ReuseTests(PoolCase):
     def test_connectFails(self) -> None:
         self.network.refuses.add(HUB.host)
         self.failureResultOf(self.send(), ConnectFailed)
+
+
+class LimitTests(PoolCase):
+    """All origins together, each of any number, have a limit."""
+
+    MOST = 4
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pool = Pool(self.clock, IDLE, self.MOST, 2)
+
+    def origin(self, number: int) -> Origin:
+        return HUB._replace(port=number)
+
+    def visit(self, *numbers: int) -> None:
+        """Ask some origins on new connections, which are idle then."""
+        for number in numbers:
+            asked = self.send(self.origin(number))
+            self.lines[-1].says(OK)
+            self.successResultOf(asked)
+            self.clock.advance(1)
+
+    def openTo(self) -> list[int]:
+        """The origins that there are connections to."""
+        pairs = zip(self.network.origins, self.lines, strict=True)
+        return [origin.port for origin, line in pairs if not line.ended]
+
+    def test_manyOrigins(self) -> None:
+        """A redirect to one more origin closes what has been idle for longest, of any origin."""
+        self.visit(1, 2, 3, 4)
+        self.assertEqual(self.pool.connections, 4)
+        self.visit(5)
+        self.assertEqual(self.openTo(), [2, 3, 4, 5])
+        self.assertEqual(self.pool.connections, 4)
+        asked = self.send(self.origin(2))
+        self.lines[1].says(OK)
+        self.successResultOf(asked)
+        self.visit(6)
+        self.assertEqual(self.openTo(), [2, 4, 5, 6])
+
+    def test_unlimitedOrigins(self) -> None:
+        """Thousands of origins, each asked once, leave nothing behind but what may be open."""
+        self.visit(*range(1, 1001))
+        self.assertEqual(self.openTo(), [997, 998, 999, 1000])
+        self.assertEqual((len(self.pool._idle), len(self.pool._ending)), (4, 0))
+
+    def test_busy(self) -> None:
+        """Those that are in use are not closed, and those that can be had beside them are few."""
+        asked = [self.send(self.origin(number)) for number in range(6)]
+        refused = self.failureResultOf(self.send(self.origin(7)), LocalFailure).value
+        self.assertEqual((refused.status, refused.fields), (503, ((b"Retry-After", b"5"),)))
+        self.assertEqual(len(self.lines), 6)
+        # What is beyond the limit is not kept.
+        for line, each in zip(self.lines, asked, strict=True):
+            line.says(OK)
+            self.successResultOf(each)
+        self.clock.advance(0)
+        self.assertEqual(self.openTo(), [2, 3, 4, 5])
+        self.visit(7)
+        self.assertEqual(self.openTo(), [3, 4, 5, 7])
+
+    def test_opening(self) -> None:
+        """A connection counts while it is being opened, and no longer when that fails."""
+        opening: list[Deferred[Any]] = []
+
+        async def connect(origin: Origin, released: object) -> Any:
+            opening.append(Deferred())
+            return await opening[-1]
+
+        self.patch(self.network, "connect", connect)
+        asked = [self.send(self.origin(number)) for number in range(6)]
+        self.failureResultOf(self.send(self.origin(7)), LocalFailure)
+        for each in opening:
+            each.errback(ConnectFailed("connection refused"))
+        for each in asked:
+            self.failureResultOf(each, ConnectFailed)
+        self.assertEqual(self.pool.connections, 0)
+
+    def test_connectors(self) -> None:
+        """Connections are not shared between connectors: each may trust other certificates."""
+        self.ask()
+        other: Any = Network(self.clock)
+        self.pool.request(other, HUB, b"GET", b"/v2/", Headers(), None)
+        self.assertEqual((len(other.lines), self.lines[0].hears()), (1, b""))
+        self.assertEqual(self.pool.connections, 2)
+
+    def test_close(self) -> None:
+        """One that was closed a moment ago is waited for too."""
+        self.visit(1, 2, 3, 4)
+        asked = self.send(self.origin(5))
+        closing = self.pool.close()
+        self.assertNoResult(closing)
+        self.clock.advance(0)
+        self.successResultOf(closing)
+        self.failureResultOf(asked, HeadFailed)
+        self.assertEqual(self.openTo(), [])
 
 
 class ExpiryTests(PoolCase):

@@ -78,10 +78,10 @@ class TLSTests(TestCase):
     async def test_verified(self) -> None:
         """By name or by address; the connection is kept."""
         port = await self.listen()
-        pool = Pool(self.reactor, self.connector, 75.0)
+        pool = Pool(self.reactor, 75.0, 10)
         for host in (b"mirror.example", b"127.0.0.1", b"mirror.example"):
             origin = Origin(b"https", host, port)
-            response = await pool.request(origin, b"GET", b"/", Headers(), None)
+            response = await pool.request(self.connector, origin, b"GET", b"/", Headers(), None)
             receiver = Receiver()
             response.deliverBody(receiver)
             self.assertEqual(receiver.body, b"hello")

@@ -492,6 +492,9 @@ class RedirectTests(SynchronousTestCase):
         self.assertEqual(self.inner.cancelled, [b"https://cdn.example/x"])
 
 
+CONNECTOR: Any = object()
+
+
 class FakePool:
     """
     Gives one answer, and keeps what it was asked.
@@ -510,26 +513,30 @@ class OriginTests(SynchronousTestCase):
     def test_origin(self) -> None:
         pool = FakePool(Response())
         headers = Headers()
-        asking = OriginAgent(Clock(), pool).request(
+        asking = OriginAgent(Clock(), pool, CONNECTOR).request(
             b"GET", b"HTTPS://Hub.Example:444/a%2F?b#c?", headers
         )
         self.assertIs(self.successResultOf(asking), pool.response)
         [asked] = pool.asked
         origin = Origin(b"https", b"hub.example", 444)
-        self.assertEqual(asked, (origin, b"GET", b"/a%2F?b#c?", headers, None))
+        self.assertEqual(asked, (CONNECTOR, origin, b"GET", b"/a%2F?b#c?", headers, None))
 
     def test_coding(self) -> None:
         """Bytes in a coding that nobody asked for would be taken for the blob."""
         for value in (b"gzip", b"identity, br", b"x"):
             response = Response(Content_Encoding=value)
-            asking = OriginAgent(Clock(), FakePool(response)).request(b"GET", b"https://a.example/")
+            asking = OriginAgent(Clock(), FakePool(response), CONNECTOR).request(
+                b"GET", b"https://a.example/"
+            )
             self.assertEqual(self.failureResultOf(asking, CodingRefused).value.status, 502)
             self.assertEqual(response.state, "flowing")
 
     def test_identity(self) -> None:
         for value in (b"identity", b"Identity", b""):
             response = Response(Content_Encoding=value)
-            asking = OriginAgent(Clock(), FakePool(response)).request(b"GET", b"https://a.example/")
+            asking = OriginAgent(Clock(), FakePool(response), CONNECTOR).request(
+                b"GET", b"https://a.example/"
+            )
             self.assertIs(self.successResultOf(asking), response)
 
 

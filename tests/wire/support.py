@@ -22,7 +22,7 @@ from zope.interface import directlyProvides
 
 from hubmirror import HubMirror, MirrorConfig
 from hubmirror.exchange import Exchange
-from hubmirror.protocol.errors import ConnectFailed
+from hubmirror.protocol.errors import ConnectFailed, LocalFailure
 from hubmirror.protocol.url import Origin
 from hubmirror.transport.http1client import UpstreamConnection
 from hubmirror.transport.pool import Pool
@@ -85,6 +85,7 @@ class Network:
     @ivar lines: the far end of every connection that was opened, in order.
     @ivar origins: what each of them leads to.
     @ivar refuses: hosts that nobody can connect to.
+    @ivar short: this machine has no file descriptor left for a connection.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -92,10 +93,13 @@ class Network:
         self.lines: list[Line] = []
         self.origins: list[Origin] = []
         self.refuses: set[bytes] = set()
+        self.short = False
 
     async def connect(
         self, origin: Origin, released: Callable[[UpstreamConnection], None]
     ) -> UpstreamConnection:
+        if self.short:
+            raise LocalFailure("no file descriptor left")
         if origin.host in self.refuses:
             raise ConnectFailed("connection refused")
         protocol = UpstreamConnection(self._clock, False, released)
@@ -188,11 +192,11 @@ class MemoryCase(SynchronousTestCase):
                 **options,
             }
         )
-        self.pool = Pool(self.clock, self.network, config.idle_timeout)
+        self.pool = Pool(self.clock, config.idle_timeout, 1000)
         self.mirror = HubMirror(
             self.clock,
             config,
-            OriginAgent(self.clock, self.pool),
+            OriginAgent(self.clock, self.pool, self.network),  # type: ignore[arg-type]
             listeners=(self.exchanges.append,),
         )
         self.site = self.makeSite()

@@ -1,0 +1,222 @@
+"""
+How many requests are under way at upstreams, whose they are, and whose turn it is.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.downstream import budget
+from hubmirror.downstream.budget import Budget
+from hubmirror.protocol.errors import Overloaded
+
+TIMEOUT = 5.0
+
+
+class BudgetCase(SynchronousTestCase):
+    MOST, OF_CLIENT = 4, 3
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.budget = Budget(self.clock, self.MOST, self.OF_CLIENT, TIMEOUT)
+        self.served: list[str] = []
+
+    def take(self, *clients: str) -> list[Deferred[None] | None]:
+        """
+        Ask for slots.
+
+        @param clients: one for each request; what follows its first letter is the request's own.
+        """
+        turns = []
+        for client in clients:
+            turn = self.budget.take(client[0])
+            if turn is None:
+                self.served.append(client)
+            else:
+                turn.addCallback(lambda _, client=client: self.served.append(client))
+            turns.append(turn)
+        return turns
+
+    def leave(self, *clients: str) -> None:
+        for client in clients:
+            self.budget.leave(client, True)
+        self.clock.advance(0)
+
+    def assertServed(self, *clients: str) -> None:
+        """These got their slots since this was last asked, in this order."""
+        self.assertEqual(self.served, list(clients))
+        self.served.clear()
+
+    def assertNothingLeft(self) -> None:
+        self.clock.pump([10] * 3)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual((self.budget.used, self.budget.waiting), (0, 0))
+        for mapping in (self.budget._taken, self.budget._queues, self.budget._turns):
+            self.assertEqual(len(mapping), 0)
+
+
+class SlotTests(BudgetCase):
+    def test_ofOneClient(self) -> None:
+        """A client that has used up its share waits; another goes at once."""
+        self.take("a1", "a2", "a3", "a4", "b1")
+        self.assertServed("a1", "a2", "a3", "b1")
+        self.assertEqual((self.budget.used, self.budget.waiting), (4, 1))
+        self.leave("b")
+        self.assertServed()
+        self.leave("a")
+        self.assertServed("a4")
+        self.leave("a", "a", "a")
+        self.assertNothingLeft()
+
+    def test_inAll(self) -> None:
+        self.take("a1", "b1", "c1", "d1", "e1")
+        self.assertServed("a1", "b1", "c1", "d1")
+        self.leave("c")
+        self.assertServed("e1")
+        self.leave("a", "b", "d", "e")
+        self.assertNothingLeft()
+
+    def test_inTurn(self) -> None:
+        """Clients get their slots in turn, each for the request that has waited longest."""
+        self.take("w1", "x1", "y1", "z1")
+        self.served.clear()
+        self.take("a1", "a2", "a3", "b1", "b2", "c1")
+        self.leave("w", "x", "y", "z")
+        self.assertServed("a1", "b1", "c1", "a2")
+        self.leave("a", "b", "c", "a")
+        self.assertServed("b2", "a3")
+        self.leave("b", "a")
+        self.assertNothingLeft()
+
+    def test_flood(self) -> None:
+        """Whoever has hundreds of requests waiting is no more than one among others."""
+        self.take("w1", "x1", "y1", "z1", *["a"] * 300, "b1")
+        self.served.clear()
+        self.leave("w", "x")
+        self.assertServed("a", "b1")
+
+    def test_shareWhileWaiting(self) -> None:
+        """A client that has its share is passed over until it gives something back."""
+        self.take("a1", "a2", "a3", "a4", "x1", "b1", "c1")
+        self.served.clear()
+        self.leave("x")
+        self.assertServed("b1")
+        self.leave("a")
+        self.assertServed("c1")
+        self.leave("b")
+        self.assertServed("a4")
+
+    def test_nextTurn(self) -> None:
+        """A slot is handed on when its connection is closed, or can be used again."""
+        self.take("a1", "b1", "c1", "d1", "e1")
+        for client, isWhole in (("a", False), ("b", True)):
+            self.budget.leave(client, isWhole)
+        self.take("f1")
+        self.assertServed("a1", "b1", "c1", "d1")
+        self.clock.advance(0)
+        self.assertServed("e1", "f1")
+
+    def test_atOnce(self) -> None:
+        """When nobody waits a slot is free at once, but for that of an answer broken off."""
+        self.take("a1", "a2", "a3", "b1")
+        self.budget.leave("a", True)
+        self.assertEqual(self.budget.used, 3)
+        self.budget.leave("a", False)
+        self.assertEqual(self.budget.used, 3)
+        self.clock.advance(0)
+        self.assertEqual(self.budget.used, 2)
+
+
+class WaitingTests(BudgetCase):
+    MOST, OF_CLIENT = 1, 1
+
+    def test_timeout(self) -> None:
+        """It is refused when its turn has not come in time, and the others move up."""
+        self.take("a1")
+        [first] = self.take("b1")
+        self.clock.advance(TIMEOUT - 1)
+        [second] = self.take("b2")
+        self.clock.advance(1)
+        assert first is not None and second is not None
+        refused = self.failureResultOf(first, Overloaded).value
+        self.assertEqual((refused.status, refused.fields), (503, ((b"Retry-After", b"5"),)))
+        self.assertNoResult(second)
+        self.leave("a")
+        self.assertServed("a1", "b2")
+        self.leave("b")
+        self.assertNothingLeft()
+
+    def test_clientLeaves(self) -> None:
+        """Its place goes to the next one, and nothing of it is left."""
+        self.take("a1")
+        turns = self.take("b1", "c1", "b2")
+        for turn in turns[:2]:
+            assert turn is not None
+            turn.cancel()
+            self.failureResultOf(turn, CancelledError)
+        self.assertEqual(self.budget.waiting, 1)
+        self.leave("a")
+        self.assertServed("a1", "b2")
+        self.leave("b")
+        self.assertNothingLeft()
+        self.assertEqual(self.budget.refusals.total, 0)
+
+    def test_boundOfClient(self) -> None:
+        """Of one client so many may wait; others still may."""
+        self.patch(budget, "MAX_WAITING_OF_CLIENT", 2)
+        turns = self.take("a1", "a2", "a3", "b1")
+        self.assertRaises(Overloaded, self.budget.take, "a")
+        self.assertEqual(self.budget.refusals.total, 1)
+        for turn in turns[1:]:
+            assert turn is not None
+            turn.cancel()
+            self.failureResultOf(turn, CancelledError)
+        self.leave("a")
+        self.assertNothingLeft()
+
+    def test_boundInAll(self) -> None:
+        self.patch(budget, "MAX_WAITING", 2)
+        turns = self.take("a1", "b1", "c1")
+        self.assertRaises(Overloaded, self.budget.take, "d")
+        self.assertNotIn("d", self.budget._queues)
+        self.leave("a")
+        self.take("d1")
+        self.leave("b", "c", "d")
+        self.assertServed("a1", "b1", "c1", "d1")
+        self.assertEqual(len(turns), 3)
+        self.assertNothingLeft()
+
+    def test_log(self) -> None:
+        """A flood is a line, and a number ten seconds later."""
+        with capturedLogs() as events:
+            self.take("a1")
+            turns = self.take(*["b"] * 100)
+            self.clock.advance(TIMEOUT)
+            self.clock.advance(10)
+        for turn in turns:
+            assert turn is not None
+            self.failureResultOf(turn, Overloaded)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "too many requests under way (1, 0 from b): refusing more",
+                "100 requests under way refused",
+            ],
+        )
+        self.leave("a")
+        self.assertNothingLeft()
+
+    def test_close(self) -> None:
+        """What has not been told is told at the end."""
+        self.take("a1")
+        [turn] = self.take("b1")
+        self.clock.advance(TIMEOUT)
+        assert turn is not None
+        self.failureResultOf(turn, Overloaded)
+        with capturedLogs() as events:
+            self.budget.close()
+        self.assertEqual(formatEvent(events[-1]), "1 requests under way refused")
+        self.assertEqual(self.clock.getDelayedCalls(), [])

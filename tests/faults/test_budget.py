@@ -1,0 +1,307 @@
+"""
+More requests than there may be connections to upstreams: they wait for their turn, and neither
+the other clients nor the upstreams suffer from it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hubmirror.exchange import Outcome
+from tests.transport.http2client import Client
+from tests.wire.support import Line, MemoryCase, answer
+
+BLOB = b"/v2/library/a/blobs/sha256:" + b"0" * 64
+HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"
+
+
+class BudgetCase(MemoryCase):
+    options = {
+        "max_upstream_connections": 3,
+        "max_upstream_connections_per_client": 2,
+        "queue_timeout": 5,
+        "response_timeout": 9,
+        "client_timeout": 100,
+    }
+
+    def ask(self, peer: str = "192.0.2.7", method: bytes = b"GET", **request: Any) -> Line:
+        """A client asks on a connection of its own."""
+        return self.send(b"/v2/", method, line=self.connect(peer=peer), **request)
+
+    @property
+    def lines(self) -> list[Line]:
+        return self.network.lines
+
+    def serve(self, number: int) -> None:
+        self.lines[number].says(answer(200, b"hello"))
+
+    def assertServed(self, client: Line) -> None:
+        self.assertEqual((self.answered(client).status), 200)
+
+    def assertNothingLeft(self) -> None:
+        self.clock.advance(0)
+        self.assertEqual((self.mirror.budget.used, self.mirror.budget.waiting), (0, 0))
+
+
+class TurnTests(BudgetCase):
+    def test_ofOneClient(self) -> None:
+        """A client that has used up its share waits; another client goes at once."""
+        greedy = [self.ask() for _ in range(3)]
+        self.assertEqual(len(self.lines), 2)
+        other = self.ask("192.0.2.8")
+        self.assertEqual(len(self.lines), 3)
+        self.serve(2)
+        self.assertServed(other)
+        self.assertEqual(greedy[2].hears(), b"")
+        for line in self.lines:
+            line.hears()
+        self.serve(0)
+        self.clock.advance(0)
+        # It goes over a connection that is there.
+        [line] = [line for line in self.lines if b"GET /v2/ " in line.hears()]
+        self.assertEqual(len(self.lines), 3)
+        self.serve(1)
+        line.says(answer(200, b"hello"))
+        self.assertEqual([self.answered(client).status for client in greedy], [200] * 3)
+        self.assertNothingLeft()
+
+    def test_network(self) -> None:
+        """The addresses of a /64 are one client."""
+        for number in range(3):
+            self.ask(f"2001:db8:1:2::{number}")
+        self.assertEqual(len(self.lines), 2)
+        self.ask("2001:db8:1:3::1")
+        self.assertEqual(len(self.lines), 3)
+
+    def test_behindAProxy(self) -> None:
+        """Clients are told apart by what a trusted proxy says of them."""
+        self.configure(trusted_proxy="10.0.0.1", **self.options)
+        for host in (b"192.0.2.7", b"192.0.2.7", b"192.0.2.7", b"192.0.2.8"):
+            self.ask("10.0.0.1", fields=((b"X-Forwarded-For", host),))
+        self.assertEqual((len(self.lines), self.mirror.budget.waiting), (3, 1))
+
+    def test_streams(self) -> None:
+        """Hundreds of streams on a few connections are requests of one client as well."""
+        site: Any = self.site
+        greedy = [Client(site) for _ in range(3)]
+        streams = [(client, client.ask(target=BLOB)) for client in greedy for _ in range(100)]
+        self.assertEqual(len(self.lines), 2)
+        other = self.ask("192.0.2.8")
+        self.serve(2)
+        self.assertServed(other)
+        self.clock.advance(5)
+        for client in greedy:
+            client.exchange()
+        heads = [client.answers[stream].heads for client, stream in streams]
+        self.assertEqual([head == [] for head in heads], [True] * 2 + [False] * 298)
+        self.assertEqual({head[0][b":status"] for head in heads[2:]}, {b"503"})
+        for client in greedy:
+            client.leave()
+        self.assertNothingLeft()
+
+    def test_answeredHere(self) -> None:
+        """What needs no upstream needs no turn."""
+        for peer in ("192.0.2.7", "192.0.2.7", "192.0.2.8"):
+            self.ask(peer)
+        self.assertEqual(self.local(b"/v1/_ping").status, 200)
+        self.assertEqual(self.local(b"/v2/_catalog").status, 404)
+        self.assertEqual(self.local(b"/v2/", method=b"TRACE").status, 405)
+
+
+class WaitTests(BudgetCase):
+    def fill(self) -> None:
+        """As many answers as there may be are under way."""
+        for peer in ("192.0.2.20", "192.0.2.20", "192.0.2.21"):
+            self.ask(peer)
+            self.lines[-1].hears()
+            self.lines[-1].says(HALF)
+
+    def finish(self, number: int) -> None:
+        """One of them is whole."""
+        self.lines[number].says(b"world")
+        self.clock.advance(0)
+
+    def test_refused(self) -> None:
+        """A registry's error, and when to come again."""
+        self.fill()
+        client = self.ask()
+        self.clock.advance(4)
+        self.assertEqual(client.hears(), b"")
+        self.clock.advance(1)
+        got = self.answered(client)
+        self.assertEqual((got.status, got.values(b"Retry-After")), (503, [b"5"]))
+        [error] = json.loads(got.body)["errors"]
+        self.assertEqual(error["code"], "UNAVAILABLE")
+        [exchange] = self.exchanges
+        self.assertEqual((exchange.outcome, exchange.status), (Outcome.REFUSED, 503))
+        self.assertEqual(exchange.failures, [])
+        # The connection goes on.
+        self.send(b"/v1/_ping", line=client)
+        self.assertServed(client)
+
+    def test_clientLeaves(self) -> None:
+        """Its turn is another's."""
+        self.fill()
+        first, second = self.ask(), self.ask("192.0.2.8")
+        first.leaves()
+        self.clock.advance(0)
+        self.assertEqual(self.mirror.budget.waiting, 1)
+        self.finish(0)
+        self.serve(0)
+        self.assertServed(second)
+        self.assertIs(self.exchanges[0].outcome, Outcome.CLIENT_LEFT)
+
+    def test_nobodysSlowness(self) -> None:
+        """Time spent waiting is not the upstream's: it has all of its own, and a good name."""
+        self.configure(fallback="https://second.example", **self.options)
+        self.fill()
+        client = self.ask()
+        self.clock.advance(4)
+        self.finish(0)
+        self.assertIn(b"GET /v2/ ", self.lines[0].hears())
+        # Its share of the time, with a fallback, is half of it.
+        self.clock.advance(4)
+        self.serve(0)
+        self.assertServed(client)
+        self.assertNotIn(b"second.example", [origin.host for origin in self.network.origins])
+
+    def test_drain(self) -> None:
+        """Whoever waits when the mirror stops is served as others are."""
+        self.fill()
+        client = self.ask()
+        stopping = self.mirror.service.stopService()
+        for number in range(3):
+            self.finish(number)
+        self.serve(0)
+        self.assertServed(client)
+        self.clock.advance(100)
+        self.successResultOf(stopping)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class EndTests(BudgetCase):
+    """However a request ends, its slot is free again."""
+
+    options = {**BudgetCase.options, "max_upstream_connections": 1}
+
+    def assertFree(self) -> None:
+        self.clock.advance(0)
+        before = len(self.lines)
+        client = self.ask("192.0.2.30")
+        [line] = [line for line in self.lines[-1:] if not line.ended]
+        line.says(answer(200, b"hello"))
+        self.assertServed(client)
+        self.assertLessEqual(len(self.lines), before + 1)
+        self.assertNothingLeft()
+
+    def test_whole(self) -> None:
+        client = self.ask()
+        self.serve(0)
+        self.assertServed(client)
+        self.assertFree()
+
+    def test_withoutBody(self) -> None:
+        for method, status in ((b"HEAD", 200), (b"GET", 304), (b"GET", 404)):
+            client = self.ask(method=method)
+            self.lines[-1].says(answer(status))
+            self.assertEqual(self.answered(client).status, status)
+            self.assertFree()
+
+    def test_push(self) -> None:
+        client = self.ask(method=b"PUT", body=b"12345")
+        self.lines[0].says(answer(201))
+        self.assertEqual(self.answered(client).status, 201)
+        self.assertFree()
+
+    def test_noAnswer(self) -> None:
+        self.network.refuses.add(b"hub.example")
+        client = self.ask()
+        self.assertEqual(self.answered(client).status, 502)
+        self.network.refuses.clear()
+        self.assertFree()
+
+    def test_broken(self) -> None:
+        """For good: the slot is kept as long as it is asked for again."""
+        self.ask()
+        self.lines[0].says(HALF)
+        self.lines[0].leaves()
+        self.clock.pump([10] * 10)
+        self.assertFree()
+
+    def test_clientLeaves(self) -> None:
+        """Before the head, and in the middle of the body."""
+        for said in (b"", HALF):
+            client = self.ask()
+            self.lines[-1].says(said)
+            client.leaves()
+            self.clock.advance(0)
+            self.assertEqual(self.lines[-1].ended, "aborted")
+            self.assertFree()
+
+    def test_clientStalls(self) -> None:
+        client = self.ask()
+        self.lines[0].says(HALF)
+        client.producer.pauseProducing()
+        self.clock.pump([1] * 100)
+        self.assertEqual(client.ended, "aborted")
+        self.assertFree()
+
+
+class LocalTests(BudgetCase):
+    """What this machine lacks is no upstream's fault."""
+
+    def test_answer(self) -> None:
+        """The client is told to come again."""
+        self.network.short = True
+        got = self.answered(self.ask())
+        self.assertEqual((got.status, got.values(b"Retry-After")), (503, [b"5"]))
+        self.assertIn(b"hub.example: no file descriptor left", got.body)
+
+    def test_health(self) -> None:
+        """When there is a descriptor again, the first upstream is asked first."""
+        self.configure(fallback="https://second.example", **self.options)
+        self.network.short = True
+        for _ in range(5):
+            self.assertEqual(self.answered(self.ask()).status, 503)
+        self.network.short = False
+        client = self.ask()
+        self.assertEqual([origin.host for origin in self.network.origins], [b"hub.example"])
+        self.serve(0)
+        self.assertServed(client)
+
+    def test_refused(self) -> None:
+        """Whereas one that refuses is marked down."""
+        self.configure(fallback="https://second.example", **self.options)
+        self.network.refuses.add(b"hub.example")
+        self.ask()
+        self.network.refuses.clear()
+        self.ask("192.0.2.8")
+        hosts = [origin.host for origin in self.network.origins]
+        self.assertEqual(hosts, [b"second.example"] * 2)
+
+    def test_kept(self) -> None:
+        """A fallback whose connection is kept serves meanwhile."""
+        self.configure(fallback="https://second.example", **self.options)
+        self.network.refuses.add(b"hub.example")
+        self.ask()
+        self.serve(0)
+        self.network.refuses.clear()
+        self.clock.advance(3)
+        self.network.short = True
+        client = self.ask()
+        self.serve(0)
+        self.assertServed(client)
+
+    def test_redirect(self) -> None:
+        """Nor is it one when a CDN can't be reached for it."""
+        self.configure(fallback="https://second.example", **self.options)
+        for _ in range(3):
+            client = self.send(BLOB)
+            self.network.short = True
+            moved = answer(307, b"", ((b"Location", b"https://cdn.example/x"),))
+            self.lines[0].says(moved)
+            got = self.answered(client)
+            self.assertEqual((got.status, got.values(b"Retry-After")), (503, [b"5"]))
+            self.assertIn(b"the redirect to cdn.example", got.body)
+        self.assertEqual(len(self.lines), 1)

@@ -35,15 +35,17 @@ class Authority:
         """
         A new private key, the certificate for it, and the authority's, as PEM.
 
-        @param hostnames: names and addresses that the server goes by; at least one.
+        @param hostnames: names and addresses that the server goes by.  Without any, the certificate
+            has no C{subjectAltName}, and is good for no host.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            _builder(_name(hostnames[0]), self._name, key.public_key())
-            .add_extension(
+        builder = _builder(_name("".join(hostnames[:1]) or "nobody"), self._name, key.public_key())
+        if hostnames:
+            builder = builder.add_extension(
                 x509.SubjectAlternativeName([_general(name) for name in hostnames]), critical=False
             )
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        certificate = (
+            builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(keyCertSign=False), critical=True)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),

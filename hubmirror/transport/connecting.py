@@ -23,12 +23,18 @@ from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.transport.attempts import AddressesEndpoint, Attempts
 from hubmirror.transport.failures import checkDescriptors, connectFailure
 from hubmirror.transport.http1client import UpstreamConnection
+from hubmirror.transport.identity import UpstreamTLS
 from hubmirror.transport.proxying import ProxiedEndpoint
-from hubmirror.transport.resolving import CheckedResolver, ServerResolver
+from hubmirror.transport.resolving import CheckedResolver, OneNameResolver, ServerResolver
 from hubmirror.transport.tlsendpoints import BulkTLSEndpoint
 
 _MAX_ENDPOINTS = 256
 _MAX_ATTEMPTS = 64
+_HOST_NAME = re.compile(rb"(?=.{1,254}\Z)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?\Z")
+_ANY_NAME = "upstream.invalid"
+"""
+The name that the endpoint is given, which would refuse some that exist.
+"""
 
 Permits = Callable[[Origin, Address], bool]
 """
@@ -158,11 +164,7 @@ class Connector:
         if origin.scheme == b"https":
             # The context is kept, and must not be one that could not read its certificates.
             checkDescriptors()
-            tls = ssl.optionsForClientTLS(
-                origin.host.decode("ascii"),
-                trustRoot=self._trust,
-                acceptableProtocols=[b"http/1.1"],
-            )
+            tls = UpstreamTLS(origin.host.decode("ascii"), self._trust)
             endpoint = (
                 wrapClientTLS(tls, endpoint)
                 if self._plainTLS
@@ -171,10 +173,15 @@ class Connector:
         return endpoint, addresses
 
     def _hostname(self, resolver: IHostnameResolver, origin: Origin) -> IStreamClientEndpoint:
+        """
+        @raise ValueError: when there can be no such host.
+        """
+        if b":" not in origin.host and not _HOST_NAME.match(origin.host):
+            raise ValueError("not a host's name")
         return AddressesEndpoint(
             self._reactor,
-            resolver,
-            origin.host.decode("ascii"),
+            OneNameResolver(resolver, origin.host.decode("ascii")),
+            _ANY_NAME,
             origin.port,
             self._timeout,
             self._attempts,

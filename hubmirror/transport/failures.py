@@ -22,7 +22,7 @@ from errno import (
 )
 
 from OpenSSL import SSL
-from service_identity import VerificationError
+from service_identity import CertificateError, VerificationError
 from twisted.internet import error
 from twisted.python.failure import Failure
 
@@ -54,6 +54,7 @@ end nobody answers.
 
 _TEXTS: tuple[tuple[type[BaseException], str], ...] = (
     (VerificationError, "its certificate is for another name"),
+    (CertificateError, "its certificate names no host as it should"),
     (error.ConnectionRefusedError, "connection refused"),
     (error.TimeoutError, "could not connect in time"),
     (error.NoRouteError, "no route to it"),

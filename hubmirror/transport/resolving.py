@@ -138,6 +138,29 @@ class CheckedResolver:
         )
 
 
+@implementer(IHostnameResolver)
+class OneNameResolver:
+    """
+    Looks one name up, whatever it is asked for.
+
+    L{HostnameEndpoint <twisted.internet.endpoints.HostnameEndpoint>} encodes names by IDNA 2008,
+    which refuses underscores although DNS does not.  Given any other name, and this as its
+    resolver, it connects to the real one.
+    """
+
+    def __init__(self, original: IHostnameResolver, name: str) -> None:
+        self._original = original
+        self._name = name
+
+    def resolveHostName(
+        self, resolutionReceiver: IResolutionReceiver, hostName: str, *args: Any, **kwargs: Any
+    ) -> IHostResolution:
+        """
+        @see: L{IHostnameResolver.resolveHostName}
+        """
+        return self._original.resolveHostName(resolutionReceiver, self._name, *args, **kwargs)
+
+
 @implementer(IReactorPluggableNameResolver)
 class ResolvingReactor:
     """

@@ -101,6 +101,15 @@ class PlainTests(ConnectCase):
             self.connect(url)
             self.assertEqual(self.places[-1], place)
 
+    def test_unusualNames(self) -> None:
+        """Names that DNS has, though IDNA refuses them, are looked up as they are."""
+        for host in (b"a_b.example", b"r3---cdn.example", b"_x.example.", b"a" * 63 + b".example"):
+            self.names.known[host.decode()] = [PUBLIC]
+            for scheme, port in ((b"http", 80), (b"https", 443)):
+                self.connect(scheme + b"://" + host)
+                self.assertEqual(self.places.pop(), (PUBLIC, port), host)
+                self.reactor.tcpClients.clear()
+
     def test_ownResolver(self) -> None:
         asked: list[Any] = []
 
@@ -163,7 +172,8 @@ class FailureTests(ConnectCase):
 
     def test_impossibleName(self) -> None:
         """Such as a redirect may name."""
-        for host in (b"a..b", b".", b"-", b"!", b"xn--", b"a" * 64 + b".example"):
+        long = b".".join([b"a" * 60] * 4) + b".example.org"
+        for host in (b"a..b", b".", b".a", b"!", b"a$b", b"xn--", b"a" * 64 + b".example", long):
             for scheme in (b"http", b"https"):
                 connecting = self.connect(scheme + b"://" + host)
                 self.failureResultOf(connecting, ConnectFailed)

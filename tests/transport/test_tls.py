@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet import reactor, ssl
@@ -43,8 +44,8 @@ class HangUp(Protocol):
 class TLSTests(TestCase):
     def setUp(self) -> None:
         self.authority = Authority()
-        names = Names(mirror_example=["127.0.0.1"], other_example=["127.0.0.1"])
-        self.reactor: Any = ResolvingReactor(reactor, names)
+        self.names = Names(mirror_example=["127.0.0.1"], other_example=["127.0.0.1"])
+        self.reactor: Any = ResolvingReactor(reactor, self.names)
         bundle = self.file(self.authority.pem)
         self.connector = self.makeConnector(loadTrust(bundle))
 
@@ -62,9 +63,17 @@ class TLSTests(TestCase):
             plainTLS=PLAIN,
         )
 
-    async def listen(self, protocol: type[Protocol] = Hello, endpoint: str = SECURE) -> int:
-        """@return: the port's number."""
-        pem = self.file(self.authority.serverPEM(["mirror.example", "127.0.0.1"]))
+    async def listen(
+        self,
+        protocol: type[Protocol] = Hello,
+        endpoint: str = SECURE,
+        certified: Sequence[str] = ("mirror.example", "127.0.0.1"),
+    ) -> int:
+        """
+        @param certified: what the server's certificate is for.
+        @return: the port's number.
+        """
+        pem = self.file(self.authority.serverPEM(list(certified)))
         server = serverFromString(reactor, endpoint.format(pem=pem))
         port = await server.listen(Negotiating.forProtocol(protocol))
         self.addCleanup(port.stopListening)
@@ -98,6 +107,48 @@ class TLSTests(TestCase):
     async def test_otherName(self) -> None:
         text = await self.failure(await self.listen(), b"other.example")
         self.assertEqual(text, "its certificate is for another name")
+
+    async def succeed(self, port: int, host: bytes) -> None:
+        """This host's certificate is accepted."""
+        self.names.known[host.decode()] = ["127.0.0.1"]
+        connection = await self.connector.connect(Origin(b"https", host, port), id)
+        connection.abort()
+        await connection.closed
+
+    async def test_underscore(self) -> None:
+        """Names that IDNA refuses are verified as any other."""
+        names = (b"under_score.example", b"_x.example", b"r3---cdn.example", b"a-.example")
+        port = await self.listen(certified=[name.decode() for name in names])
+        for host in names:
+            await self.succeed(port, host)
+        await self.succeed(port, b"under_score.example.")
+        for host in (b"under-score.example", b"other_.example", b"a.under_score.example"):
+            self.names.known[host.decode()] = ["127.0.0.1"]
+            text = await self.failure(port, host)
+            self.assertEqual(text, "its certificate is for another name", host)
+
+    async def test_wildcard(self) -> None:
+        """A wildcard stands for one label, with an underscore or not."""
+        port = await self.listen(certified=["*.cdn.example"])
+        for host in (b"a_b.cdn.example", b"_.cdn.example", b"ab.cdn.example"):
+            await self.succeed(port, host)
+        for host in (b"a_b.c_d.cdn.example", b"cdn.example", b"a_b.other.example"):
+            self.names.known[host.decode()] = ["127.0.0.1"]
+            text = await self.failure(port, host)
+            self.assertEqual(text, "its certificate is for another name", host)
+
+    async def test_otherAddress(self) -> None:
+        """A name in a certificate says nothing of an address."""
+        text = await self.failure(await self.listen(certified=["mirror.example"]), b"127.0.0.1")
+        self.assertEqual(text, "its certificate is for another name")
+
+    async def test_nobodysCertificate(self) -> None:
+        """A certificate without a name, with a wildcard that is too wide or stands elsewhere, is no
+        certificate for it, although the authority is trusted."""
+        for certified in ((), ("*.example",), ("*",), ("a.*.example",)):
+            port = await self.listen(certified=certified)
+            text = await self.failure(port, b"mirror.example")
+            self.assertEqual(text, "its certificate names no host as it should", certified)
 
     async def test_otherAuthority(self) -> None:
         self.connector = self.makeConnector(loadTrust(self.file(Authority().pem)))

@@ -47,6 +47,7 @@ class Exchange:
     @ivar client: the client's address, as far as it is known.
     @ivar started: when it began, in seconds of the reactor's clock.
     @ivar status: of the answer; 0 before there is one.
+    @ivar registry: the name of the registry that was meant; C{None} when that could not be read.
     @ivar upstream: the name of the upstream that answered.
     @ivar failures: upstreams that did not, or whose answer broke for good, and why.
     @ivar redirects: how many were followed.
@@ -67,6 +68,7 @@ class Exchange:
     _listeners: Sequence[Callable[[Exchange], None]] = ()
     kind: Kind | None = None
     status: int = 0
+    registry: str | None = None
     upstream: str | None = None
     failures: list[tuple[str, str]] = attrs.Factory(list)
     redirects: int = 0

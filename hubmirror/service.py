@@ -24,20 +24,17 @@ from twisted.web.resource import IResource
 from hubmirror.config import ConfigError, MirrorConfig
 from hubmirror.downstream.admission import Admission
 from hubmirror.downstream.budget import Budget
+from hubmirror.downstream.proxy import Mirror
 from hubmirror.downstream.relay import abortRequest
-from hubmirror.downstream.resources import Mirror, MirrorResource
+from hubmirror.downstream.resources import MirrorResource
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Exchange
-from hubmirror.limits import furtherAttempts, limitsOf, overlap, shortage
+from hubmirror.limits import limitsOf, overlap, shortage
 from hubmirror.operations.accesslog import logExchange
 from hubmirror.operations.banner import announce
-from hubmirror.transport.attempts import Attempts
-from hubmirror.transport.connecting import Connector, loadTrust
+from hubmirror.registries import makeRegistries
 from hubmirror.transport.pool import Pool
 from hubmirror.transport.tlsendpoints import BulkTLSReactor
-from hubmirror.upstream.agents import OriginAgent
-from hubmirror.upstream.client import UpstreamClient
-from hubmirror.upstream.policy import addressPolicy
 
 
 class HubMirror:
@@ -79,15 +76,15 @@ class HubMirror:
         if agent is None:
             most = limits.upstreams
             self._pool = Pool(reactor, config.idle_timeout, most, overlap(most))
-            connector = _connector(reactor, config, Attempts(furtherAttempts(most)))
-            agent = OriginAgent(reactor, self._pool, connector)
         announces = listening is None
         self.via = via or f"hubmirror-{secrets.token_hex(4)}"
-        client = UpstreamClient(reactor, config, agent)
+        registries = makeRegistries(reactor, config, agent or self._pool, limits.upstreams)
         self.budget = Budget(
             reactor, limits.upstreams, limits.upstreamsOfClient, config.queue_timeout
         )
-        mirror = Mirror(reactor, config, client, self.budget, self.via.encode("ascii"), listeners)
+        mirror = Mirror(
+            reactor, config, registries, self.budget, self.via.encode("ascii"), listeners
+        )
         self.resource: IResource = MirrorResource(mirror)
         self.site = MirrorSite(
             self.resource,
@@ -126,23 +123,6 @@ def fileLimit() -> int:
     """
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
-
-
-def _connector(reactor: Any, config: MirrorConfig, attempts: Attempts) -> Connector:
-    try:
-        trust = loadTrust(config.ca_file)
-    except ValueError as error:
-        raise ConfigError(f"--ca-file: {error}") from None
-    return Connector(
-        reactor,
-        trust=trust,
-        permits=addressPolicy(config).permits,
-        timeout=config.connect_timeout,
-        resolver=config.resolver,
-        proxy=config.proxy,
-        plainTLS=config.plain_transport,
-        attempts=attempts,
-    )
 
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:

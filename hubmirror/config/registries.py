@@ -11,7 +11,7 @@ import attrs
 
 from hubmirror.config import values
 from hubmirror.config.fields import ConfigError, coerced, many, one
-from hubmirror.config.known import KnownRegistry, known
+from hubmirror.config.known import HUB, KnownRegistry, known
 
 _NAME = re.compile(
     r"(?:localhost|[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+)"
@@ -106,6 +106,13 @@ class RegistryConfig:
         What is known of it by its name.
         """
         return known(self.name)
+
+    @property
+    def isDefault(self) -> bool:
+        """
+        Whether it is the registry that is meant when none is named.
+        """
+        return self.name == HUB.name
 
     @property
     def registryURL(self) -> str:

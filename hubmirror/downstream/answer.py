@@ -10,21 +10,30 @@ from collections.abc import Iterable
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from twisted.web.server import Request
 
-from hubmirror.protocol.challenge import withRealm
+from hubmirror.downstream.incoming import Incoming
+from hubmirror.protocol import challenge
 from hubmirror.protocol.errors import SERVER, MirrorError, reasonOf
 from hubmirror.protocol.fields import forClient
+from hubmirror.protocol.spelling import Spelling
 from hubmirror.protocol.url import splitURL
+
+API_VERSION = (b"Docker-Distribution-API-Version", b"registry/2.0")
+"""
+What tells a client that a registry has answered (OCI distribution spec, "Legacy Docker support HTTP
+headers").
+"""
 
 _LINK = re.compile(rb"<([^>]*)>")
 
 
-def onMirror(reference: bytes, base: bytes, path: bytes) -> bytes:
+def onMirror(reference: bytes, base: bytes, source: Spelling, client: Spelling) -> bytes:
     """
     A reference that an upstream gave, on the mirror.  One that names no host already means the
     mirror to whoever got it from there.
 
     @param base: the mirror's URL, without a trailing slash.
-    @param path: below which the upstream's registry lies.
+    @param source: how the upstream writes the registry's targets.
+    @param client: how the client does.
     """
     if reference.startswith(b"//"):
         reference = b"https:" + reference
@@ -32,13 +41,12 @@ def onMirror(reference: bytes, base: bytes, path: bytes) -> bytes:
         target = splitURL(reference)[1]
     except ValueError:
         if not reference.startswith(b"/"):
-            return reference
-        if not path or not reference.startswith(path + b"/"):
-            return splitURL(base)[1].rstrip(b"/") + reference
-        target = reference
-    if path and target.startswith(path + b"/"):
-        target = target[len(path) :]
-    return base + target
+            return client.withNamespace(reference) if reference else reference
+        target = source.read(reference)
+        if target == reference:
+            return splitURL(base)[1].rstrip(b"/") + client.write(target)
+        return base + client.write(target)
+    return base + client.write(source.read(target))
 
 
 def writeHead(
@@ -46,8 +54,8 @@ def writeHead(
     response: IResponse,
     *,
     via: bytes,
-    base: bytes,
-    path: bytes,
+    incoming: Incoming,
+    source: Spelling,
     extra: Iterable[tuple[bytes, bytes]],
     challenged: bool,
 ) -> int | None:
@@ -55,10 +63,11 @@ def writeHead(
     Set the head of a request's answer from an upstream's.
 
     @param via: the mirror's name in C{Via}.
-    @param base: the mirror's URL, without a trailing slash.
-    @param path: below which the upstream's registry lies.
+    @param incoming: what was asked, and how its client writes targets.
+    @param source: how the upstream writes them.
     @param extra: fields to set besides.
-    @param challenged: whether a challenge may be handed on; it then names the mirror's C{/token}.
+    @param challenged: whether a challenge may be handed on; it then names the mirror's token
+        service.
     @return: the length of the body to come in bytes, C{None} where it is not known.
     """
     request.setResponseCode(response.code, response.phrase)
@@ -69,14 +78,18 @@ def writeHead(
     if challenges is not None:
         fields.removeHeader(b"WWW-Authenticate")
         if challenged and response.code == 401:
-            realm = base + b"/token"
+            realm = incoming.base + incoming.tokenPath
             fields.setRawHeaders(
-                b"WWW-Authenticate", [withRealm(value, realm) for value in challenges]
+                b"WWW-Authenticate",
+                [
+                    challenge.onMirror(value, realm, incoming.spelling.writeName)
+                    for value in challenges
+                ],
             )
     for name in (b"Location", b"Content-Location", b"Link"):
         values = fields.getRawHeaders(name)
         if values is not None:
-            fields.setRawHeaders(name, [_moved(name, value, base, path) for value in values])
+            fields.setRawHeaders(name, [_moved(name, value, incoming, source) for value in values])
     for name, value in extra:
         fields.setRawHeaders(name, [value])
     if not fields.hasHeader(b"Server"):
@@ -97,10 +110,13 @@ def writeHead(
     return length
 
 
-def _moved(name: bytes, value: bytes, base: bytes, path: bytes) -> bytes:
+def _moved(name: bytes, value: bytes, incoming: Incoming, source: Spelling) -> bytes:
+    def moved(reference: bytes) -> bytes:
+        return onMirror(reference, incoming.base, source, incoming.spelling)
+
     if name == b"Link":
-        return _LINK.sub(lambda match: b"<" + onMirror(match[1], base, path) + b">", value)
-    return onMirror(value, base, path)
+        return _LINK.sub(lambda match: b"<" + moved(match[1]) + b">", value)
+    return moved(value)
 
 
 def writeOwn(
@@ -128,5 +144,5 @@ def writeError(request: Request, error: MirrorError, extra: Iterable[tuple[bytes
     """
     Answer a request with a registry error.
     """
-    fields = [(b"Docker-Distribution-API-Version", b"registry/2.0"), *error.fields, *extra]
+    fields = [API_VERSION, *error.fields, *extra]
     writeOwn(request, error.status, fields, error.body())

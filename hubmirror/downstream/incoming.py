@@ -4,6 +4,7 @@ A request made ready once: read, checked, and known by whom it was sent and wher
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -12,27 +13,52 @@ import attrs
 from twisted.web.server import Request
 
 from hubmirror.config import MirrorConfig
-from hubmirror.protocol.errors import BadRequest, LoopDetected, NotAllowed, UnknownName
+from hubmirror.protocol.addressing import Addressing
+from hubmirror.protocol.errors import BadRequest, LoopDetected, NotAllowed
 from hubmirror.protocol.fields import hasPassed
 from hubmirror.protocol.forwarded import Address, Client, findClient
-from hubmirror.protocol.target import Kind, Target, readTarget
+from hubmirror.protocol.spelling import Spelling
+from hubmirror.protocol.target import Target, readTarget
 from hubmirror.protocol.url import Origin, parseAuthority, splitURL
+from hubmirror.upstream.registry import Registry
 
 READING = (b"GET", b"HEAD", b"OPTIONS")
 WRITING = (b"POST", b"PUT", b"PATCH", b"DELETE")
-_HUB = frozenset((b"docker.io", b"registry-1.docker.io", b"index.docker.io"))
+
+
+class Registries(dict[bytes, Registry]):
+    """
+    The registries that are mirrored, by their names.
+
+    @ivar addressing: finds the one that a request means.
+    """
+
+    def __init__(self, registries: Sequence[Registry], secretPath: bytes = b"") -> None:
+        """
+        @param registries: the default one first.
+        """
+        super().__init__((each.names.name, each) for each in registries)
+        self.addressing = Addressing([each.names for each in registries], secretPath)
 
 
 @attrs.frozen
 class Incoming:
     """
-    @ivar target: what is asked for.
+    @ivar target: what is asked for, as its registry is asked for it.
+    @ivar registry: the registry that is meant.
+    @ivar isExplicit: the request itself names that registry.
+    @ivar spelling: how this client writes that registry's targets.
+    @ivar tokenPath: the path of that registry's token service at the mirror.
     @ivar client: who asks.
     @ivar scheme: by which the client reached the mirror.
     @ivar base: the mirror's URL as this client knows it, without a trailing slash.
     """
 
     target: Target
+    registry: Registry
+    isExplicit: bool
+    spelling: Spelling
+    tokenPath: bytes
     client: Client
     scheme: bytes
     base: bytes
@@ -60,10 +86,13 @@ def methodsAllowed(config: MirrorConfig) -> tuple[bytes, ...]:
     return READING if config.read_only else READING + WRITING
 
 
-def readIncoming(request: Request, config: MirrorConfig, via: bytes) -> Incoming:
+def readIncoming(
+    request: Request, config: MirrorConfig, registries: Registries, via: bytes
+) -> Incoming:
     """
     Make a request ready.
 
+    @param registries: those that are mirrored.
     @param via: the mirror's name in C{Via}.
     @raise RequestRefused: when it can't be served, whatever it asks for.
     """
@@ -78,21 +107,18 @@ def readIncoming(request: Request, config: MirrorConfig, via: bytes) -> Incoming
     base = (
         scheme + b"://" + host if config.public_url is None else config.public_url.encode("ascii")
     )
-    return Incoming(readTarget(_originForm(request, config, scheme)), client, scheme, base)
-
-
-def checkServed(target: Target, config: MirrorConfig) -> None:
-    """
-    @raise UnknownName: for the catalog, and for a registry that is not mirrored here: its client
-        then goes on to its next host.
-    """
-    if target.kind is Kind.CATALOG:
-        raise UnknownName("the catalog of a mirror is not available")
-    for namespace in target.namespaces:
-        registry = splitURL(config.registry_url.encode("ascii"))[0].authority
-        if namespace not in _HUB and namespace != registry:
-            name = namespace.decode("ascii", "backslashreplace")
-            raise UnknownName(f"{name} is not mirrored here")
+    target = readTarget(_originForm(request, config, scheme))
+    addressed = registries.addressing.find(target, host.lower())
+    return Incoming(
+        addressed.target,
+        registries[addressed.registry.name],
+        addressed.isExplicit,
+        addressed.spelling,
+        addressed.tokenPath,
+        client,
+        scheme,
+        base,
+    )
 
 
 def refusedMethod(method: bytes, allowed: tuple[bytes, ...]) -> NotAllowed:

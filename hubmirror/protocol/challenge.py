@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 
 from hubmirror.protocol.heads import unquoted
+from hubmirror.protocol.scopes import ChangeName, changeScopes
 
 _CHARACTER = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TOKEN = _CHARACTER + rb"+"
@@ -35,21 +36,42 @@ def bearerParameters(value: bytes) -> dict[bytes, bytes]:
     return parameters
 
 
-def withRealm(value: bytes, realm: bytes) -> bytes:
+def onMirror(value: bytes, realm: bytes, change: ChangeName | None = None) -> bytes:
     """
-    A field value in which every C{Bearer} challenge names C{realm}; all else (other schemes,
-    C{service}, C{scope}, C{error}, order, spacing) stays byte for byte.
+    A field value in which every C{Bearer} challenge names the mirror's token service, and
+    repositories as the client writes them; all else (other schemes, C{service}, C{error}, order,
+    spacing) stays byte for byte.
 
     @param realm: an absolute URL.
+    @param change: gives the client's name for a repository; by default the names stay.
     """
-    quoted = b'"' + realm.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
     scheme = b""
     kept: list[bytes] = []
     copied = 0
     for part in _PART.finditer(value):
         if part["scheme"] is not None:
             scheme = part["scheme"].lower()
-        elif scheme == b"bearer" and part["name"].lower() == b"realm":
-            kept += value[copied : part.start("value")], quoted
+            continue
+        name, changed = part["name"].lower(), None
+        if scheme == b"bearer" and name == b"realm":
+            changed = realm
+        elif scheme == b"bearer" and name == b"scope" and change is not None:
+            scopes = unquoted(part["value"])
+            changed = changeScopes(scopes, change)
+            if changed == scopes:
+                continue
+        if changed is not None:
+            kept += value[copied : part.start("value")], _quoted(changed)
             copied = part.end("value")
     return b"".join(kept) + value[copied:]
+
+
+def _quoted(value: bytes) -> bytes:
+    return b'"' + value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+def schemes(value: bytes) -> set[bytes]:
+    """
+    The schemes of the challenges in a field value, in lower case.
+    """
+    return {part["scheme"].lower() for part in _PART.finditer(value) if part["scheme"] is not None}

@@ -85,6 +85,38 @@ class UnknownName(RequestRefused):
     status, code = 404, "NAME_UNKNOWN"
 
 
+class InvalidName(RequestRefused):
+    """
+    Names two registries at once.
+    """
+
+    status, code = 400, "NAME_INVALID"
+
+
+class NothingHere(RequestRefused):
+    """
+    Is outside the secret path: nothing is told.
+    """
+
+    status, code = 404, "NOT_FOUND"
+
+
+class Unauthorized(RequestRefused):
+    """
+    Has no credentials, or none that may be used.
+    """
+
+    status, code = 401, "UNAUTHORIZED"
+
+
+class Denied(RequestRefused):
+    """
+    Is not permitted here.
+    """
+
+    status, code = 403, "DENIED"
+
+
 class NotAllowed(RequestRefused):
     """
     Has a method that is not taken here.

@@ -60,11 +60,14 @@ class FailoverAgent:
         *,
         health: Health,
         quotas: Quotas,
+        identity: bytes | None = None,
         failoverOn: frozenset[int],
         timeout: float,
     ) -> None:
         """
         @param agent: takes absolute URIs.
+        @param identity: whom the upstream counts the request for; by default, whoever its
+            C{Authorization} names.
         @param failoverOn: statuses that move a request on.
         @param timeout: seconds until a response head, all upstreams together.
         """
@@ -75,6 +78,7 @@ class FailoverAgent:
         self._exchange = exchange
         self._health = health
         self._quotas = quotas
+        self._identity = identity
         self._failoverOn = failoverOn
         self._timeout = timeout
         self._attempts: list[tuple[str, MirrorError]] = []
@@ -98,7 +102,7 @@ class FailoverAgent:
         self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
     ) -> IResponse:
         deadline = self._reactor.seconds() + self._timeout
-        identity = self._quotas.identity(headers)
+        identity = self._identity or self._quotas.identity(headers)
         repeatable = policy.mayRepeat(method, body is not None)
         order = self._order(identity) if repeatable else [self._upstreams[0]]
         spare: IResponse | None = None
@@ -192,7 +196,7 @@ class FailoverAgent:
         since = self._reactor.seconds()
         redirects = self._exchange.redirects
         self._health.asked(upstream, self._route)
-        asking = self._agent.request(method, upstream.bases[self._service] + target, headers, body)
+        asking = self._agent.request(method, upstream.url(self._service, target), headers, body)
         # A token, however it is asked for, must not take long.
         if method not in policy.PUSHING or self._service is Service.TOKEN:
             asking.addTimeout(seconds, self._reactor, noHead)

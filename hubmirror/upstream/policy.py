@@ -10,12 +10,14 @@ from collections.abc import Collection, Sequence
 import attrs
 from twisted.web.http_headers import Headers
 
-from hubmirror.config import MirrorConfig
+from hubmirror.config import RegistryConfig
 from hubmirror.protocol.addresses import isGlobal
 from hubmirror.protocol.errors import RedirectRefused
 from hubmirror.protocol.fields import acrossOrigins
 from hubmirror.protocol.forwarded import Address, Network, unmapped
 from hubmirror.protocol.ratelimit import retryAfter
+from hubmirror.protocol.scopes import changeForm
+from hubmirror.protocol.spelling import Spelling
 from hubmirror.protocol.url import Origin, resolve, splitURL
 
 MAX_REDIRECTS = 10
@@ -53,31 +55,76 @@ class Upstream:
     One place to ask.
 
     @ivar name: what logs and errors call it.
-    @ivar bases: the URL below which each service lies, without a trailing slash.
+    @ivar bases: the URL below which each service lies, without a trailing slash.  A service that
+        is missing is not known, or there is none.
+    @ivar spelling: how the registry's targets are written there.
     """
 
     name: str
-    bases: dict[Service, bytes]
+    bases: dict[Service, bytes] = attrs.field(eq=False)
+    spelling: Spelling = attrs.field(factory=Spelling)
+
+    def url(self, service: Service, target: bytes) -> bytes:
+        """
+        Where a target of a service is to be had.
+
+        @param target: what follows the service's URL.
+        """
+        if service is Service.REGISTRY:
+            target = self.spelling.write(target)
+            return self.bases[service].removesuffix(self.spelling.before) + target
+        if service is Service.TOKEN and self.spelling.after:
+            path, mark, form = target.partition(b"?")
+            target = path + mark + changeForm(form, self.spelling.writeName)
+        return self.bases[service] + self.spelling.withNamespace(target)
 
 
-def upstreamsOf(config: MirrorConfig) -> tuple[Upstream, ...]:
+def upstreamsOf(registry: RegistryConfig) -> tuple[Upstream, ...]:
     """
-    The Hub, then the fallbacks, in the order in which they are asked.
+    A registry itself, then its fallbacks, in the order in which they are asked.
     """
-    hub = (config.registry_url, config.auth_url, config.search_url)
-    mirrors = [(base, base + "/token", base) for base in config.fallback]
-    return tuple(
-        Upstream(
-            _nameOf(urls[0].encode("ascii")),
-            {service: url.encode("ascii") for service, url in zip(Service, urls, strict=True)},
-        )
-        for urls in (hub, *mirrors)
+    base = registry.registryURL.encode("ascii")
+    bases = {Service.REGISTRY: base}
+    for service, url in (
+        (Service.TOKEN, registry.tokenURL),
+        (Service.SEARCH, registry.search_url or (registry.known and registry.known.search_url)),
+    ):
+        if url is not None:
+            bases[service] = url.encode("ascii")
+    return (
+        Upstream(_nameOf(base), bases, Spelling(before=_pathOf(base))),
+        *(_fallback(url.encode("ascii"), registry) for url in registry.fallback),
     )
 
 
+def _fallback(url: bytes, registry: RegistryConfig) -> Upstream:
+    """
+    Another mirror.  The path of its URL says how it is told which registry is meant; without one, a
+    registry that is not the default is named in C{ns}.  A mirror that knows no C{ns} ignores it,
+    and one that does never takes another registry's image for the one that is meant.
+    """
+    base, name = url.removesuffix(b"/?ns"), registry.name.encode("ascii")
+    path = _pathOf(base)
+    suffix = b"/v2/" + name
+    if path.endswith(suffix):
+        # Its tokens, and whatever else has no /v2/, lie beside that.
+        base = base.removesuffix(suffix)
+        spelling = Spelling(before=_pathOf(base), after=name + b"/")
+        tokens = base + b"/token/" + name
+    else:
+        named = url != base or not (registry.isDefault or path.endswith(b"/" + name))
+        spelling = Spelling(before=path, namespace=name if named else b"")
+        tokens = base + b"/token"
+    bases = {Service.REGISTRY: base, Service.TOKEN: tokens, Service.SEARCH: base}
+    return Upstream(_nameOf(base), bases, spelling)
+
+
 def _nameOf(base: bytes) -> str:
-    origin, path = splitURL(base)
-    return (origin.authority + path.rstrip(b"/")).decode("ascii")
+    return (splitURL(base)[0].authority + _pathOf(base)).decode("ascii")
+
+
+def _pathOf(base: bytes) -> bytes:
+    return splitURL(base)[1].rstrip(b"/")
 
 
 def mayRepeat(method: bytes, hasBody: bool) -> bool:
@@ -177,6 +224,12 @@ class AddressPolicy:
         }
         self._networks = [item for item in allowed if not isinstance(item, Origin)]
 
+    def add(self, origin: Origin) -> None:
+        """
+        Take an origin for configured: the token service that a configured registry has named.
+        """
+        self._origins |= {origin}
+
     def permits(self, origin: Origin, address: Address) -> bool:
         """
         Whether this origin may be connected to at this address.
@@ -188,11 +241,13 @@ class AddressPolicy:
         )
 
 
-def addressPolicy(config: MirrorConfig) -> AddressPolicy:
+def addressPolicy(registry: RegistryConfig, allowed: Collection[Origin | Network]) -> AddressPolicy:
     """
-    The policy that a configuration means.
+    The policy for what is asked on behalf of a registry.
+
+    @param allowed: the origins and networks that redirects may lead to besides.
     """
     configured = {
-        splitURL(base)[0] for upstream in upstreamsOf(config) for base in upstream.bases.values()
+        splitURL(base)[0] for upstream in upstreamsOf(registry) for base in upstream.bases.values()
     }
-    return AddressPolicy(configured, config.allow_redirects_to)
+    return AddressPolicy(configured, allowed)

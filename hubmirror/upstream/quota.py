@@ -55,6 +55,18 @@ class CachedResponse:
         self.length = len(body)
         self.body = body
 
+    @classmethod
+    def made(cls, body: bytes) -> CachedResponse:
+        """
+        A response with JSON that the mirror itself has to say in place of an upstream.
+        """
+        response = cls.__new__(cls)
+        response.version = (b"HTTP", 1, 1)
+        response.code, response.phrase = 200, b"OK"
+        response.headers = Headers({b"Content-Type": [b"application/json"]})
+        response.length, response.body = len(body), body
+        return response
+
     def setPreviousResponse(self, response: IResponse) -> None:
         """
         Nothing led here.
@@ -104,6 +116,7 @@ class Quotas:
         self._reactor = reactor
         self._key = secrets.token_bytes(16)
         self._limits: dict[tuple[str, bytes], _Limit] = {}
+        self._remaining: dict[tuple[str, bytes], float] = {}
 
     def identity(self, headers: Headers) -> bytes:
         """
@@ -118,6 +131,15 @@ class Quotas:
         if not credentials:
             return _UNAUTHENTICATED if subject is None else _ANONYMOUS
         return hashlib.blake2b(credentials, key=self._key, digest_size=16).digest()
+
+    def remaining(self, upstream: Upstream, identity: bytes) -> float:
+        """
+        How many pulls an identity has left, as far as is known; else infinity.
+        """
+        limit = self._limit(upstream, Kind.MANIFEST, identity)
+        if limit is not None:
+            return 0.0
+        return self._remaining.get((upstream.name, identity), math.inf)
 
     def limited(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> bool:
         """
@@ -182,10 +204,17 @@ class Quotas:
                 method,
             )
         elif kind is Kind.MANIFEST and (quota := quotaOf(answer.headers)) is not None:
+            self._remember(upstream, identity, quota.remaining)
             if quota.remaining == 0:
                 self._set(upstream, identity, quota.window, None, method)
             else:
                 self._limits.pop((upstream.name, identity), None)
+
+    def _remember(self, upstream: Upstream, identity: bytes, remaining: int) -> None:
+        key = upstream.name, identity
+        if key not in self._remaining and len(self._remaining) >= _MOST_IDENTITIES:
+            del self._remaining[next(iter(self._remaining))]
+        self._remaining[key] = remaining
 
     def _set(
         self,

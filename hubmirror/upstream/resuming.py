@@ -20,6 +20,7 @@ from hubmirror.protocol.challenge import bearerParameters
 from hubmirror.protocol.errors import OtherEntity, UpstreamFailed
 from hubmirror.protocol.ranges import Part, rangeFrom
 from hubmirror.protocol.target import Kind, Target
+from hubmirror.upstream.accounts import AccountAgent
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.failover import FailoverAgent, noHead
@@ -57,7 +58,7 @@ class ResumingAgent:
         self,
         reactor: IReactorTime,
         failover: FailoverAgent,
-        redirects: RedirectAgent,
+        redirects: RedirectAgent | AccountAgent,
         upstreams: Sequence[Upstream],
         service: Service,
         target: Target,
@@ -198,7 +199,7 @@ class ResumingAgent:
         yield None, lambda extra: self._ask(lastURI, _with(lastHeaders, extra))
         answered = self._upstreams.index(self._upstream)
         for upstream in self._upstreams[answered:]:
-            uri = upstream.bases[self._service] + target
+            uri = upstream.url(self._service, target)
             yield (
                 upstream,
                 lambda extra, upstream=upstream, uri=uri: Deferred.fromCoroutine(  # type: ignore[misc]
@@ -217,14 +218,18 @@ class ResumingAgent:
         minutes, a layer of many gigabytes takes longer.
         """
         answer = await self._ask(uri, headers)
-        if answer.code != 401 or self._target.kind is not Kind.BLOB:
+        if (
+            answer.code != 401
+            or self._target.kind is not Kind.BLOB
+            or Service.TOKEN not in upstream.bases
+        ):
             return answer
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate") or ()
         discard(answer, self._reactor)
         parameters = bearerParameters(b",".join(challenges))
         query = urlencode({name: parameters.get(name, b"") for name in (b"service", b"scope")})
         token = await self._anonymousToken(
-            upstream.bases[Service.TOKEN] + b"?" + query.encode("ascii")
+            upstream.url(Service.TOKEN, b"?" + query.encode("ascii"))
         )
         fresh = headers.copy()
         fresh.setRawHeaders(b"Authorization", [b"Bearer " + token])

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.downstream.answer import onMirror
+from hubmirror.protocol.spelling import Spelling
 from tests.wire.support import MemoryCase, Message, answer
 
 
@@ -16,7 +17,9 @@ class OnMirrorTests(SynchronousTestCase):
     def assertMoved(self, base: bytes, *table: tuple[bytes, bytes, bytes]) -> None:
         """References, paths of their upstream, and what they are on the mirror."""
         for reference, path, moved in table:
-            self.assertEqual(onMirror(reference, base, path), moved, reference)
+            self.assertEqual(
+                onMirror(reference, base, Spelling(before=path), Spelling()), moved, reference
+            )
 
     def test_table(self) -> None:
         self.assertMoved(

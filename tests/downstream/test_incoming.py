@@ -8,14 +8,16 @@ from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from hubmirror import MirrorConfig
-from hubmirror.downstream.incoming import Incoming, addressOf, checkServed, readIncoming
-from hubmirror.protocol.errors import BadRequest, LoopDetected, NotAllowed, UnknownName
-from hubmirror.protocol.target import Kind, readTarget
+from hubmirror.downstream.incoming import Incoming, Registries, addressOf, readIncoming
+from hubmirror.protocol.errors import BadRequest, LoopDetected, NotAllowed
+from hubmirror.upstream.registry import Registry
 from tests.downstream.support import HERE, THERE
+from tests.upstream.support import RecordingAgent
 
 
 class Request:
@@ -47,7 +49,9 @@ class Request:
 
 
 def read(request: Request, **options: Any) -> Incoming:
-    return readIncoming(request, MirrorConfig(port=(), **options), b"hubmirror-1")
+    config = MirrorConfig(port=(), **options)
+    made = [Registry(Clock(), config, each, RecordingAgent()) for each in config.allRegistries()]
+    return readIncoming(request, config, Registries(made), b"hubmirror-1")
 
 
 class PeerTests(SynchronousTestCase):
@@ -137,20 +141,3 @@ class RefusalTests(SynchronousTestCase):
             b"",
         ):
             self.assertRaises(BadRequest, read, Request(uri, Host=b"other"))
-
-
-class ServedTests(SynchronousTestCase):
-    def served(self, raw: bytes) -> None:
-        config = MirrorConfig(port=(), registry_url="https://hub.example:444")
-        checkServed(readTarget(raw), config)
-
-    def test_catalog(self) -> None:
-        self.assertIs(readTarget(b"/v2/_catalog").kind, Kind.CATALOG)
-        self.assertRaises(UnknownName, self.served, b"/v2/_catalog")
-
-    def test_namespaces(self) -> None:
-        for name in (b"docker.io", b"index.docker.io", b"registry-1.docker.io", b"hub.example:444"):
-            self.served(b"/v2/a?ns=" + name)
-        for name in (b"ghcr.io", b"hub.example", b"", b"docker.io&ns=ghcr.io", b"%ff"):
-            error = self.assertRaises(UnknownName, self.served, b"/v2/a?ns=" + name)
-            self.assertEqual((error.status, error.code), (404, "NAME_UNKNOWN"))

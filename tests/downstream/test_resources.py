@@ -77,9 +77,9 @@ class RouteTests(MemoryCase):
             b"/v2/",
             b"/v2/library/hello/manifests/latest",
             b"/v2/library/hello/blobs/sha256:00",
-            b"/v2/a/tags/list?n=5",
-            b"/v2/a/referrers/sha256:00",
-            b"/v2/token/manifests/1",
+            b"/v2/o/a/tags/list?n=5",
+            b"/v2/o/a/referrers/sha256:00",
+            b"/v2/token/a/manifests/1",
             b"/v2/v1/search/manifests/1",
             b"/",
             b"/favicon.ico",
@@ -116,7 +116,7 @@ class RouteTests(MemoryCase):
 
     def test_noCatalog(self) -> None:
         """What only looks like it is a repository's business."""
-        for target in (b"/v2/_catalog/tags/list", b"/v2/a/_catalog", b"/v2/_catalogs"):
+        for target in (b"/v2/o/_catalog/tags/list", b"/v2/a/_catalog", b"/v2/_catalogs"):
             self.assertGoesTo(b"https://hub.example" + target, target)
 
     def test_nul(self) -> None:
@@ -195,7 +195,7 @@ class RouteTests(MemoryCase):
 
     def test_namespace(self) -> None:
         for name in (b"docker.io", b"registry-1.docker.io", b"index.docker.io", b"Docker.IO"):
-            for target in (b"/v2/a/manifests/1", b"/v2/a/blobs/sha256:00", b"/v2/"):
+            for target in (b"/v2/o/a/manifests/1", b"/v2/o/a/blobs/sha256:00", b"/v2/"):
                 self.assertGoesTo(b"https://hub.example" + target, target + b"?ns=" + name)
 
     def test_namespaceOfTheRegistry(self) -> None:

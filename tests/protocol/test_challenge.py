@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from hubmirror.protocol.challenge import bearerParameters, withRealm
+from hubmirror.protocol.challenge import bearerParameters, onMirror
 
 REALM = b"https://mirror.example/token"
 NEW = b'"' + REALM + b'"'
@@ -86,15 +86,15 @@ class RealmTests(SynchronousTestCase):
     def test_table(self) -> None:
         for template, realm in CHALLENGES:
             value = template % realm
-            self.assertEqual(withRealm(value, REALM), template % NEW, value)
+            self.assertEqual(onMirror(value, REALM), template % NEW, value)
 
     def test_unchanged(self) -> None:
         for value in UNCHANGED:
-            self.assertEqual(withRealm(value, REALM), value)
+            self.assertEqual(onMirror(value, REALM), value)
 
     def test_quoting(self) -> None:
         """A realm can't break out of its quotes."""
-        value = withRealm(b'Bearer realm="x",service="y"', b'a"b\\')
+        value = onMirror(b'Bearer realm="x",service="y"', b'a"b\\')
         self.assertEqual(value, b'Bearer realm="a\\"b\\\\",service="y"')
 
     @settings(deadline=None)
@@ -119,18 +119,18 @@ class RealmTests(SynchronousTestCase):
                 for scheme, parameters in challenges
             )
 
-        self.assertEqual(withRealm(written(False), REALM), written(True))
+        self.assertEqual(onMirror(written(False), REALM), written(True))
 
     @settings(deadline=None)
     @given(st.binary())
     def test_anything(self, value: bytes) -> None:
         """No challenge, no change."""
         if b"bearer" not in value.lower():
-            self.assertEqual(withRealm(value, REALM), value)
+            self.assertEqual(onMirror(value, REALM), value)
 
     def test_endless(self) -> None:
         """
         A long token is read once, not once from each of its bytes: that would take hours.
         """
         for value in (b"a" * 1_000_000 + b'"', b"a" * 500_000 + b'="' + b"b" * 500_000):
-            self.assertEqual(withRealm(b"Bearer " + value, REALM), b"Bearer " + value)
+            self.assertEqual(onMirror(b"Bearer " + value, REALM), b"Bearer " + value)

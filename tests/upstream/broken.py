@@ -1,5 +1,5 @@
 """
-Bodies that break: one whose parts the test gives, and the agents as C{client} puts them together,
+Bodies that break: one whose parts the test gives, and the agents as C{registry} puts them together,
 around one that the test answers for.
 """
 
@@ -19,8 +19,8 @@ from twisted.web.http_headers import Headers
 from hubmirror import MirrorConfig
 from hubmirror.protocol.errors import BodyFailed, UpstreamFailed
 from hubmirror.protocol.target import readTarget
-from hubmirror.upstream.client import UpstreamClient
 from hubmirror.upstream.policy import Service
+from hubmirror.upstream.registry import Registry
 from hubmirror.upstream.resumingresponse import DigestCheck, ResumingResponse, RetryPolicy
 from tests.upstream.support import RecordingAgent, Response, newExchange
 
@@ -174,7 +174,7 @@ class ResumingCase(SynchronousTestCase):
                 **self.options,
             }
         )
-        self.client = UpstreamClient(self.clock, config, self.inner)
+        self.registry = Registry(self.clock, config, config.allRegistries()[0], self.inner)
 
     def ask(self, path: bytes = PATH, method: bytes = b"GET", **fields: bytes) -> Deferred[Any]:
         self.exchange = newExchange(method)
@@ -184,7 +184,7 @@ class ResumingCase(SynchronousTestCase):
             {name.replace("_", "-").encode(): [value] for name, value in fields.items()}
         )
         return Deferred.fromCoroutine(
-            self.client.ask(self.exchange, Service.REGISTRY, target, path, headers, None)
+            self.registry.ask(self.exchange, Service.REGISTRY, target, path, headers, None)
         )
 
     def redirect(self, location: bytes = CDN) -> None:

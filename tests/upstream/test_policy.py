@@ -49,15 +49,14 @@ class AddressTests(SynchronousTestCase):
 
     def test_configured(self) -> None:
         """Every service of every upstream is trusted to be where it is."""
-        policy = addressPolicy(
-            MirrorConfig(
-                registry_url="http://registry.local:5000/hub",
-                auth_url="http://auth.local/token",
-                search_url="http://index.local",
-                fallback=["http://mirror.local:5001"],
-                allow_redirects_to=["http://cdn.local"],
-            )
+        config = MirrorConfig(
+            registry_url="http://registry.local:5000/hub",
+            auth_url="http://auth.local/token",
+            search_url="http://index.local",
+            fallback=["http://mirror.local:5001"],
+            allow_redirects_to=["http://cdn.local"],
         )
+        policy = addressPolicy(config.allRegistries()[0], config.allow_redirects_to)
         here = ip_address("127.0.0.1")
         for url, expected in (
             (b"http://registry.local:5000", True),
@@ -73,7 +72,7 @@ class AddressTests(SynchronousTestCase):
 
 class UpstreamsTests(SynchronousTestCase):
     def test_hub(self) -> None:
-        [hub] = upstreamsOf(MirrorConfig())
+        [hub] = upstreamsOf(MirrorConfig().allRegistries()[0])
         self.assertEqual(hub.name, "registry-1.docker.io")
         self.assertEqual(
             hub.bases,
@@ -87,7 +86,7 @@ class UpstreamsTests(SynchronousTestCase):
     def test_fallbacks(self) -> None:
         """Asked in order; a mirror has its three services at one URL."""
         config = MirrorConfig(fallback=["https://mirror.gcr.io", "http://10.0.0.2:5000/hub/"])
-        _, first, second = upstreamsOf(config)
+        _, first, second = upstreamsOf(config.allRegistries()[0])
         self.assertEqual((first.name, second.name), ("mirror.gcr.io", "10.0.0.2:5000/hub"))
         self.assertEqual(
             second.bases,

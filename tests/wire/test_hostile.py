@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 
-from hubmirror.downstream import resources
+from hubmirror.downstream import proxy
 from hubmirror.exchange import Outcome
 from hubmirror.operations.accesslog import logExchange
 from tests.wire.support import MemoryCase, answer, read
@@ -172,7 +172,7 @@ class DefectTests(MemoryCase):
     """
 
     def test_beforeTheHead(self) -> None:
-        self.patch(self.mirror.service._mirror, "client", None)
+        self.patch(self.mirror.service._mirror, "registries", None)
         got = self.local(b"/v2/")
         self.assertEqual((got.status, got.error), (500, "UNKNOWN"))
         self.assertNotIn(b"Error", got.body)
@@ -186,7 +186,7 @@ class DefectTests(MemoryCase):
             def __init__(self, *args: object) -> None:
                 raise ZeroDivisionError
 
-        self.patch(resources, "Relay", Broken)
+        self.patch(proxy, "Relay", Broken)
         client = self.send(b"/v2/")
         self.network.lines[0].says(answer(200, b"body"))
         self.assertEqual(client.ended, "aborted")

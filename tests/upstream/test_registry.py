@@ -14,8 +14,8 @@ from twisted.web.http_headers import Headers
 from hubmirror import MirrorConfig
 from hubmirror.protocol.errors import UpstreamsFailed
 from hubmirror.protocol.target import readTarget
-from hubmirror.upstream.client import UpstreamClient
 from hubmirror.upstream.policy import Service
+from hubmirror.upstream.registry import Registry
 from tests.upstream.support import RecordingAgent, Response, newExchange
 
 
@@ -24,11 +24,12 @@ class ClientTests(SynchronousTestCase):
         self.clock = Clock()
         self.inner = RecordingAgent()
         self.exchange = newExchange()
-        self.client = UpstreamClient(self.clock, MirrorConfig(port=(), **options), self.inner)
+        config = MirrorConfig(port=(), **options)
+        self.registry = Registry(self.clock, config, config.allRegistries()[0], self.inner)
 
     def ask(self, service: Service = Service.REGISTRY, target: bytes = b"/v2/a") -> Deferred[Any]:
         return Deferred.fromCoroutine(
-            self.client.ask(self.exchange, service, readTarget(b"/v2/a"), target, Headers(), None)
+            self.registry.ask(self.exchange, service, readTarget(b"/v2/a"), target, Headers(), None)
         )
 
     def test_hub(self) -> None:
@@ -115,6 +116,6 @@ class ClientTests(SynchronousTestCase):
             ("a.example/x/y", b"/x/y"),
             ("b.example", b""),
             ("c/z", b"/z"),
-            (None, b""),
+            (None, b"/x/y"),
         ):
-            self.assertEqual(self.client.pathOf(name), path)
+            self.assertEqual(self.registry.upstream(name).spelling.before, path)

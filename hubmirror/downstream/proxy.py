@@ -1,0 +1,346 @@
+"""
+One request proxied: read, refused or asked upstream, and its answer relayed.
+
+The resources of the three services of a registry do the same with a request; they differ in what
+they take and in the target that they make of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer, IResponse
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from hubmirror.config import MirrorConfig
+from hubmirror.downstream.admission import clientOf
+from hubmirror.downstream.answer import API_VERSION, writeError, writeHead, writeOwn
+from hubmirror.downstream.budget import Budget
+from hubmirror.downstream.incoming import (
+    Incoming,
+    Registries,
+    addressOf,
+    methodsAllowed,
+    readIncoming,
+    refusedMethod,
+)
+from hubmirror.downstream.relay import Relay, abortRequest
+from hubmirror.downstream.upload import RequestBody, bodyOf
+from hubmirror.downstream.waitableset import WaitableSet
+from hubmirror.exchange import Exchange, Outcome
+from hubmirror.protocol.addressing import forbidCatalog
+from hubmirror.protocol.cors import CORS_FIELDS, preflightFields
+from hubmirror.protocol.errors import (
+    RETRY_SOON,
+    BadRequest,
+    ContentTooLarge,
+    MirrorError,
+    NothingHere,
+    RequestRefused,
+    ShuttingDown,
+    UnknownName,
+    UpstreamFailed,
+)
+from hubmirror.protocol.fields import forUpstream
+from hubmirror.protocol.target import Kind, readTarget
+from hubmirror.upstream.bodies import StallWatch, discard
+from hubmirror.upstream.policy import Service
+from hubmirror.upstream.registry import Registry
+
+
+@attrs.define(eq=False)
+class Mirror:
+    """
+    What the resources of one mirror share.
+
+    @ivar registries: those that are mirrored.
+    @ivar budget: of requests under way at upstreams.
+    @ivar via: the mirror's name in C{Via}; unlike any other's.
+    @ivar listeners: told of each exchange when it has ended.
+    @ivar closing: requests are no longer taken.
+    @ivar active: the requests under way.
+    """
+
+    reactor: IReactorTime
+    config: MirrorConfig
+    registries: Registries
+    budget: Budget
+    via: bytes
+    listeners: Sequence[Callable[[Exchange], None]]
+    closing: bool = False
+    active: WaitableSet = attrs.Factory(WaitableSet)
+
+    def cors(self) -> tuple[tuple[bytes, bytes], ...]:
+        """
+        The fields of every answer that let web pages read it.
+        """
+        return () if self.config.no_cors else CORS_FIELDS
+
+    def refused(self, peer: IAddress, error: RequestRefused) -> None:
+        """
+        Record what came and could not be read as a request.
+        """
+        now = self.reactor.seconds()
+        exchange = Exchange(b"-", b"-", addressOf(peer), now, self.listeners)
+        exchange.status = error.status
+        exchange.failures.append(("request", error.message))
+        exchange.end(Outcome.REFUSED, now)
+
+
+class ProxyResource(Resource):
+    """
+    Proxies whatever it is asked.
+
+    @cvar service: the upstream service that it stands for.
+    @cvar streamsBody: it takes a request before its body.
+    """
+
+    isLeaf = True
+    streamsBody = True
+    service: Service
+    _log = Logger()
+
+    def __init__(self, mirror: Mirror) -> None:
+        super().__init__()
+        self._mirror = mirror
+
+    def methods(self) -> tuple[bytes, ...]:
+        """
+        The methods that it takes.
+        """
+        raise NotImplementedError
+
+    def upstreamTarget(self, incoming: Incoming) -> bytes:
+        """
+        What follows the service's URL.
+        """
+        return incoming.target.raw
+
+    def render(self, request: Any) -> int:
+        mirror = self._mirror
+        exchange = Exchange(
+            request.method,
+            request.uri,
+            addressOf(request.getClientAddress()),
+            mirror.reactor.seconds(),
+            mirror.listeners,
+        )
+        mirror.active.add(request)
+        serving = Deferred.fromCoroutine(self._serve(request, exchange))
+        request.notifyFinish().addErrback(lambda _: serving.cancel())
+
+        # Twisted takes it away from the request when that ends.
+        content = request.content
+
+        def ended(outcome: Outcome) -> None:
+            if isinstance(content, RequestBody):
+                exchange.received = content.received
+            exchange.end(outcome, mirror.reactor.seconds())
+
+        def done(result: Any) -> Any:
+            mirror.active.discard(request)
+            return result
+
+        serving.addCallback(ended).addBoth(done)
+        return NOT_DONE_YET
+
+    async def _serve(self, request: Any, exchange: Exchange) -> Outcome:
+        problem: MirrorError
+        try:
+            mirror = self._mirror
+            incoming = readIncoming(request, mirror.config, mirror.registries, mirror.via)
+            exchange.registry = incoming.registry.name
+            exchange.client = incoming.client.address
+            exchange.kind = incoming.target.kind
+            if self._answerHere(request, exchange, incoming):
+                return Outcome.COMPLETE
+            return await self._proxy(request, exchange, incoming)
+        except CancelledError:
+            return Outcome.CLIENT_LEFT
+        except NothingHere as error:
+            if _isPing(request):
+                # podman and skopeo begin so even where the secret path is part of a repository's
+                # name, and give up when this fails.  Nothing is told by it: so does an empty
+                # registry.
+                self._answered(exchange, 200)
+                writeOwn(request, 200, [API_VERSION], b"{}")
+                return Outcome.REFUSED
+            problem, outcome = error, Outcome.REFUSED
+        except MirrorError as error:
+            problem = error
+            outcome = Outcome.REFUSED if isinstance(error, RequestRefused) else Outcome.FAILED
+        except Exception:
+            self._log.failure("a defect of the mirror")
+            problem, outcome = MirrorError("the mirror itself failed"), Outcome.FAILED
+        if request.channel is None:
+            # It left before it could be told.
+            return Outcome.CLIENT_LEFT
+        if request.startedWriting:
+            abortRequest(request)
+            return Outcome.BROKEN
+        self._answered(exchange, problem.status)
+        writeError(request, problem, self._mirror.cors())
+        return outcome
+
+    def _answerHere(self, request: Any, exchange: Exchange, incoming: Incoming) -> bool:
+        """
+        Answer what needs no upstream.
+
+        @return: whether it was answered.
+        @raise RequestRefused: when it may not be asked.
+        """
+        mirror = self._mirror
+        if mirror.closing:
+            raise ShuttingDown("the mirror is shutting down", fields=RETRY_SOON)
+        if not mirror.config.no_cors:
+            preflight = preflightFields(
+                request.method, request.requestHeaders, methodsAllowed(mirror.config)
+            )
+            if preflight is not None:
+                self._answered(exchange, 204)
+                writeOwn(request, 204, preflight)
+                return True
+        if request.method not in self.methods():
+            raise refusedMethod(request.method, self.methods())
+        forbidCatalog(incoming.target)
+        if not incoming.registry.offers(self.service):
+            raise UnknownName(f"{incoming.registry.name} has no search")
+        body = request.content
+        if isinstance(body, RequestBody):
+            body.limit = mirror.config.max_upload or None
+            if body.isTooLarge:
+                raise tooLarge(body)
+            body.watch = StallWatch(
+                mirror.reactor, mirror.config.client_timeout, 0, lambda: abortRequest(request)
+            )
+        return False
+
+    async def _proxy(self, request: Any, exchange: Exchange, incoming: Incoming) -> Outcome:
+        """
+        Ask the upstreams, when it is this client's turn, and relay the answer.
+
+        @raise Overloaded: when that does not come in time.
+        """
+        budget = self._mirror.budget
+        client = clientOf(exchange.client)
+        # The time until here is the mirror's own: no upstream's slowness can be made of it.
+        turn = budget.take(client)
+        if turn is not None:
+            await turn
+        outcome: Outcome | None = None
+        try:
+            response = await self._ask(request, exchange, incoming)
+            outcome = await self._relay(request, exchange, incoming, response)
+            return outcome
+        finally:
+            budget.leave(client, outcome is Outcome.COMPLETE)
+
+    def _ask(
+        self, request: Any, exchange: Exchange, incoming: Incoming
+    ) -> Coroutine[Any, Any, IResponse]:
+        """
+        Ask the registry.
+        """
+        target = self.upstreamTarget(incoming)
+        return self._askWith(request, exchange, incoming, target, bodyOf(request))
+
+    async def _askWith(
+        self,
+        request: Any,
+        exchange: Exchange,
+        incoming: Incoming,
+        target: bytes,
+        body: IBodyProducer | None,
+    ) -> IResponse:
+        mirror = self._mirror
+        headers = forUpstream(
+            request.requestHeaders,
+            None if mirror.config.no_forwarded else incoming.client,
+            incoming.scheme,
+            mirror.via,
+            request.clientproto.rpartition(b"/")[2],
+        )
+        self._permitCredentials(headers, incoming.registry)
+        content = request.content
+        try:
+            return await incoming.registry.ask(
+                exchange,
+                self.service,
+                incoming.target,
+                target,
+                headers,
+                body,
+            )
+        except UpstreamFailed:
+            if isinstance(content, RequestBody) and content.isTooLarge:
+                # The upstream failed because its body was broken off here.
+                exchange.failures.clear()
+                raise tooLarge(content) from None
+            raise
+
+    def _permitCredentials(self, headers: Headers, registry: Registry) -> None:
+        """
+        Leave in C{Authorization} only what the registry and its token service may see.
+        """
+        values = headers.getRawHeaders(b"Authorization")
+        if values is not None:
+            permitted = [each for value in values if (each := registry.permitted(value))]
+            headers.setRawHeaders(b"Authorization", permitted)
+            if not permitted:
+                headers.removeHeader(b"Authorization")
+
+    async def _relay(
+        self, request: Any, exchange: Exchange, incoming: Incoming, response: IResponse
+    ) -> Outcome:
+        mirror = self._mirror
+        self._answered(exchange, response.code)
+        length = writeHead(
+            request,
+            response,
+            via=mirror.via,
+            incoming=incoming,
+            source=incoming.registry.upstream(exchange.upstream).spelling,
+            extra=[*mirror.cors(), *self._extra(incoming)],
+            challenged=self.service is Service.REGISTRY,
+        )
+        if length == 0:
+            discard(response, mirror.reactor)
+            request.finish()
+            return Outcome.COMPLETE
+        # The head goes out before the body's first byte: a stalled body must not hide it.
+        request.write(b"")
+        relay = Relay(request, exchange, mirror.reactor, mirror.config.client_timeout, length)
+        response.deliverBody(relay)
+        return await relay.done
+
+    def _extra(self, incoming: Incoming) -> Sequence[tuple[bytes, bytes]]:
+        """
+        Fields that an answer has besides those of the upstream's.
+        """
+        return ()
+
+    def _answered(self, exchange: Exchange, status: int) -> None:
+        exchange.status = status
+        exchange.headAfter = self._mirror.reactor.seconds() - exchange.started
+
+
+def _isPing(request: Any) -> bool:
+    try:
+        isPing = readTarget(request.uri).kind is Kind.PING
+    except BadRequest:
+        return False
+    return isPing and request.method in (b"GET", b"HEAD")
+
+
+def tooLarge(body: RequestBody) -> ContentTooLarge:
+    """
+    The error for a body over its limit.
+    """
+    return ContentTooLarge(f"a body may have {body.limit} bytes here")

@@ -1,0 +1,168 @@
+"""
+C{/token}: which registry's token service a client means, and what that may see of the request.
+"""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
+from twisted.web.iweb import IBodyProducer, IResponse
+from zope.interface import implementer
+
+from hubmirror.downstream.incoming import READING, Incoming
+from hubmirror.downstream.proxy import ProxyResource, tooLarge
+from hubmirror.downstream.upload import RequestBody, collect
+from hubmirror.exchange import Exchange
+from hubmirror.protocol import credentials
+from hubmirror.protocol.errors import BodyFailed, Unauthorized, UpstreamFailed
+from hubmirror.protocol.scopes import changeForm, namesIn
+from hubmirror.upstream.bodies import MAX_SHORT_BODY, readShortBody
+from hubmirror.upstream.policy import Service
+from hubmirror.upstream.quota import CachedResponse
+
+_OWN_TOKEN = b"mirror"
+_OWN_TOKEN_LIFE = 300
+
+
+class TokenResource(ProxyResource):
+    """
+    C{/token} and C{/token/NAME}.  For the default registry, query, form and C{Authorization} go to
+    its token service byte for byte, apart from the names of repositories that the client writes
+    otherwise than the registry.
+    """
+
+    service = Service.TOKEN
+
+    def methods(self) -> tuple[bytes, ...]:
+        return (*READING, b"POST")
+
+    async def _ask(self, request: Any, exchange: Exchange, incoming: Incoming) -> IResponse:
+        form = await _formOf(request) if request.method == b"POST" else None
+        query = incoming.target.raw.partition(b"?")[2]
+        named = self._named(incoming, [query, form or b""])
+        registry = named.registry
+        exchange.registry = registry.name
+        isRerouted = named is not incoming
+        if registry.hasAccounts:
+            return _ownToken(registry.names.name)
+        service = (await registry.tokenService()).service if isRerouted else None
+
+        def change(name: bytes) -> bytes | None:
+            addressing = self._mirror.registries.addressing
+            return addressing.nameAt(registry.names, name, unprefixed=not isRerouted)
+
+        def fit(part: bytes) -> bytes:
+            changed = changeForm(part, change)
+            return _withService(changed, service) if isRerouted else changed
+
+        raw = incoming.target.raw
+        mark = b"?" if b"?" in raw else b""
+        target = mark + fit(query)
+        body: IBodyProducer | None = None
+        if form is not None:
+            permitted = registry.permittedForm(fit(form))
+            if permitted is None:
+                raise Unauthorized(f"passwords for {registry.name} are not taken here")
+            body = _Form(permitted)
+        answer = await self._askWith(request, exchange, named, target, body)
+        if registry.isDefault or answer.code != 200 or request.method == b"HEAD":
+            return answer
+        return await self._marked(answer, registry.names.name)
+
+    def _named(self, incoming: Incoming, forms: list[bytes]) -> Incoming:
+        """
+        The request as one to the token service of the registry that its scopes name.  dockerd and
+        podman know only the challenge of C{/v2/}, which is the default registry's.
+        """
+        if incoming.isExplicit:
+            return incoming
+        registries = self._mirror.registries
+        for form in forms:
+            for name in namesIn(form):
+                owner, _ = registries.addressing.split(name)
+                if owner is not None and owner is not incoming.registry.names:
+                    return attrs.evolve(incoming, registry=registries[owner.name])
+        return incoming
+
+    async def _marked(self, answer: IResponse, name: bytes) -> IResponse:
+        body = await readShortBody(
+            answer, self._mirror.reactor, self._mirror.config.response_timeout
+        )
+        try:
+            marked = credentials.markAnswer(name, body)
+        except (ValueError, RecursionError):
+            raise UpstreamFailed("its token service gave no token") from None
+        headers = answer.headers.copy()
+        for field in (b"Content-Length", b"ETag", b"Digest", b"Content-Digest"):
+            headers.removeHeader(field)
+        return CachedResponse(answer, marked, headers)
+
+
+@implementer(IBodyProducer)
+class _Form:
+    """
+    A form that is there already, as the body of a request.
+    """
+
+    def __init__(self, form: bytes) -> None:
+        self.length: Any = len(form)
+        self._form = form
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """
+        @see: L{IBodyProducer.startProducing}
+        """
+        consumer.write(self._form)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        pass
+
+    resumeProducing = stopProducing = pauseProducing
+
+
+async def _formOf(request: Any) -> bytes:
+    """
+    The whole form of a request.
+
+    @raise ContentTooLarge: when it is no form of a client's.
+    """
+    content = request.content
+    if not isinstance(content, RequestBody):
+        form: bytes = content.read()
+        return form
+    content.limit = min(content.limit or MAX_SHORT_BODY, MAX_SHORT_BODY)
+    if content.isTooLarge:
+        raise tooLarge(content)
+    file = BytesIO()
+    try:
+        await collect(content, file)
+    except BodyFailed:
+        if content.isTooLarge:
+            raise tooLarge(content) from None
+        raise
+    return file.getvalue()
+
+
+def _withService(form: bytes, service: bytes | None) -> bytes:
+    """
+    A form that names the right service: the client has that of another registry's challenge.
+    """
+    pairs = [pair for pair in form.split(b"&") if not pair.startswith(b"service=")]
+    if service is not None and len(pairs) < len(form.split(b"&")):
+        pairs.append(b"service=" + service)
+    return b"&".join(pairs)
+
+
+def _ownToken(name: bytes) -> IResponse:
+    """
+    What a client gets that asks for a token it does not need: the mirror has an account of its own.
+    """
+    token = credentials.mark(name, _OWN_TOKEN).decode("ascii")
+    members = {"token": token, "access_token": token, "expires_in": _OWN_TOKEN_LIFE}
+    return CachedResponse.made(json.dumps(members).encode("ascii"))

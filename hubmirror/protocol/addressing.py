@@ -1,0 +1,271 @@
+"""
+Which registry a request means, and how its client writes that registry's targets.
+
+The first that says so counts: C{ns} in the query (containerd, buildkit, dockerd 29), a name before
+C{/v2} or after C{/v2/}, the C{Host}, and at last the default registry.  There is no way to name a
+registry that the operator has not named.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from hubmirror.protocol.errors import InvalidName, NothingHere, UnknownName
+from hubmirror.protocol.spelling import Spelling
+from hubmirror.protocol.target import Kind, Target, readTarget
+
+_LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_REGISTRY = (
+    rb"((?:localhost|" + _LABEL + rb"(?:\." + _LABEL + rb")+)(?::[0-9]{1,5})?"
+    rb"|" + _LABEL + rb":[0-9]{1,5})"
+)
+_AFTER = re.compile(rb"/v2/" + _REGISTRY + rb"(?:/|(?=\?)|\Z)")
+_BEFORE = re.compile(rb"/" + _REGISTRY + rb"(?=/(?:v2|v1|token)(?:[/?]|\Z))")
+_TOKEN_OF = re.compile(rb"/token/" + _REGISTRY + rb"/?(?=\?|\Z)")
+_FIRST = re.compile(_REGISTRY + rb"/")
+
+
+class RegistryNames(NamedTuple):
+    """
+    What has to be known of a registry to know that it is meant.
+
+    @ivar name: its name.
+    @ivar aliases: further names that C{ns} may have for it.
+    @ivar hosts: the mirror's names that stand for it.
+    @ivar implicitNamespace: what a repository name of one component is completed with; may be
+        empty.
+    @ivar dottedNamespaces: whether the first component of a repository name may have a dot.
+    """
+
+    name: bytes
+    aliases: tuple[bytes, ...] = ()
+    hosts: tuple[bytes, ...] = ()
+    implicitNamespace: bytes = b""
+    dottedNamespaces: bool = True
+
+    def complete(self, repository: bytes) -> bytes:
+        """
+        The name by which the registry knows a repository.
+        """
+        if self.implicitNamespace and b"/" not in repository:
+            return self.implicitNamespace + b"/" + repository
+        return repository
+
+
+class Addressed(NamedTuple):
+    """
+    @ivar registry: the one that is meant.
+    @ivar isExplicit: the request itself names it, by C{ns}, path or C{Host}.
+    @ivar target: what is asked of it, as it is asked without any other registry.
+    @ivar spelling: how the client writes its targets.
+    @ivar tokenPath: the path of its token service here.
+    """
+
+    registry: RegistryNames
+    isExplicit: bool
+    target: Target
+    spelling: Spelling
+    tokenPath: bytes
+
+
+class Addressing:
+    """
+    Finds the registry that a request means.
+    """
+
+    def __init__(self, registries: Iterable[RegistryNames], secretPath: bytes = b"") -> None:
+        """
+        @param registries: those that are mirrored, the default one first.
+        @param secretPath: the path below which alone there is a mirror; empty for none.
+        """
+        known = tuple(registries)
+        self.default = known[0]
+        self.names = {each.name: each for each in known}
+        self._aliases = {alias: each for each in known for alias in (*each.aliases, each.name)}
+        self._hosts = {host: each for each in known for host in each.hosts}
+        self._secret = secretPath
+
+    def kindOf(self, raw: bytes) -> Kind:
+        """
+        What a target asks for, wherever the registry's name stands in it.
+
+        @raise BadRequest: as L{readTarget}.
+        """
+        try:
+            raw, _, _ = self._withoutSecret(raw)
+        except NothingHere:
+            return Kind.OTHER
+        return readTarget(_prefix(raw)[3]).kind
+
+    def find(self, target: Target, host: bytes) -> Addressed:
+        """
+        Find the registry of a request.
+
+        @param host: the authority that the client used.
+        @raise UnknownName: when the request names a registry that is not mirrored.
+        @raise InvalidName: when it names two.
+        @raise NothingHere: when there is a secret path, and this is not below it.
+        """
+        raw, secretBefore, secretAfter = self._withoutSecret(target.raw)
+        byHost = self._hosts.get(host.rpartition(b":")[0] or host) or self._hosts.get(host)
+        byNamespace = self._named(target.namespaces)
+        before, after, name, raw = _prefix(raw)
+        byPath = self.names.get(name.lower())
+        if byPath is None and name:
+            owner = byNamespace or byHost
+            if not after or owner is None or not owner.dottedNamespaces:
+                raise _notMirrored(name)
+            # For this registry it is a part of the repository's name.
+            raw, after = b"/v2/" + after + raw[len(b"/v2/") :], b""
+        elif byPath is None and self._hides(target.path):
+            # No client writes a name so that it means a registry only once it is decoded.
+            raise UnknownName("there is no such repository here")
+        if byPath is not None and byNamespace not in (None, byPath):
+            raise InvalidName(
+                f"ns names another registry than the path, which names {byPath.name.decode()}"
+            )
+        registry = byNamespace or byPath or byHost or self.default
+        namespace = b""
+        if byNamespace is not None and (byPath or byHost or self.default) is not registry:
+            namespace = registry.name
+        spelling = Spelling(secretBefore + before, secretAfter + after, namespace)
+        own, spelling = self._completed(registry, readTarget(raw), spelling)
+        tokenPath = (b"/" + self._secret if self._secret else b"") + b"/token"
+        if registry is not self.default or byHost not in (None, registry):
+            tokenPath += b"/" + registry.name
+        isExplicit = bool(byNamespace or byPath or byHost)
+        return Addressed(registry, isExplicit, own, spelling, tokenPath)
+
+    def _withoutSecret(self, raw: bytes) -> tuple[bytes, bytes, bytes]:
+        """
+        A target without the secret path, and that path as it stood before or after C{/v2}.
+        """
+        secret = self._secret
+        if not secret:
+            return raw, b"", b""
+        path, mark, query = raw.partition(b"?")
+        # A slash follows the last component too, whether the client writes it or not.
+        slashed = path if path.endswith(b"/") else path + b"/"
+        for start in (b"/", b"/v2/"):
+            whole = start + secret + b"/"
+            # In constant time: nothing is to be learned by trying one byte after another.
+            if hmac.compare_digest(slashed[: len(whole)].ljust(len(whole)), whole):
+                rest = start + path[len(whole) :]
+                isBefore = start == b"/"
+                return (
+                    rest + mark + query,
+                    b"/" + secret if isBefore else b"",
+                    b"" if isBefore else secret + b"/",
+                )
+        raise NothingHere("page not found")
+
+    def _named(self, namespaces: Iterable[bytes]) -> RegistryNames | None:
+        found: RegistryNames | None = None
+        for namespace in namespaces:
+            registry = self._aliases.get(namespace)
+            if registry is None:
+                raise _notMirrored(namespace)
+            if found not in (None, registry):
+                raise InvalidName("ns names two registries")
+            found = registry
+        return found
+
+    def _hides(self, path: bytes) -> bool:
+        name = _prefix(path)[2]
+        return name.lower() in self.names
+
+    def _completed(
+        self, registry: RegistryNames, target: Target, spelling: Spelling
+    ) -> tuple[Target, Spelling]:
+        """
+        A target in which repositories have the names by which the registry knows them.
+        """
+        raw, repository = target.raw, target.repository
+        if target.kind is Kind.UPLOAD and b"from=" in raw:
+            raw = self._mounted(registry, spelling, raw)
+        if repository is not None:
+            full = registry.complete(repository)
+            if full != repository and raw.startswith(b"/v2/" + repository + b"/"):
+                raw = b"/v2/" + full + raw[len(b"/v2/" + repository) :]
+                spelling = spelling._replace(short=repository, full=full)
+        return (target if raw is target.raw else readTarget(raw)), spelling
+
+    def _mounted(self, registry: RegistryNames, spelling: Spelling, raw: bytes) -> bytes:
+        """
+        A cross-repository mount (OCI distribution spec, "Mounting a blob from another repository")
+        whose source is named as the registry knows it.  What another registry has can't be
+        mounted; without the parameters the upload simply begins.
+        """
+        path, _, query = raw.partition(b"?")
+        isAfter = _FIRST.search(spelling.after) is not None
+        kept: list[bytes] = []
+        foreign = False
+        for pair in query.split(b"&"):
+            if pair.startswith(b"from="):
+                source = pair[len(b"from=") :].replace(b"%2F", b"/").replace(b"%2f", b"/")
+                source = source.replace(b"%3A", b":").replace(b"%3a", b":")
+                name = self.nameAt(registry, source, unprefixed=not isAfter)
+                foreign = foreign or name is None
+                if name is not None and name != source:
+                    pair = b"from=" + name
+            kept.append(pair)
+        if foreign:
+            kept = [pair for pair in kept if not pair.startswith((b"from=", b"mount="))]
+        return path + (b"?" + b"&".join(kept) if kept else b"")
+
+    def nameAt(
+        self, registry: RegistryNames, name: bytes, *, unprefixed: bool = True
+    ) -> bytes | None:
+        """
+        The name by which a registry knows a repository that a client has named in a parameter.
+
+        @param unprefixed: whether a name without a registry's is this registry's.
+        @return: C{None} for what is another registry's.
+        """
+        owner, rest = self.split(name)
+        if owner is None:
+            isForeign = not unprefixed or (
+                not registry.dottedNamespaces and _FIRST.match(rest) is not None
+            )
+            return None if isForeign else registry.complete(rest)
+        return registry.complete(rest) if owner is registry else None
+
+    def split(self, name: bytes) -> tuple[RegistryNames | None, bytes]:
+        """
+        The registry that the first component of a repository's name names, where there is one
+        that is mirrored, and the rest of the name.
+        """
+        if self._secret:
+            name = name.removeprefix(self._secret + b"/")
+        match = _FIRST.match(name)
+        owner = None if match is None else self.names.get(match[1].lower())
+        return owner, name if match is None or owner is None else name[match.end() :]
+
+
+def _prefix(raw: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """
+    The name of a registry in a path, as it stands before C{/v2} and as after C{/v2/}, the name
+    itself, and the target without it.
+    """
+    if match := _AFTER.match(raw):
+        return b"", match[1] + b"/", match[1], b"/v2/" + raw[match.end() :]
+    if match := _TOKEN_OF.match(raw):
+        return b"", b"", match[1], b"/token" + raw[match.end() :]
+    if match := _BEFORE.match(raw):
+        return b"/" + match[1], b"", match[1], raw[match.end() :]
+    return b"", b"", b"", raw
+
+
+def _notMirrored(name: bytes) -> UnknownName:
+    return UnknownName(f"{name.decode('ascii', 'backslashreplace')} is not mirrored here")
+
+
+def forbidCatalog(target: Target) -> None:
+    """
+    @raise UnknownName: for the catalog, which a mirror does not hand out.
+    """
+    if target.kind is Kind.CATALOG:
+        raise UnknownName("the catalog of a mirror is not available")

@@ -1,0 +1,319 @@
+"""
+Tokens that the mirror gets by itself: with accounts of the operator's own, or with none.
+
+A client of such a mirror needs no account: what is asked upstream is asked with a token for just
+the repository in question, kept until shortly before it expires.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import NoReturn
+from urllib.parse import urlencode
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from hubmirror.protocol.challenge import bearerParameters, schemes
+from hubmirror.protocol.errors import HeadTimedOut, UpstreamFailed
+from hubmirror.protocol.target import Target
+from hubmirror.upstream.agents import RedirectAgent
+from hubmirror.upstream.bodies import discard, readShortBody
+from hubmirror.upstream.policy import PUSHING, Service, Upstream
+from hubmirror.upstream.quota import Quotas
+from hubmirror.upstream.realms import TokenServices
+
+_TIMEOUT = 5.0
+_LEAST_LIFE = 60.0
+_MARGIN = 0.9
+_MOST_TOKENS = 10_000
+
+
+@attrs.frozen
+class Account:
+    """
+    An account at a registry.  Without a name it is nobody's: tokens are asked for anonymously.
+    """
+
+    username: str = ""
+    password: str = attrs.field(default="", repr=False)
+
+    @property
+    def basic(self) -> bytes:
+        """
+        The C{Authorization} that shows the account's password.
+        """
+        pair = f"{self.username}:{self.password}".encode()
+        return b"Basic " + base64.b64encode(pair)
+
+
+class AccountRefused(UpstreamFailed):
+    """
+    The registry does not take an account of the operator's.
+    """
+
+
+_Key = tuple[str, Account, bytes, bool]
+"""
+What a token is for: the upstream's name, the account, the repository, and whether to push.
+"""
+
+
+@attrs.frozen
+class _Token:
+    """
+    @ivar authorization: the value of C{Authorization}.
+    @ivar until: when it is to be replaced, in seconds of the reactor's clock.
+    """
+
+    authorization: bytes
+    until: float
+
+
+class Accounts:
+    """
+    The accounts at one registry, and the tokens that were got with them.
+
+    @ivar reactor: the reactor.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        agent: IAgent,
+        upstreams: Sequence[Upstream],
+        services: TokenServices,
+        accounts: Sequence[Account],
+        quotas: Quotas,
+    ) -> None:
+        """
+        @param agent: sends one request to one origin.
+        @param quotas: knows how many pulls an account has left.
+        """
+        self.reactor = reactor
+        self._agent = agent
+        self._upstreams = upstreams
+        self._services = services
+        self._accounts = list(accounts)
+        self._refused: set[Account] = set()
+        self._quotas = quotas
+        self._tokens: dict[_Key, _Token] = {}
+        self._fetching: dict[_Key, list[Deferred[bytes]]] = {}
+
+    def identity(self, account: Account) -> bytes:
+        """
+        Whom an upstream counts the requests of an account for, as a hash.
+        """
+        return hashlib.blake2b(account.username.encode(), digest_size=16).digest()
+
+    def inOrder(self) -> list[Account]:
+        """
+        The accounts in the order in which they are to be tried: the one with most pulls left first.
+        """
+        usable = [each for each in self._accounts if each not in self._refused] or self._accounts
+        registry = self._upstreams[0]
+        return sorted(
+            usable, key=lambda each: -self._quotas.remaining(registry, self.identity(each))
+        )
+
+    def upstreamOf(self, uri: bytes) -> Upstream | None:
+        """
+        The upstream whose registry a URI belongs to; C{None} for a CDN's.
+        """
+        for upstream in self._upstreams:
+            base = upstream.bases[Service.REGISTRY].removesuffix(upstream.spelling.before)
+            if uri.startswith(base + upstream.spelling.before + b"/"):
+                return upstream
+        return None
+
+    def known(self, key: _Key) -> bytes | None:
+        """
+        The C{Authorization} that has been got before, as long as it is good.
+        """
+        token = self._tokens.get(key)
+        if token is None:
+            return None
+        if token.until <= self.reactor.seconds():
+            del self._tokens[key]
+            return None
+        return token.authorization
+
+    def forget(self, key: _Key) -> None:
+        """
+        An upstream no longer takes what was got before.
+        """
+        self._tokens.pop(key, None)
+
+    def fetch(self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]) -> Deferred[bytes]:
+        """
+        Answer a challenge: once, however many wait for it.
+
+        @return: fires with the C{Authorization} to ask with; fails with L{UpstreamFailed}.
+        """
+        waiting: Deferred[bytes] = Deferred()
+        if key in self._fetching:
+            self._fetching[key].append(waiting)
+            return waiting
+        self._fetching[key] = [waiting]
+
+        def tell(result: bytes | Failure) -> None:
+            for each in self._fetching.pop(key):
+                if not each.called:
+                    each.callback(result)
+
+        Deferred.fromCoroutine(self._fetch(key, upstream, challenges)).addBoth(tell)
+        return waiting
+
+    async def _fetch(self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]) -> bytes:
+        account = key[1]
+        joined = b",".join(challenges)
+        if b"bearer" not in schemes(joined):
+            if not account.username or upstream is not self._upstreams[0]:
+                raise UpstreamFailed("it wants a password")
+            self._keep(key, account.basic, float("inf"))
+            return account.basic
+        parameters = bearerParameters(joined)
+        if upstream is self._upstreams[0]:
+            service = (await self._services.find()).url
+        else:
+            service = upstream.bases[Service.TOKEN]
+        query: dict[bytes, bytes] = {
+            name: parameters[name] for name in (b"service", b"scope") if name in parameters
+        }
+        headers = Headers({b"Accept-Encoding": [b"identity"]})
+        if account.username and upstream is self._upstreams[0]:
+            query[b"account"] = account.username.encode()
+            headers.setRawHeaders(b"Authorization", [account.basic])
+        mark = b"&" if b"?" in service else b"?"
+        uri = service + mark + urlencode(list(query.items())).encode("ascii")
+        asking = self._agent.request(b"GET", uri, headers, None)
+        asking.addTimeout(_TIMEOUT, self.reactor, _tooLate)
+        answer = await asking
+        if answer.code != 200:
+            discard(answer, self.reactor)
+            if account.username and answer.code in (401, 403):
+                self._refuse(account, upstream)
+            raise UpstreamFailed(f"its token service answered {answer.code}")
+        body = await readShortBody(answer, self.reactor, _TIMEOUT)
+        authorization, life = _read(body)
+        self._keep(key, authorization, life)
+        return authorization
+
+    def _keep(self, key: _Key, authorization: bytes, life: float) -> None:
+        if len(self._tokens) >= _MOST_TOKENS:
+            del self._tokens[next(iter(self._tokens))]
+        until = self.reactor.seconds() + life * _MARGIN
+        self._tokens[key] = _Token(authorization, until)
+
+    def _refuse(self, account: Account, upstream: Upstream) -> None:
+        if account not in self._refused:
+            self._refused.add(account)
+            self._log.error(
+                "{upstream} refuses the account {username}: it is left out from now on",
+                upstream=upstream.name,
+                username=account.username,
+            )
+        raise AccountRefused("the mirror's account was refused")
+
+
+@implementer(IAgent)
+class AccountAgent:
+    """
+    Asks as the mirror itself: what the client has sent in C{Authorization} is left out.
+
+    @ivar asked: as that of L{RedirectAgent}.
+    """
+
+    def __init__(
+        self, accounts: Accounts, account: Account, redirects: RedirectAgent, target: Target
+    ) -> None:
+        """
+        @param target: what the client asked for.
+        """
+        self._accounts = accounts
+        self._account = account
+        self._redirects = redirects
+        self._repository = target.repository or b""
+
+    @property
+    def asked(self) -> tuple[bytes, Headers]:
+        return self._redirects.asked
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """
+        @see: L{RedirectAgent.request}
+        """
+        upstream = self._accounts.upstreamOf(uri)
+        if upstream is None:
+            return self._redirects.request(method, uri, headers, bodyProducer)
+        return Deferred.fromCoroutine(
+            self._request(upstream, method, uri, headers or Headers(), bodyProducer)
+        )
+
+    async def _request(
+        self,
+        upstream: Upstream,
+        method: bytes,
+        uri: bytes,
+        headers: Headers,
+        body: IBodyProducer | None,
+    ) -> IResponse:
+        accounts = self._accounts
+        key = upstream.name, self._account, self._repository, method in (*PUSHING, b"DELETE")
+        own = headers.copy()
+        own.removeHeader(b"Authorization")
+        known = accounts.known(key)
+        if known is not None:
+            own.setRawHeaders(b"Authorization", [known])
+        answer = await self._redirects.request(method, uri, own, body)
+        challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
+        if answer.code != 401 or body is not None or not challenges:
+            return answer
+        accounts.forget(key)
+        try:
+            authorization = await accounts.fetch(key, upstream, challenges)
+        except AccountRefused:
+            discard(answer, accounts.reactor)
+            raise
+        except UpstreamFailed:
+            # The client may have credentials that are better.
+            return answer
+        discard(answer, accounts.reactor)
+        again = own.copy()
+        again.setRawHeaders(b"Authorization", [authorization])
+        return await self._redirects.request(method, uri, again, None)
+
+
+def _read(body: bytes) -> tuple[bytes, float]:
+    """
+    A token service's response: the C{Authorization} to ask with, and how many seconds it is good
+    for; less than a minute counts as a minute (distribution spec, "Token Response Fields").
+    """
+    try:
+        members = json.loads(body)
+        token: str = members.get("token") or members["access_token"]
+        life = max(_LEAST_LIFE, float(members.get("expires_in") or 0))
+        return b"Bearer " + token.encode("ascii"), life
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UpstreamFailed("its token service gave no token") from None
+
+
+def _tooLate(_: object, timeout: float) -> NoReturn:
+    raise HeadTimedOut(f"no token within {timeout:g} s")

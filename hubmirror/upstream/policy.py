@@ -116,7 +116,7 @@ def _fallback(url: bytes, registry: RegistryConfig) -> Upstream:
         spelling = Spelling(before=path, namespace=name if named else b"")
         tokens = base + b"/token"
     bases = {Service.REGISTRY: base, Service.TOKEN: tokens, Service.SEARCH: base}
-    return Upstream(_nameOf(base), bases, spelling)
+    return Upstream(_nameOf(url.removesuffix(b"/?ns")), bases, spelling)
 
 
 def _nameOf(base: bytes) -> str:

@@ -19,6 +19,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from hubmirror.config import RegistryConfig
+from hubmirror.protocol.addresses import hostAddress
 from hubmirror.protocol.challenge import bearerParameters
 from hubmirror.protocol.errors import HeadTimedOut, UnknownName, UpstreamFailed
 from hubmirror.protocol.url import Origin, splitURL
@@ -45,7 +46,7 @@ def mayBelieve(registry: Origin, realm: Origin) -> bool:
     """
     return realm.scheme == b"https" and (
         realm.host == registry.host
-        or (registry.address is None and realm.host.endswith(b"." + registry.host))
+        or (hostAddress(registry.host) is None and realm.host.endswith(b"." + registry.host))
     )
 
 

@@ -1,0 +1,91 @@
+"""
+The firewall for credentials: a table of what goes to whom.
+"""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.protocol.credentials import (
+    authorizationFor,
+    formFor,
+    mark,
+    markAnswer,
+    unmark,
+)
+
+BASIC = b"Basic bWU6c2VjcmV0"
+GHCR = b"ghcr.io"
+
+
+class AuthorizationTests(SynchronousTestCase):
+    def test_table(self) -> None:
+        for name, isDefault, passes, given_, permitted in (
+            # The default registry: passwords, and tokens that bear no mark.
+            (b"docker.io", True, False, BASIC, BASIC),
+            (b"docker.io", True, False, b"Bearer abc.d-e_f", b"Bearer abc.d-e_f"),
+            (b"docker.io", True, False, b"Bearer ghcr.io~abc", None),
+            (b"docker.io", True, False, b"bearer  ghcr.io~abc", None),
+            # Others: their own tokens alone.
+            (GHCR, False, False, BASIC, None),
+            (GHCR, False, True, BASIC, BASIC),
+            (GHCR, False, False, b"Bearer abc", None),
+            (GHCR, False, True, b"Bearer abc", None),
+            (GHCR, False, False, b"Bearer ghcr.io~abc", b"Bearer abc"),
+            (GHCR, False, False, b"bearer ghcr.io~a~b=", b"bearer a~b="),
+            (GHCR, False, False, b"Bearer quay.io~abc", None),
+            (GHCR, False, False, b"Bearer evil.ghcr.io~abc", None),
+            (GHCR, False, False, b"Negotiate abc", None),
+            (b"localhost:5000", False, False, b"Bearer localhost+5000~abc", b"Bearer abc"),
+        ):
+            self.assertEqual(
+                authorizationFor(name, given_, isDefault=isDefault, passCredentials=passes),
+                permitted,
+                (name, given_),
+            )
+
+    def test_form(self) -> None:
+        password = b"grant_type=password&username=me&password=secret&scope=x"
+        refresh = b"grant_type=refresh_token&refresh_token=%s&scope=x"
+        for name, isDefault, passes, form, permitted in (
+            (b"docker.io", True, False, password, password),
+            (b"docker.io", True, False, refresh % b"a%2Bb", refresh % b"a%2Bb"),
+            (GHCR, False, False, password, None),
+            (GHCR, False, True, password, password),
+            (GHCR, False, False, refresh % b"abc", None),
+            (GHCR, False, False, refresh % b"ghcr.io~a%2Bb", refresh % b"a%2Bb"),
+            (GHCR, False, False, refresh % b"quay.io~abc", None),
+            (GHCR, False, False, b"service=a&scope=b", b"service=a&scope=b"),
+        ):
+            self.assertEqual(
+                formFor(name, form, isDefault=isDefault, passCredentials=passes), permitted, form
+            )
+
+
+class MarkTests(SynchronousTestCase):
+    @given(st.sampled_from([GHCR, b"a.example:5000"]), st.binary())
+    def test_roundTrip(self, name: bytes, token: bytes) -> None:
+        """What was marked is the same again, and only for its own registry."""
+        self.assertEqual(unmark(name, mark(name, token)), token)
+        self.assertIsNone(unmark(b"other.example", mark(name, token)))
+
+    def test_answer(self) -> None:
+        body = b'{"token":"a","access_token":"b","refresh_token":"c","expires_in":300,"x":null}'
+        self.assertEqual(
+            json.loads(markAnswer(GHCR, body)),
+            {
+                "token": "ghcr.io~a",
+                "access_token": "ghcr.io~b",
+                "refresh_token": "ghcr.io~c",
+                "expires_in": 300,
+                "x": None,
+            },
+        )
+
+    def test_noAnswer(self) -> None:
+        for body in (b"", b"[]", b"1", b"{", b"\xff"):
+            self.assertRaises(ValueError, markAnswer, GHCR, body)

@@ -1,0 +1,517 @@
+"""
+Several registries in one mirror, between clients and upstreams that are the test.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hubmirror import MirrorConfig
+from hubmirror.config import Account, RegistryConfig
+from tests.wire.support import MemoryCase, Message, answer
+
+DIGEST = b"sha256:" + b"0123456789abcdef" * 4
+BASIC = b"Basic bWU6c2VjcmV0"
+
+
+def challenge(realm: bytes, rest: bytes = b"") -> bytes:
+    """A registry's 401."""
+    return answer(401, b"{}", ((b"WWW-Authenticate", b'Bearer realm="%b"%b' % (realm, rest)),))
+
+
+def token(value: bytes) -> bytes:
+    """A token service's answer."""
+    return answer(200, b'{"token":"%b"}' % value, ((b"Content-Type", b"application/json"),))
+
+
+class RegistriesCase(MemoryCase):
+    options = {
+        "registries": [
+            RegistryConfig(
+                name="ghcr.test",
+                url="https://ghcr.test",
+                auth_url="https://ghcr.test/token",
+                hosts=["ghcr.mirror.example"],
+                fallback=["https://f.example", "https://f.example/v2/ghcr.test"],
+            ),
+            RegistryConfig(name="quay.test", url="https://quay.test"),
+            RegistryConfig(name="passing.test", pass_credentials=True),
+        ],
+        # No second upstream is to be asked by the tests that say nothing of it.
+        "failover_on": "503",
+    }
+
+    def origin(self, number: int = -1) -> str:
+        return str(self.network.origins[number])
+
+    def assertAsked(self, target: bytes, origin: str, own: bytes, **request: Any) -> Message:
+        """One request that reaches an upstream of an origin."""
+        asked, _ = self.exchange(target, answer(200, b"{}"), **request)
+        self.assertEqual((self.origin(), asked.target), (origin, own), target)
+        return asked
+
+
+class AddressTests(RegistriesCase):
+    def test_ways(self) -> None:
+        """Each way of naming a registry leads there, with the target of that registry alone."""
+        manifest = b"/v2/o/a/manifests/1"
+        for target, host in (
+            (manifest + b"?ns=ghcr.test", b"m"),
+            (b"/v2/ghcr.test/o/a/manifests/1", b"m"),
+            (b"/ghcr.test/v2/o/a/manifests/1", b"m"),
+            (manifest, b"ghcr.mirror.example"),
+        ):
+            self.assertAsked(target, "https://ghcr.test", manifest, host=host)
+            self.assertEqual(self.exchanges[-1].registry, "ghcr.test")
+        self.assertAsked(manifest, "https://hub.example", manifest)
+        self.assertEqual(self.exchanges[-1].registry, "docker.io")
+
+    def test_notMirrored(self) -> None:
+        """Nothing is asked of anybody."""
+        for target in (
+            b"/v2/evil.test/o/a/manifests/1",
+            b"/evil.test/v2/",
+            b"/v2/o/a/manifests/1?ns=evil.test",
+            b"/token/evil.test",
+        ):
+            got = self.local(target)
+            self.assertEqual((got.status, got.error), (404, "NAME_UNKNOWN"))
+            self.assertIn(b"evil.test is not mirrored here", got.body)
+
+    def test_two(self) -> None:
+        got = self.local(b"/v2/ghcr.test/o/a/manifests/1?ns=quay.test")
+        self.assertEqual((got.status, got.error), (400, "NAME_INVALID"))
+
+    def test_catalog(self) -> None:
+        for target in (b"/v2/ghcr.test/_catalog", b"/ghcr.test/v2/_catalog?n=1"):
+            got = self.local(target)
+            self.assertEqual((got.status, got.error), (404, "NAME_UNKNOWN"))
+
+    def test_ping(self) -> None:
+        """A mirror of several says so where clients begin."""
+        _, got = self.exchange(b"/v2/", answer(200, b"{}"))
+        names = b"docker.io, ghcr.test, quay.test, passing.test"
+        self.assertEqual(got.values(b"Hubmirror-Registries"), [names])
+
+    def test_pingOfOne(self) -> None:
+        self.configure(registries=())
+        _, got = self.exchange(b"/v2/", answer(200, b"{}"))
+        self.assertEqual(got.values(b"Hubmirror-Registries"), [])
+
+    def test_noSearch(self) -> None:
+        got = self.local(b"/v1/search?q=a&ns=ghcr.test")
+        self.assertEqual((got.status, got.error), (404, "NAME_UNKNOWN"))
+
+
+class SpellingTests(RegistriesCase):
+    """
+    What the client sees is as it wrote it.
+    """
+
+    def test_location(self) -> None:
+        own = b"https://ghcr.test/v2/o/a/blobs/uploads/1?_state=x%3D"
+        for target, location in (
+            (b"/v2/ghcr.test/o/a", b"/v2/ghcr.test/o/a/blobs/uploads/1?_state=x%3D"),
+            (b"/ghcr.test/v2/o/a", b"/ghcr.test/v2/o/a/blobs/uploads/1?_state=x%3D"),
+        ):
+            for said in (own, own.removeprefix(b"https://ghcr.test")):
+                _, got = self.exchange(
+                    target + b"/blobs/uploads/",
+                    answer(202, b"", ((b"Location", said),)),
+                    method=b"POST",
+                )
+                self.assertIn(location, got.values(b"Location")[0])
+        _, got = self.exchange(
+            b"/v2/o/a/blobs/uploads/?ns=ghcr.test",
+            answer(202, b"", ((b"Location", own),)),
+            method=b"POST",
+        )
+        self.assertEqual(
+            got.values(b"Location"),
+            [b"http://mirror.example/v2/o/a/blobs/uploads/1?_state=x%3D&ns=ghcr.test"],
+        )
+
+    def test_link(self) -> None:
+        """The next page of tags is of the same registry; what is opaque in it stays so."""
+        for said in (
+            b'</v2/o/a/tags/list?next_page=gAAA%3D%3D>; rel="next"',
+            b'<https://ghcr.test/v2/o/a/tags/list?next_page=gAAA%3D%3D>; rel="next"',
+        ):
+            for target, page in (
+                (b"/v2/ghcr.test/o/a/tags/list", b"/v2/ghcr.test/o/a/tags/list?"),
+                (b"/ghcr.test/v2/o/a/tags/list", b"/ghcr.test/v2/o/a/tags/list?"),
+            ):
+                _, got = self.exchange(target, answer(200, b"{}", ((b"Link", said),)))
+                self.assertIn(page + b"next_page=gAAA%3D%3D>", got.values(b"Link")[0])
+        _, got = self.exchange(
+            b"/v2/o/a/tags/list?ns=ghcr.test", answer(200, b"{}", ((b"Link", b"<?n=1>"),))
+        )
+        self.assertEqual(got.values(b"Link"), [b"<?n=1&ns=ghcr.test>"])
+
+    def test_challenge(self) -> None:
+        said = challenge(
+            b"https://ghcr.test/token", b',service="ghcr.test",scope="repository:o/a:pull"'
+        )
+        for target, scope in (
+            (b"/v2/ghcr.test/o/a/manifests/1", b"ghcr.test/o/a"),
+            (b"/ghcr.test/v2/o/a/manifests/1", b"o/a"),
+            (b"/v2/o/a/manifests/1?ns=ghcr.test", b"o/a"),
+        ):
+            _, got = self.exchange(target, said)
+            self.assertEqual(
+                got.values(b"WWW-Authenticate"),
+                [
+                    b'Bearer realm="http://mirror.example/token/ghcr.test",service="ghcr.test",'
+                    b'scope="repository:%b:pull"' % scope
+                ],
+            )
+
+    def test_basic(self) -> None:
+        """A registry with passwords alone: its challenge goes on as it is."""
+        value = b'Basic realm="Registry"'
+        _, got = self.exchange(
+            b"/passing.test/v2/", answer(401, b"{}", ((b"WWW-Authenticate", value),))
+        )
+        self.assertEqual(got.values(b"WWW-Authenticate"), [value])
+
+    def test_shortName(self) -> None:
+        """At the Hub a name of one component is of the library, and the client's all the same."""
+        said = challenge(
+            b"https://auth.example/token", b',service="s",scope="repository:library/a:pull"'
+        )
+        asked, got = self.exchange(b"/v2/a/manifests/1", said)
+        self.assertEqual(asked.target, b"/v2/library/a/manifests/1")
+        self.assertIn(b'scope="repository:a:pull"', got.values(b"WWW-Authenticate")[0])
+        location = b"https://hub.example/v2/library/a/blobs/uploads/1?x"
+        asked, got = self.exchange(
+            b"/v2/a/blobs/uploads/?mount=%b&from=b" % DIGEST,
+            answer(202, b"", ((b"Location", location),)),
+            method=b"POST",
+        )
+        self.assertEqual(
+            asked.target, b"/v2/library/a/blobs/uploads/?mount=%b&from=library/b" % DIGEST
+        )
+        self.assertEqual(got.values(b"Location"), [b"http://mirror.example/v2/a/blobs/uploads/1?x"])
+        asked, got = self.exchange(
+            b"/v2/a/tags/list?n=1",
+            answer(200, b"{}", ((b"Link", b"</v2/library/a/tags/list?n=1&last=x>"),)),
+        )
+        self.assertEqual(got.values(b"Link"), [b"</v2/a/tags/list?n=1&last=x>"])
+
+    def test_shortNameElsewhere(self) -> None:
+        self.assertAsked(b"/v2/ghcr.test/a/manifests/1", "https://ghcr.test", b"/v2/a/manifests/1")
+
+
+class TokenTests(RegistriesCase):
+    def ask(self, target: bytes, reply: bytes, **request: Any) -> tuple[Message, Any]:
+        """A token request, and what the client gets as JSON."""
+        asked, got = self.exchange(target, reply, **request)
+        return asked, json.loads(got.body)
+
+    def test_ofTheHub(self) -> None:
+        """The Hub's tokens stay as they are; short names are completed in scopes."""
+        asked, got = self.ask(
+            b"/token?service=s&scope=repository:a:pull&scope=repository%3Ao%2Fb%3Apull",
+            token(b"abc"),
+            fields=((b"Authorization", BASIC),),
+        )
+        self.assertEqual(
+            asked.target,
+            b"/token?service=s&scope=repository:library/a:pull&scope=repository%3Ao%2Fb%3Apull",
+        )
+        self.assertEqual(asked.values(b"Authorization"), [BASIC])
+        self.assertEqual(got, {"token": "abc"})
+
+    def test_form(self) -> None:
+        form = b"grant_type=password&username=me&password=p&scope=repository%3Aa%3Apull"
+        asked, _ = self.ask(b"/token", token(b"abc"), method=b"POST", body=form)
+        self.assertEqual(
+            asked.body, form.replace(b"repository%3Aa%3Apull", b"repository:library/a:pull")
+        )
+        self.assertEqual(asked.values(b"Content-Length"), [b"%d" % len(asked.body)])
+
+    def test_ofAnother(self) -> None:
+        """Prefixes are left off, passwords and others' scopes too; the token is marked."""
+        asked, got = self.ask(
+            b"/token/ghcr.test?service=g&scope=repository:ghcr.test/o/a:pull"
+            b"&scope=repository:o/a:pull&scope=repository:quay.test/o/b:pull",
+            token(b"abc"),
+            fields=((b"Authorization", BASIC),),
+        )
+        self.assertEqual(self.origin(), "https://ghcr.test")
+        self.assertEqual(asked.target, b"/token?service=g&scope=repository:o/a:pull")
+        self.assertEqual(asked.values(b"Authorization"), [])
+        self.assertEqual(got, {"token": "ghcr.test~abc"})
+
+    def test_markedComesBack(self) -> None:
+        for authorization, seen in (
+            (b"Bearer ghcr.test~abc", [b"Bearer abc"]),
+            (b"Bearer quay.test~abc", []),
+            (b"Bearer abc", []),
+            (BASIC, []),
+        ):
+            asked = self.assertAsked(
+                b"/v2/ghcr.test/o/a/manifests/1",
+                "https://ghcr.test",
+                b"/v2/o/a/manifests/1",
+                fields=((b"Authorization", authorization),),
+            )
+            self.assertEqual(asked.values(b"Authorization"), seen)
+
+    def test_markedGoesNotToTheHub(self) -> None:
+        """The Hub answers as to nobody, so that the client gets the right challenge."""
+        asked, got = self.exchange(
+            b"/v2/o/a/manifests/1",
+            challenge(b"https://auth.example/token"),
+            fields=((b"Authorization", b"Bearer ghcr.test~abc"),),
+        )
+        self.assertEqual(asked.values(b"Authorization"), [])
+        self.assertEqual(got.status, 401)
+        self.assertIn(b'"http://mirror.example/token"', got.values(b"WWW-Authenticate")[0])
+
+    def test_byScope(self) -> None:
+        """dockerd and podman know the challenge of /v2/ alone: the scope says which registry."""
+        asked, got = self.ask(
+            b"/token?service=registry.docker.io&scope=repository:ghcr.test/o/a:pull",
+            token(b"abc"),
+            fields=((b"Authorization", BASIC),),
+        )
+        self.assertEqual(self.origin(), "https://ghcr.test")
+        self.assertEqual(asked.target, b"/token?scope=repository:o/a:pull")
+        self.assertEqual(asked.values(b"Authorization"), [])
+        self.assertEqual(got, {"token": "ghcr.test~abc"})
+
+    def test_passwordsPassed(self) -> None:
+        """Only where the operator says so."""
+        asked = self.assertAsked(
+            b"/passing.test/v2/o/a/manifests/1",
+            "https://passing.test",
+            b"/v2/o/a/manifests/1",
+            fields=((b"Authorization", BASIC),),
+        )
+        self.assertEqual(asked.values(b"Authorization"), [BASIC])
+
+    def test_passwordInAForm(self) -> None:
+        """It is refused at a registry that is not to see it, so that the client goes on without."""
+        got = self.local(
+            b"/token/ghcr.test",
+            method=b"POST",
+            body=b"grant_type=password&username=me&password=p&service=x",
+        )
+        self.assertEqual((got.status, got.error), (401, "UNAUTHORIZED"))
+
+    def test_long(self) -> None:
+        """A token of 12 KiB."""
+        _, got = self.ask(b"/token/ghcr.test", token(b"x" * 12_000))
+        self.assertEqual(got, {"token": "ghcr.test~" + "x" * 12_000})
+
+    def test_learned(self) -> None:
+        """A token service that is not known is asked for once, by the registry's own challenge."""
+        for times in range(2):
+            before = len(self.network.lines)
+            client = self.send(b"/token/quay.test?scope=repository:o/a:pull")
+            if times == 0:
+                self.assertEqual(self.asked().target, b"/v2/")
+                self.network.lines[-1].says(
+                    challenge(b"https://auth.quay.test/t", b',service="quay.test"')
+                )
+            self.assertEqual(self.origin(), "https://auth.quay.test")
+            line = self.network.lines[-1]
+            line.says(token(b"abc"))
+            got = self.answered(client)
+            self.assertEqual(json.loads(got.body), {"token": "quay.test~abc"})
+            self.assertLessEqual(len(self.network.lines) - before, 2)
+
+    def test_notBelieved(self) -> None:
+        """A registry that names somebody else's token service gets nobody's password."""
+        for realm in (
+            b"https://auth.example/token",
+            b"https://evil-quay.test/token",
+            b"http://quay.test/token",
+            b"https://quay.test.evil.example/",
+        ):
+            client = self.send(b"/token/quay.test", fields=((b"Authorization", BASIC),))
+            self.asked()
+            self.network.lines[-1].says(challenge(realm))
+            got = self.answered(client)
+            self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
+            self.assertEqual(self.origin(), "https://quay.test")
+
+    def test_none(self) -> None:
+        """A registry without tokens has no token service."""
+        client = self.send(b"/token/quay.test")
+        self.network.lines[-1].says(answer(200, b"{}"))
+        self.assertEqual(self.answered(client).status, 404)
+
+
+class FallbackTests(RegistriesCase):
+    def test_spellings(self) -> None:
+        """Each fallback is asked for the right registry."""
+        client = self.send(b"/v2/ghcr.test/o/a/manifests/1?x")
+        for origin, target, status in (
+            ("https://ghcr.test", b"/v2/o/a/manifests/1?x", 503),
+            ("https://f.example", b"/v2/o/a/manifests/1?x&ns=ghcr.test", 503),
+            ("https://f.example", b"/v2/ghcr.test/o/a/manifests/1?x", 200),
+        ):
+            self.assertEqual((self.origin(), self.asked().target), (origin, target))
+            self.network.lines[-1].says(answer(status, b"{}"))
+        self.assertEqual(self.answered(client).status, 200)
+
+    def test_oneDown(self) -> None:
+        """That a registry is down moves nobody's requests to another."""
+        self.network.refuses.add(b"ghcr.test")
+        self.network.refuses.add(b"f.example")
+        for _ in range(3):
+            client = self.send(b"/v2/ghcr.test/o/a/manifests/1")
+            self.assertEqual(self.answered(client).status, 502)
+        self.assertAsked(b"/v2/o/a/manifests/1", "https://hub.example", b"/v2/o/a/manifests/1")
+
+    def test_limitOfOne(self) -> None:
+        """One registry's 429 limits that one alone."""
+        limit = answer(429, b"{}", ((b"Content-Type", b"application/json"),))
+        self.exchange(b"/v2/quay.test/o/a/manifests/1", limit)
+        self.assertAsked(b"/v2/o/a/manifests/1", "https://hub.example", b"/v2/o/a/manifests/1")
+
+    def test_hubDown(self) -> None:
+        """Clients begin at /v2/, whichever registry they mean: they are challenged all the same."""
+        self.network.refuses.add(b"hub.example")
+        got = self.local(b"/v2/")
+        self.assertEqual(got.status, 401)
+        self.assertIn(b'realm="http://mirror.example/token"', got.values(b"WWW-Authenticate")[0])
+
+
+class AccountTests(MemoryCase):
+    """
+    Accounts of the operator's own.
+    """
+
+    def setUp(self) -> None:
+        self.accounts = []
+        for name in ("first", "second"):
+            path = self.mktemp()
+            with open(path, "w") as file:
+                file.write(f"password of {name}\n")
+            self.accounts.append(Account(username=name, password_file=path))
+        super().setUp()
+
+    def configure(self, **options: Any) -> None:
+        registry = RegistryConfig(
+            name="ghcr.test",
+            auth_url="https://ghcr.test/token",
+            account=self.accounts[: options.pop("accounts", 1)],
+            **options,
+        )
+        super().configure(registries=[registry], failover_on="503")
+
+    def pull(self, target: bytes = b"/v2/ghcr.test/o/a/manifests/1", **request: Any) -> Any:
+        return self.send(target, **request)
+
+    def say(self, reply: bytes) -> Message:
+        asked = self.asked()
+        self.network.lines[-1].says(reply)
+        return asked
+
+    def test_pull(self) -> None:
+        """The client needs no token, and what it sends goes nowhere."""
+        client = self.pull(fields=((b"Authorization", BASIC),))
+        asked = self.say(
+            challenge(b"https://x.example/", b',service="g",scope="repository:o/a:pull"')
+        )
+        self.assertEqual(asked.values(b"Authorization"), [])
+        asked = self.asked()
+        self.assertEqual(
+            asked.target, b"/token?service=g&scope=repository%3Ao%2Fa%3Apull&account=first"
+        )
+        self.assertEqual(
+            asked.values(b"Authorization"), [b"Basic Zmlyc3Q6cGFzc3dvcmQgb2YgZmlyc3Q="]
+        )
+        self.network.lines[-1].says(token(b"abc"))
+        self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [b"Bearer abc"])
+        self.assertEqual(self.answered(client).status, 200)
+        # It is kept, and fetched again shortly before it expires.
+        client = self.pull()
+        self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [b"Bearer abc"])
+        self.answered(client)
+        self.clock.advance(55)
+        self.pull()
+        self.assertEqual(self.asked().values(b"Authorization"), [])
+
+    def test_ping(self) -> None:
+        """Nobody is challenged."""
+        got = self.local(b"/ghcr.test/v2/")
+        self.assertEqual((got.status, got.body), (200, b"{}"))
+
+    def test_token(self) -> None:
+        """A client that asks for a token gets one that is worth nothing."""
+        got = self.local(b"/token?scope=repository:ghcr.test/o/a:pull")
+        value = json.loads(got.body)["token"]
+        self.assertEqual(value, "ghcr.test~mirror")
+        self.pull(fields=((b"Authorization", b"Bearer " + value.encode()),))
+        self.assertEqual(self.asked().values(b"Authorization"), [])
+
+    def test_noPush(self) -> None:
+        got = self.local(b"/v2/ghcr.test/o/a/blobs/uploads/", method=b"POST")
+        self.assertEqual((got.status, got.error), (403, "DENIED"))
+
+    def test_mayPush(self) -> None:
+        self.configure(account_may_push=True)
+        self.send(b"/v2/ghcr.test/o/a/blobs/uploads/", method=b"POST")
+        self.assertEqual(self.asked().target, b"/v2/o/a/blobs/uploads/")
+
+    def test_fetchedOnce(self) -> None:
+        """However many wait for it."""
+        clients = [self.pull() for _ in range(3)]
+        for line in list(self.network.lines):
+            line.says(challenge(b"https://x.example/"))
+        heard = [line.hears() for line in self.network.lines]
+        [fetching] = [number for number, text in enumerate(heard) if b"GET /token" in text]
+        self.network.lines[fetching].says(token(b"abc"))
+        for line in self.network.lines:
+            self.assertIn(b"Authorization: Bearer abc", line.hears())
+            line.says(answer(200, b"{}"))
+        for client in clients:
+            self.assertEqual(self.answered(client).status, 200)
+
+    def test_mostPullsLeft(self) -> None:
+        """The account with most pulls left is taken, and another when one has none."""
+        self.configure(accounts=2)
+        seen = []
+        for remaining in (b"5;w=21600", b"9;w=21600", b"8;w=21600", b"4;w=21600"):
+            client = self.pull()
+            asked = self.asked()
+            if not asked.values(b"Authorization"):
+                self.network.lines[-1].says(challenge(b"https://x.example/"))
+                account = b"first" if b"account=first" in self.asked().target else b"second"
+                self.network.lines[-1].says(token(account))
+                asked = self.asked()
+            seen.append(asked.values(b"Authorization")[0])
+            fields = ((b"RateLimit-Remaining", remaining),)
+            self.network.lines[-1].says(answer(200, b"{}", fields))
+            self.answered(client)
+        self.assertEqual(
+            seen, [b"Bearer first", b"Bearer second", b"Bearer second", b"Bearer second"]
+        )
+        # A 429 of one account is made good by the other.
+        client = self.pull()
+        self.assertEqual(self.asked().values(b"Authorization"), [b"Bearer first"])
+        limit = ((b"Content-Type", b"application/json"), (b"Retry-After", b"60"))
+        self.network.lines[-1].says(answer(429, b"{}", limit))
+        self.assertEqual(self.asked().values(b"Authorization"), [b"Bearer second"])
+        self.network.lines[-1].says(answer(200, b"{}"))
+        self.assertEqual(self.answered(client).status, 200)
+
+    def test_refused(self) -> None:
+        """An account that is refused is left out, and the client is not told to log in."""
+        client = self.pull()
+        self.network.lines[-1].says(challenge(b"https://x.example/"))
+        self.asked()
+        self.network.lines[-1].says(answer(401, b"{}"))
+        got = self.answered(client)
+        self.assertEqual(got.status, 502)
+        self.assertEqual(got.values(b"WWW-Authenticate"), [])
+        self.assertNotIn(b"password", got.body)
+
+    def test_passwordInNoRepr(self) -> None:
+        self.assertNotIn("password of", repr(vars(self.mirror.service)))
+        self.assertNotIn("password of", repr(MirrorConfig(registries=[])))

@@ -5,6 +5,8 @@ import io
 import os
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import closing, redirect_stdout
 from typing import Any
 from unittest.mock import Mock
@@ -215,3 +217,43 @@ class ServiceTests(TestCase):
             service = self.makeService(f"--port=tcp:{number}:interface=127.0.0.1")
             text = str(self.assertRaises(SystemExit, service.privilegedStartService))
         self.assertRegex(text, rf"\Ahubmirror: [^\n]*127\.0\.0\.1:{number}[^\n]*\Z")
+
+
+class FileLimitTests(SynchronousTestCase):
+    """The soft limit of open files, in a process whose limits are 256 and 600."""
+
+    def softLimit(self, *lines: str) -> int:
+        """What it is after some lines of Python."""
+        program = "; ".join(
+            ["import resource", *lines, "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"]
+        )
+        done = subprocess.run(
+            [
+                *("sh", "-c", 'ulimit -S -n 256; ulimit -H -n 600; exec "$@"', "sh"),
+                *(sys.executable, "-c", program),
+            ],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return int(done.stdout)
+
+    def test_raised(self) -> None:
+        """As far as it may be, and no further than it is of use."""
+        parse = "from hubmirror.tap import Options; Options().parseOptions({})"
+        self.assertEqual(self.softLimit(parse.format([])), 600)
+        limits = ["--max-connections=100", "--max-upstream-connections=100"]
+        self.assertEqual(self.softLimit(parse.format(limits)), 301)
+
+    def test_select(self) -> None:
+        """select(2) can do nothing with what is above 1024."""
+        install = "from twisted.internet import selectreactor; selectreactor.install()"
+        parse = "from hubmirror.tap import Options; Options().parseOptions([])"
+        self.assertEqual(self.softLimit(install, parse), 256)
+
+    def test_embedded(self) -> None:
+        """An embedder's process stays as it is."""
+        make = "from hubmirror import HubMirror, MirrorConfig; from twisted.internet import reactor"
+        self.assertEqual(self.softLimit(make, "HubMirror(reactor, MirrorConfig(port=()))"), 256)

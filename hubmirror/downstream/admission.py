@@ -5,6 +5,7 @@ How many connections there may be: in all, and for each client.
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,6 +17,7 @@ _REPORT = 10.0
 _SITE_PREFIX = 64
 
 
+@lru_cache(maxsize=4096)
 def clientOf(address: Address | None) -> str:
     """
     Whom a connection or a request is counted for: an IPv4 address, or the /64 of an IPv6 one, of

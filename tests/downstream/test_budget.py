@@ -100,7 +100,7 @@ class SlotTests(BudgetCase):
 
     def test_shareWhileWaiting(self) -> None:
         """A client that has its share is passed over until it gives something back."""
-        self.take("a1", "a2", "a3", "a4", "x1", "b1", "c1")
+        self.take("a1", "a2", "a3", "a4", "a5", "x1", "b1", "c1")
         self.served.clear()
         self.leave("x")
         self.assertServed("b1")
@@ -108,6 +108,10 @@ class SlotTests(BudgetCase):
         self.assertServed("c1")
         self.leave("b")
         self.assertServed("a4")
+        self.leave("c")
+        self.assertServed()
+        self.leave("a")
+        self.assertServed("a5")
 
     def test_nextTurn(self) -> None:
         """A slot is handed on when its connection is closed, or can be used again."""

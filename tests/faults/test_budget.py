@@ -258,50 +258,62 @@ class LocalTests(BudgetCase):
         self.assertEqual((got.status, got.values(b"Retry-After")), (503, [b"5"]))
         self.assertIn(b"hub.example: no file descriptor left", got.body)
 
+    def keep(self, target: bytes = b"/v2/") -> None:
+        """A connection to the fallback is kept, and nothing is marked down any more."""
+        self.configure(fallback="https://second.example", verify="never", **self.options)
+        self.network.refuses.add(b"hub.example")
+        client = self.send(target)
+        self.serve(0)
+        self.assertServed(client)
+        self.assertIn(b"GET ", self.lines[0].hears())
+        self.network.refuses.clear()
+        self.clock.advance(3)
+        client = self.send(target)
+        self.assertEqual(self.network.origins[1].host, b"hub.example")
+        self.serve(1)
+        self.assertServed(client)
+
     def test_health(self) -> None:
-        """When there is a descriptor again, the first upstream is asked first."""
-        self.configure(fallback="https://second.example", **self.options)
+        """A fallback whose connection is kept serves meanwhile.  When there is a descriptor again,
+        the first upstream is asked first."""
+        self.keep()
+        self.lines[1].leaves()
+        self.clock.advance(0)
         self.network.short = True
-        for _ in range(5):
-            self.assertEqual(self.answered(self.ask()).status, 503)
+        for _ in range(3):
+            client = self.ask()
+            self.serve(0)
+            self.assertServed(client)
         self.network.short = False
         client = self.ask()
-        self.assertEqual([origin.host for origin in self.network.origins], [b"hub.example"])
-        self.serve(0)
+        self.assertEqual(self.network.origins[-1].host, b"hub.example")
+        self.serve(2)
         self.assertServed(client)
 
     def test_refused(self) -> None:
         """Whereas one that refuses is marked down."""
-        self.configure(fallback="https://second.example", **self.options)
-        self.network.refuses.add(b"hub.example")
-        self.ask()
-        self.network.refuses.clear()
-        self.ask("192.0.2.8")
-        hosts = [origin.host for origin in self.network.origins]
-        self.assertEqual(hosts, [b"second.example"] * 2)
-
-    def test_kept(self) -> None:
-        """A fallback whose connection is kept serves meanwhile."""
-        self.configure(fallback="https://second.example", **self.options)
+        self.keep()
+        self.lines[1].leaves()
+        self.clock.advance(0)
         self.network.refuses.add(b"hub.example")
         self.ask()
         self.serve(0)
         self.network.refuses.clear()
-        self.clock.advance(3)
-        self.network.short = True
-        client = self.ask()
-        self.serve(0)
-        self.assertServed(client)
+        self.lines[0].hears()
+        self.ask()
+        self.assertIn(b"GET /v2/ ", self.lines[0].hears())
+        self.assertEqual(len(self.lines), 2)
 
     def test_redirect(self) -> None:
-        """Nor is it one when a CDN can't be reached for it."""
-        self.configure(fallback="https://second.example", **self.options)
+        """Nor is it the fault of a registry that a CDN can't be reached."""
+        self.keep(BLOB)
+        self.network.short = True
         for _ in range(3):
+            self.lines[1].hears()
             client = self.send(BLOB)
-            self.network.short = True
-            moved = answer(307, b"", ((b"Location", b"https://cdn.example/x"),))
-            self.lines[0].says(moved)
-            got = self.answered(client)
-            self.assertEqual((got.status, got.values(b"Retry-After")), (503, [b"5"]))
-            self.assertIn(b"the redirect to cdn.example", got.body)
-        self.assertEqual(len(self.lines), 1)
+            self.assertIn(b"GET ", self.lines[1].hears())
+            self.lines[1].says(answer(307, b"", ((b"Location", b"https://cdn.example/x"),)))
+            self.serve(0)
+            self.assertServed(client)
+            [failure] = self.exchanges[-1].failures
+            self.assertIn("the redirect to cdn.example", failure[1])

@@ -181,6 +181,9 @@ class DescriptorTests(ProcessCase):
         await self.finish(late)
         self.assertFalse(self.mirror.ended.called)
         self.assertNotIn(b"Traceback", self.mirror.output)
+        # It is told of each connection that it can't accept once, and does not spin.
+        self.assertLessEqual(self.mirror.output.count(b"EMFILE encountered"), 60)
+        self.assertIn(b"EMFILE encountered", self.mirror.output)
 
 
 class SignalTests(ProcessCase):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet import ssl
@@ -14,11 +16,11 @@ from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from hubmirror.protocol.errors import AddressRefused, ConnectFailed, ConnectTimedOut
+from hubmirror.protocol.errors import AddressRefused, ConnectFailed, ConnectTimedOut, LocalFailure
 from hubmirror.protocol.forwarded import Address
 from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.testing.ca import Authority
-from hubmirror.transport import connecting
+from hubmirror.transport import connecting, failures
 from hubmirror.transport.connecting import ConnectCancelled, Connector, loadTrust
 from hubmirror.transport.http1client import UpstreamConnection
 from hubmirror.upstream.policy import AddressPolicy
@@ -205,6 +207,31 @@ class FailureTests(ConnectCase):
         self.message(connecting, ConnectTimedOut)
         self.assertEqual(line.ended, "aborted")
         self.reactor.advance(0)
+
+    def test_noDescriptors(self) -> None:
+        """Names don't resolve then, and certificates can't be read: neither is the upstream's
+        fault, and nothing of it stays behind."""
+
+        def refuse(*_arguments: object) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        text = "the mirror has no file descriptor left for it"
+        with self.patched(refuse):
+            self.assertEqual(self.message(self.connect(b"http://no.example"), LocalFailure), text)
+            self.assertEqual(self.message(self.connect(b"https://cdn.example"), LocalFailure), text)
+            self.assertEqual(self.places, [])
+        self.message(self.connect(b"http://no.example"), ConnectFailed)
+        self.connect(b"https://cdn.example")
+        self.assertEqual(self.places, [(PUBLIC, 443)])
+
+    @contextmanager
+    def patched(self, opening: Callable[..., int]) -> Iterator[None]:
+        """In which files are opened so."""
+        patch = self.patch(failures.os, "open", opening)
+        try:
+            yield
+        finally:
+            patch.restore()
 
     def test_cancelled(self) -> None:
         """The client has left: that is no failure of the upstream."""

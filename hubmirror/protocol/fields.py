@@ -79,8 +79,9 @@ def acrossOrigins(headers: Headers) -> Headers:
 
 def dropCookies(headers: Headers) -> None:
     """
-    Remove from an answer the cookies that it sets: of a fallback, which the client knows nothing
-    of, and of whatever is answered to more than one client.
+    Remove from an answer the cookies that it sets: those of a fallback, which the client knows
+    nothing of, those that are for the mirror's own account, and those of an answer that is
+    repeated to other clients.
     """
     for name in _COOKIES:
         headers.removeHeader(name)

@@ -265,7 +265,8 @@ class FailoverAgent:
     def _take(self, upstream: Upstream, answer: IResponse) -> IResponse:
         self.answered = upstream
         self._exchange.upstream = upstream.name
-        if upstream is not self._upstreams[0]:
+        if upstream is not self._upstreams[0] or self._identity is not None:
+            # They are a fallback's, or for the mirror's own account.
             dropCookies(answer.headers)
         location = answer.headers.getRawHeaders(b"Content-Location")
         if location and policy.namesElsewhere(upstream.bases[self._service], location):

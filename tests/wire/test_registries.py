@@ -437,6 +437,13 @@ class AccountTests(MemoryCase):
         self.pull()
         self.assertEqual(self.asked().values(b"Authorization"), [])
 
+    def test_cookies(self) -> None:
+        """Cookies that the registry sets for the mirror's account are not for its clients."""
+        client = self.pull()
+        self.say(answer(200, b"{}", ((b"Set-Cookie", b"session=secret"),)))
+        got = self.answered(client)
+        self.assertEqual((got.status, got.values(b"Set-Cookie")), (200, []))
+
     def test_ping(self) -> None:
         """Nobody is challenged."""
         got = self.local(b"/ghcr.test/v2/")

@@ -1,12 +1,14 @@
 """
-An embedded Docker Hub, for tests, benchmarks and demonstrations.
+An embedded Docker Hub and other registries beside it, for tests, benchmarks and demonstrations.
 
-In process, on loopback or without any socket, it answers as the Hub does, goes wrong as it is told,
-and remembers what it was asked. It uses nothing of the mirror that it tests.
+In process, on loopback or without any socket, they answer as the real ones do, go wrong as they are
+told, and remember what they were asked. They use nothing of the mirror that they test.
 """
 
 from hubmirror.testing.answers import Answer, Ending, bytesAnswer, errorAnswer, jsonAnswer
 from hubmirror.testing.blobs import Blob
+from hubmirror.testing.credentials import Credential
+from hubmirror.testing.embedded import EmbeddedRegistry
 from hubmirror.testing.faults import Seen
 from hubmirror.testing.hub import EmbeddedHub
 from hubmirror.testing.images import (
@@ -19,6 +21,7 @@ from hubmirror.testing.images import (
 )
 from hubmirror.testing.memory import MemoryAgent
 from hubmirror.testing.origin import Origin
+from hubmirror.testing.settings import Authentication, RegistrySettings
 from hubmirror.testing.wire import HubRequest
 
 __all__ = [
@@ -27,14 +30,18 @@ __all__ = [
     "OCI_INDEX",
     "OCI_MANIFEST",
     "Answer",
+    "Authentication",
     "Blob",
+    "Credential",
     "EmbeddedHub",
+    "EmbeddedRegistry",
     "Ending",
     "HubRequest",
     "Image",
     "Index",
     "MemoryAgent",
     "Origin",
+    "RegistrySettings",
     "Seen",
     "bytesAnswer",
     "errorAnswer",

@@ -1,5 +1,6 @@
 """
-The CDN: gives blobs to whoever has a signed link, and takes offence at anything else.
+The CDN: gives blobs to whoever has a signed link, manifests to whoever asks, and takes offence at
+anything else.
 """
 
 import base64
@@ -7,10 +8,12 @@ import hmac
 import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from urllib.parse import unquote
 
 from hubmirror.testing.answers import Answer, bytesAnswer
 from hubmirror.testing.blobs import Blob, DiscardedBlob
 from hubmirror.testing.contents import Contents
+from hubmirror.testing.manifests import Manifests
 from hubmirror.testing.ranges import parseRange
 from hubmirror.testing.wire import HubRequest
 
@@ -19,12 +22,14 @@ _BOUNDARY = "4d6f7265207468616e206f6e65"
 _LAST_MODIFIED = "Mon, 01 Jan 2024 00:00:00 GMT"
 _TYPE = "application/octet-stream"
 _PATH = re.compile(rb"/registry-v2/docker/registry/v2/blobs/sha256/[0-9a-f]{2}/([0-9a-f]{64})/data")
+# Where the manifests of registry.k8s.io are redirected to looks like this, and has no signature.
+_MANIFEST = re.compile(r"/v2/artifacts/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
 _EXPIRES = re.compile(rb"Expires=(\d+)&")
 
 
 class CDN:
     """
-    Serves blobs by signed links.
+    Serves blobs by signed links, and manifests.
 
     @param origin: tells its own origin, as in C{https://127.0.0.1:4711}.
     @param seconds: the clock that links expire by.
@@ -36,6 +41,7 @@ class CDN:
     ) -> None:
         self.lifetime = 1200
         self._contents = contents
+        self._manifests = Manifests(contents, pulls=0)
         self._origin = origin
         self._seconds = seconds
 
@@ -48,6 +54,15 @@ class CDN:
         query = _signed(path, int(self._seconds()) + self.lifetime)
         location = f"{self._origin()}{path.decode()}?{query.decode()}"
         return bytesAnswer(307, _TYPE, b"", {"Location": location})
+
+    def redirectManifest(
+        self, request: HubRequest, name: str, reference: str, account: str
+    ) -> Answer:
+        """
+        Send the client to where manifests are, whether there is this one or not.
+        """
+        location = f"{self._origin()}/v2/artifacts/{name}/manifests/{reference}"
+        return Answer(307, {"Location": location}, 0)
 
     def serve(self, request: HubRequest) -> Answer:
         """
@@ -62,6 +77,9 @@ class CDN:
         if request.method not in (b"GET", b"HEAD"):
             return _refuse(405, "MethodNotAllowed", "GET or HEAD")
         path, _, query = request.uri.partition(b"?")
+        found = _MANIFEST.fullmatch(unquote(path.decode("latin-1")))
+        if found is not None:
+            return self._manifests.give(request, found["name"], found["reference"], "")
         expires = _EXPIRES.match(query)
         if expires is None or not hmac.compare_digest(query, _signed(path, int(expires[1]))):
             return _refuse(403, "SignatureDoesNotMatch", "The link was changed on its way")

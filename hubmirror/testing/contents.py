@@ -1,5 +1,5 @@
 """
-What the embedded Hub holds: repositories, users, and who may do what.
+What a registry holds: repositories, users, and who may do what.
 """
 
 from collections.abc import Iterable
@@ -53,7 +53,7 @@ class User:
 @dataclass
 class Contents:
     """
-    Everything that the four services share.
+    Everything that the services of one registry share.
 
     @ivar private: patterns of repositories that nobody sees without a user's token.
     """
@@ -86,6 +86,13 @@ class Contents:
         if name in self.repositories and not self.isPrivate(name):
             return PULL
         return frozenset()
+
+    def login(self, name: str, password: str) -> User | None:
+        """
+        The user with this password; L{None} for nobody.
+        """
+        user = self.users.get(name)
+        return user if user is not None and user.password == password else None
 
     def isPrivate(self, name: str) -> bool:
         """

@@ -8,27 +8,34 @@ from dataclasses import dataclass, replace
 from twisted.web.http_headers import Headers
 
 from hubmirror.testing.answers import Answer, Ending, Serve, bytesAnswer, errorAnswer
+from hubmirror.testing.credentials import Credential
 from hubmirror.testing.wire import HubRequest
 
 
 @dataclass(frozen=True)
 class Seen:
     """
-    A request, as a service of the embedded Hub got it.
+    A request, as a service of an embedded registry got it.
 
     @ivar service: C{registry}, C{token}, C{search}, C{cdn} or C{mirror}.
+    @ivar registry: name of the registry whose service that is; the Hub's is C{docker.io}.
+    @ivar host: name of the service's host, also where it listens on an address.
     @ivar target: the request target, byte for byte.
     @ivar headers: all fields; those of one name are together.
     @ivar connection: which connection to that service this was, counted from 1.
     @ivar bodyLength: length of the request's body, in bytes.
+    @ivar credentials: all that the request had to say who asks.
     """
 
     service: str
+    registry: str
+    host: str
     method: bytes
     target: bytes
     headers: Headers
     connection: int
     bodyLength: int
+    credentials: tuple[Credential, ...]
 
     def field(self, name: str) -> str | None:
         """

@@ -1,5 +1,5 @@
 """
-The embedded Hub without sockets: an agent that reaches it in memory, for tests with a Clock.
+Embedded registries without sockets: an agent that reaches them in memory, for tests with a Clock.
 """
 
 from collections.abc import Iterable
@@ -30,9 +30,9 @@ _SERVER = IPv4Address("TCP", "127.0.0.1", 443)
 @implementer(IAgent, IAgentEndpointFactory)
 class MemoryAgent:
     """
-    An agent whose connections lead to the embedded Hub in memory, by real HTTP on both sides.
+    An agent whose connections lead to embedded registries in memory, by real HTTP on both sides.
 
-    A request goes out at once, and its answer is there at once, if the Hub has one. What happens
+    A request goes out at once, and its answer is there at once, if there is one. What happens
     later (a body sent in pieces, a request on a connection of C{endpointForURI}) moves when
     C{flush} is called. These connections take whatever they are given: backpressure needs real
     ones.
@@ -41,7 +41,8 @@ class MemoryAgent:
     def __init__(
         self, reactor: IReactorTime, origins: Iterable[Origin], pool: HTTPConnectionPool | None
     ) -> None:
-        self._origins = list(origins)
+        # Not a copy: a registry may be added later.
+        self._origins = origins
         self._pumps: list[IOPump] = []
         self._agent = Agent.usingEndpointFactory(reactor, self, pool)
 
@@ -61,7 +62,7 @@ class MemoryAgent:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """
-        An endpoint in memory for the origin of a URI; one that fails, if it is not the Hub's.
+        An endpoint in memory for the origin of a URI; one that fails, if it is nobody's.
         """
         url = (uri.scheme + b"://" + uri.netloc).decode()
         found = (origin for origin in self._origins if origin.url == url)
@@ -86,7 +87,7 @@ class _MemoryEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         if self._origin is None:
-            return fail(DNSLookupError("not an origin of the embedded Hub"))
+            return fail(DNSLookupError("not an origin of an embedded registry"))
         if self._origin.refusing:
             return fail(ConnectionRefusedError())
         here = IPv4Address("TCP", "127.0.0.1", next(self._ports))

@@ -1,5 +1,5 @@
 """
-An origin: one service of the embedded Hub with its port, its faults, and its counters.
+An origin: one service of an embedded registry with its port, its faults, and its counters.
 """
 
 from collections.abc import Generator
@@ -12,6 +12,7 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.web.http_headers import Headers
 
 from hubmirror.testing.answers import Serve, send
+from hubmirror.testing.credentials import credentialsOf
 from hubmirror.testing.faults import Faults, Seen
 from hubmirror.testing.wire import HubChannel, HubRequest, HubSite
 
@@ -20,15 +21,20 @@ class Origin(Faults):
     """
     A service that listens on an origin of its own.
 
-    @ivar fields: put on every answer, for what the Hub might send besides: L{Headers}.
+    @param host: its name, by which the agent in memory finds it until it listens.
+    @param registry: name of the registry that it is a service of.
+    @param logs: where each request is taken down.
+    @ivar fields: put on every answer, for what the registry might send besides: L{Headers}.
     @ivar connections: how many connections were ever made to it.
     @ivar bytesSent: bytes of bodies that it gave to its transports.
     @ivar bytesReceived: bytes that it took from clients, heads and all, after TLS.
     """
 
-    def __init__(self, name: str, log: list[Seen]) -> None:
+    def __init__(self, name: str, host: str, registry: str, *logs: list[Seen]) -> None:
         super().__init__()
         self.name = name
+        self.host = host
+        self._registry = registry
         self.fields = Headers()
         self.connections = 0
         self.bytesSent = 0
@@ -36,8 +42,8 @@ class Origin(Faults):
         #: Whether it refuses connections.
         self.refusing = False
         self.serve: Serve
-        self._log = log
-        self._address = f"{name}.hub.test"
+        self._logs = logs
+        self._address = ""
         self._tls: CertificateOptions | None = None
         self._reactor: IReactorSSL
         self._port: IListeningPort | None = None
@@ -50,17 +56,19 @@ class Origin(Faults):
         """
         Its origin, without a slash at the end.
 
-        A name under C{.test} by which the agent in memory finds it, until it listens.
+        A name by which the agent in memory finds it, until it listens.
         """
+        if not self._portNumber:
+            return f"https://{self.host}"
         host = f"[{self._address}]" if ":" in self._address else self._address
-        return f"https://{host}:{self._portNumber}" if self._portNumber else f"https://{host}"
+        return f"https://{host}:{self._portNumber}"
 
     @property
     def seen(self) -> list[Seen]:
         """
         What it was asked, in that order.
         """
-        return [seen for seen in self._log if seen.service == self.name]
+        return [seen for seen in self._logs[0] if seen.service == self.name]
 
     def listenWith(self, reactor: IReactorSSL, address: str, tls: CertificateOptions) -> None:
         """
@@ -136,13 +144,17 @@ class Origin(Faults):
         """
         seen = Seen(
             service=self.name,
+            registry=self._registry,
+            host=self.host,
             method=request.method,
             target=request.uri,
             headers=request.requestHeaders.copy(),
             connection=request.channel.number,
             bodyLength=_lengthOf(request),
+            credentials=credentialsOf(request),
         )
-        self._log.append(seen)
+        for log in self._logs:
+            log.append(seen)
         for name, values in self.fields.getAllRawHeaders():
             for value in values:
                 request.responseHeaders.addRawHeader(name, value)

@@ -14,10 +14,10 @@ from urllib.parse import parse_qs, quote
 from uuid import uuid4
 
 from hubmirror.testing.answers import Answer, errorAnswer
+from hubmirror.testing.authentication import Authenticator
 from hubmirror.testing.blobs import Blob, DiscardedBlob, HeldBlob
 from hubmirror.testing.contents import Contents
 from hubmirror.testing.images import Manifest
-from hubmirror.testing.tokens import Tokens
 from hubmirror.testing.wire import HubRequest
 
 #: Bytes of a pushed blob up to which it is kept; of a longer one only digest and size are.
@@ -81,9 +81,11 @@ class Pushes:
     @param origin: tells the registry's own origin: locations are absolute.
     """
 
-    def __init__(self, contents: Contents, tokens: Tokens, origin: Callable[[], str]) -> None:
+    def __init__(
+        self, contents: Contents, authenticator: Authenticator, origin: Callable[[], str]
+    ) -> None:
         self._contents = contents
-        self._tokens = tokens
+        self._authenticator = authenticator
         self._origin = origin
         self._uploads: dict[str, Upload] = {}
 
@@ -169,8 +171,8 @@ class Pushes:
         The blob to take over from another repository, if the client may pull from there.
         """
         [digest], [source] = query.get("mount", [""]), query.get("from", [""])
-        access = self._tokens.ofRequest(request) or {}
-        if "pull" not in access.get(source, frozenset()):
+        visitor = self._authenticator.visitor(request)
+        if visitor is None or "pull" not in visitor.allowed(source):
             return None
         return self._contents.repository(source).blobs.get(digest)
 

@@ -5,15 +5,22 @@ The registry's door and its pull side: challenges, manifests, tags, redirects to
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import unquote
 
 from hubmirror.testing.answers import Answer, bytesAnswer, errorAnswer, jsonAnswer
+from hubmirror.testing.authentication import Authenticator
 from hubmirror.testing.blobs import Blob
 from hubmirror.testing.contents import PULL, PUSH, Contents
-from hubmirror.testing.images import OCI_INDEX, Manifest
+from hubmirror.testing.images import OCI_INDEX
+from hubmirror.testing.pages import TagPages
 from hubmirror.testing.pushes import Pushes
-from hubmirror.testing.tokens import SERVICE, Tokens
+from hubmirror.testing.settings import RegistrySettings
 from hubmirror.testing.wire import HubRequest
+
+#: Answers a request for a blob that there is.
+GiveBlob = Callable[[HubRequest, Blob], Answer]
+#: Answers a GET or HEAD of a manifest: request, repository, reference, account.
+GiveManifest = Callable[[HubRequest, str, str, str], Answer]
 
 _VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 _READS = (b"GET", b"HEAD")
@@ -24,34 +31,33 @@ class Registry:
     """
     Answers below C{/v2/}.
 
+    @param authenticator: finds out who asks.
     @param origin: tells its own origin, for the locations of what is pushed.
-    @param realm: tells the URL of the token service, for challenges.
-    @param giveBlob: answers a request for a blob that there is.
-    @ivar pullsLeft: what C{ratelimit-remaining} says. Every GET of a manifest takes one off; none
-        is ever refused for it.
     """
 
     def __init__(
         self,
         contents: Contents,
-        tokens: Tokens,
+        settings: RegistrySettings,
+        authenticator: Authenticator,
         origin: Callable[[], str],
-        realm: Callable[[], str],
-        giveBlob: Callable[[HubRequest, Blob], Answer],
+        giveManifest: GiveManifest,
+        giveBlob: GiveBlob,
     ) -> None:
-        self.pullsLeft = 100
         self._contents = contents
-        self._tokens = tokens
-        self._realm = realm
+        self._settings = settings
+        self._authenticator = authenticator
+        self._giveManifest = giveManifest
         self._giveBlob = giveBlob
-        self._pushes = Pushes(contents, tokens, origin)
+        self._pushes = Pushes(contents, authenticator, origin)
+        self._tags = TagPages(contents, settings)
         self._routes = [
             (re.compile(f"/v2/(?P<name>.+)/{rest}"), handler)
             for rest, handler in (
                 (r"blobs/uploads/(?P<uuid>[^/]*)", self._pushes.upload),
                 (r"manifests/(?P<reference>[^/]+)", self._manifest),
                 (r"blobs/(?P<digest>[^/]+)", self._blob),
-                (r"tags/list", self._tags),
+                (r"tags/list", self._tags.serve),
                 (r"referrers/(?P<digest>[^/]+)", self._referrers),
             )
         ]
@@ -68,7 +74,8 @@ class Registry:
         if path == "/v2":
             return Answer(301, {"Location": "/v2/"}, 0)
         if path == "/v2/":
-            return self._refusal(request) or jsonAnswer(200, {})
+            refusal = self._refusal(request) if self._settings.challengesPing else None
+            return refusal or jsonAnswer(200, {})
         if _CATALOG.fullmatch(path):
             names = sorted(self._contents.repositories)
             return self._refusal(request) or jsonAnswer(200, {"repositories": names})
@@ -83,34 +90,23 @@ class Registry:
         What stands in the way of a request to a repository, if anything does.
         """
         refusal = self._refusal(request, name)
-        if refusal is None and request.method in _READS and name not in self._contents.repositories:
+        if refusal is not None:
+            return refusal
+        impossible = self._settings.officialImages and "/" not in name
+        unknown = request.method in _READS and name not in self._contents.repositories
+        if impossible or unknown:
             return errorAnswer(404, "NAME_UNKNOWN", "repository name not known to registry")
-        return refusal
+        return None
 
     def _refusal(self, request: HubRequest, name: str | None = None) -> Answer | None:
         """
-        A challenge, unless the request has a token that is good for it.
+        A refusal, unless the request's credentials are good for it.
         """
-        access = self._tokens.ofRequest(request)
+        visitor = self._authenticator.visitor(request)
         needed = PULL if request.method in _READS else PUSH
-        if access is not None and (name is None or needed <= access.get(name, frozenset())):
+        if visitor is not None and (name is None or needed <= visitor.allowed(name)):
             return None
-        challenge = f'Bearer realm="{self._realm()}",service="{SERVICE}"'
-        if name is not None:
-            challenge += f',scope="repository:{name}:{",".join(sorted(needed))}"'
-        if access is not None:
-            challenge += ',error="insufficient_scope"'
-        elif request.requestHeaders.hasHeader("Authorization"):
-            challenge += ',error="invalid_token"'
-        return errorAnswer(
-            401,
-            "UNAUTHORIZED",
-            "authentication required",
-            [{"Type": "repository", "Name": name, "Action": action} for action in sorted(needed)]
-            if name
-            else None,
-            {"WWW-Authenticate": challenge},
-        )
+        return self._authenticator.refuse(request, name, needed, visitor is not None)
 
     def _manifest(self, request: HubRequest, name: str, reference: str) -> Answer:
         if request.method == b"PUT":
@@ -119,24 +115,9 @@ class Registry:
             return self._pushes.deleteManifest(name, reference)
         if request.method not in _READS:
             return _unsupported()
-        manifest = self._contents.repository(name).find(reference)
-        if manifest is None:
-            return errorAnswer(404, "MANIFEST_UNKNOWN", "manifest unknown", {"Tag": reference})
-        if not _accepts(request, manifest):
-            message = f"{manifest.mediaType} found, but accept header does not support it"
-            return errorAnswer(404, "MANIFEST_UNKNOWN", message)
-        if request.method == b"GET":
-            self.pullsLeft = max(self.pullsLeft - 1, 0)
-        fields = {
-            "Docker-Content-Digest": manifest.digest,
-            "ETag": f'"{manifest.digest}"',
-            "ratelimit-limit": "100;w=21600",
-            "ratelimit-remaining": f"{self.pullsLeft};w=21600",
-            "docker-ratelimit-source": request.getClientAddress().host,
-        }
-        if fields["ETag"] in request.fieldOf("If-None-Match"):
-            return Answer(304, fields)
-        return bytesAnswer(200, manifest.mediaType, manifest.body, fields)
+        visitor = self._authenticator.visitor(request)
+        account = "" if visitor is None else visitor.account
+        return self._giveManifest(request, name, reference, account)
 
     def _blob(self, request: HubRequest, name: str, digest: str) -> Answer:
         if request.method not in _READS:
@@ -146,29 +127,9 @@ class Registry:
             return errorAnswer(404, "BLOB_UNKNOWN", "blob unknown to registry", {"digest": digest})
         return self._giveBlob(request, blob)
 
-    def _tags(self, request: HubRequest, name: str) -> Answer:
-        query = parse_qs(request.query)
-        last = query.get("last", [""])[0]
-        tags = sorted(tag for tag in self._contents.repository(name).tags if tag > last)
-        page = tags[: int(query["n"][0])] if "n" in query else tags
-        fields = {}
-        if page and len(page) < len(tags):
-            more = f"/v2/{name}/tags/list?last={quote(page[-1])}&n={len(page)}"
-            fields["Link"] = f'<{more}>; rel="next"'
-        return jsonAnswer(200, {"name": name, "tags": page}, fields)
-
     def _referrers(self, request: HubRequest, name: str, digest: str) -> Answer:
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
         return jsonAnswer(200, index, {"Content-Type": OCI_INDEX})
-
-
-def _accepts(request: HubRequest, manifest: Manifest) -> bool:
-    """
-    Whether the client takes this media type; one that names none takes any.
-    """
-    values = ",".join(request.requestHeaders.getRawHeaders("Accept", [])).split(",")
-    accepted = {value.partition(";")[0].strip() for value in values} - {""}
-    return not accepted or not accepted.isdisjoint({manifest.mediaType, "application/*", "*/*"})
 
 
 def _unsupported() -> Answer:

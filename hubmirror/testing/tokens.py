@@ -15,9 +15,6 @@ from hubmirror.testing.answers import Answer, errorAnswer, jsonAnswer
 from hubmirror.testing.contents import Contents, User
 from hubmirror.testing.wire import HubRequest
 
-#: What the registry calls itself in a challenge.
-SERVICE = "registry.docker.io"
-
 _WRONG = {"details": "incorrect username or password"}
 _BASIC = {"WWW-Authenticate": 'Basic realm="hub.docker.com"'}
 
@@ -27,18 +24,24 @@ Access = Mapping[str, frozenset[str]]
 
 class Tokens:
     """
-    Makes and reads tokens: JSON web tokens (RFC 7519) under a key that all embedded Hubs share,
-    since every mirror of the Hub takes the tokens of the one Hub.
+    Makes and reads the tokens of one registry: JSON web tokens (RFC 7519) under a key that all
+    embedded registries of that name share, since every mirror of the Hub takes the tokens of the
+    one Hub, and no other registry does.
 
+    @param name: the registry's.
+    @param service: what it calls itself in a challenge.
+    @param size: bytes that a token has at least.
     @param seconds: the clock that they expire by.
     @ivar lifetime: for how long a token is good, in seconds.
     """
 
-    _KEY = b"the token service's key: made up, and no secret"
     _HEAD = {"alg": "HS256", "typ": "JWT"}
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    def __init__(self, name: str, service: str, size: int, seconds: Callable[[], float]) -> None:
         self.lifetime = 300
+        self.service = service
+        self._key = f"the key of {name}'s token service: made up, and no secret".encode()
+        self._size = size
         self._seconds = seconds
 
     def issue(self, account: str, access: Access) -> str:
@@ -46,19 +49,21 @@ class Tokens:
         A token for so much.
         """
         now = int(self._seconds())
-        return self._sign(
-            {
-                "iss": "auth.docker.io",
-                "aud": SERVICE,
-                "sub": account,
-                "iat": now,
-                "exp": now + self.lifetime,
-                "access": [
-                    {"type": "repository", "name": name, "actions": sorted(actions)}
-                    for name, actions in access.items()
-                ],
-            }
-        )
+        claims = {
+            "iss": self.service,
+            "aud": self.service,
+            "sub": account,
+            "iat": now,
+            "exp": now + self.lifetime,
+            "access": [
+                {"type": "repository", "name": name, "actions": sorted(actions)}
+                for name, actions in access.items()
+            ],
+        }
+        token = self._sign(claims)
+        missing = self._size - len(token)
+        # Three bytes of a claim are four of a token.
+        return token if missing <= 0 else self._sign({**claims, "pad": "x" * (missing * 3 // 4)})
 
     def issueRefresh(self, account: str) -> str:
         """
@@ -66,15 +71,21 @@ class Tokens:
         """
         return self._sign({"refresh": account})
 
-    def ofRequest(self, request: HubRequest) -> Access | None:
+    def read(self, token: str) -> tuple[str, Access] | None:
         """
-        What the token in a request grants; L{None} if there is none, or none that is good.
+        The account that a token was given to, and what it grants; L{None} if it is not good.
         """
-        scheme, _, token = request.fieldOf("Authorization").partition(" ")
-        claims = self._verify(token) if scheme.lower() == "bearer" else None
+        claims = self._verify(token)
         if claims is None or claims.get("exp", 0) <= self._seconds():
             return None
-        return {entry["name"]: frozenset(entry["actions"]) for entry in claims["access"]}
+        access = {entry["name"]: frozenset(entry["actions"]) for entry in claims["access"]}
+        return claims["sub"], access
+
+    def issued(self, token: str) -> bool:
+        """
+        Whether a token, to ask with or to get others with, is this registry's, expired or not.
+        """
+        return self._verify(token) is not None
 
     def readRefresh(self, token: str) -> str | None:
         """
@@ -84,11 +95,11 @@ class Tokens:
 
     def _sign(self, claims: dict[str, Any]) -> str:
         signed = f"{_encode(_dump(self._HEAD))}.{_encode(_dump(claims))}"
-        return f"{signed}.{_encode(hmac.digest(self._KEY, signed.encode(), sha256))}"
+        return f"{signed}.{_encode(hmac.digest(self._key, signed.encode(), sha256))}"
 
     def _verify(self, token: str) -> dict[str, Any] | None:
         signed, _, signature = token.rpartition(".")
-        expected = _encode(hmac.digest(self._KEY, signed.encode(), sha256))
+        expected = _encode(hmac.digest(self._key, signed.encode(), sha256))
         if not hmac.compare_digest(signature.encode(), expected.encode()):
             return None
         claims: dict[str, Any] = json.loads(_decode(signed.partition(".")[2]))
@@ -97,10 +108,15 @@ class Tokens:
 
 class TokenService:
     """
-    Answers at C{/token}: GET with Basic or without, POST with a form.
+    Answers GET with Basic or without, and POST with a form.
+
+    @ivar path: the only one that C{serve} knows.
     """
 
-    def __init__(self, contents: Contents, tokens: Tokens, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, path: str, contents: Contents, tokens: Tokens, seconds: Callable[[], float]
+    ) -> None:
+        self.path = path.encode()
         self._contents = contents
         self._tokens = tokens
         self._seconds = seconds
@@ -109,8 +125,14 @@ class TokenService:
         """
         Answer a request to the token service.
         """
-        if request.path != b"/token":
-            return errorAnswer(404, "NOT_FOUND", "there is only /token here")
+        if request.path != self.path:
+            return errorAnswer(404, "NOT_FOUND", f"there is only {self.path.decode()} here")
+        return self.answer(request)
+
+    def answer(self, request: HubRequest) -> Answer:
+        """
+        Answer a request that has come here, whatever its path.
+        """
         if request.method in (b"GET", b"HEAD"):
             return self._get(request)
         if request.method == b"POST":
@@ -120,7 +142,7 @@ class TokenService:
     def _get(self, request: HubRequest) -> Answer:
         user = None
         if request.requestHeaders.hasHeader("Authorization"):
-            user = self._login(request.getUser().decode(), request.getPassword().decode())
+            user = self._contents.login(request.getUser().decode(), request.getPassword().decode())
             if user is None:
                 return jsonAnswer(401, _WRONG, _BASIC)
         query = parse_qs(request.query)
@@ -133,14 +155,10 @@ class TokenService:
         if value("grant_type") == "refresh_token":
             user = self._contents.users.get(self._tokens.readRefresh(value("refresh_token")) or "")
         else:
-            user = self._login(value("username"), value("password"))
+            user = self._contents.login(value("username"), value("password"))
         if user is None:
             return jsonAnswer(401, _WRONG, _BASIC)
         return self._grant(user, form, refresh=value("access_type") == "offline")
-
-    def _login(self, name: str, password: str) -> User | None:
-        user = self._contents.users.get(name)
-        return user if user is not None and user.password == password else None
 
     def _grant(self, user: User | None, asked: dict[str, list[str]], *, refresh: bool) -> Answer:
         """

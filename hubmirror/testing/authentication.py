@@ -1,0 +1,129 @@
+"""
+The ways in which a registry finds out who asks, and what it says to those who may not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from hubmirror.testing.answers import Answer, errorAnswer
+from hubmirror.testing.contents import PUSH, Contents
+from hubmirror.testing.tokens import Tokens
+from hubmirror.testing.wire import HubRequest
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """
+    Who asks, as far as the credentials of a request say.
+
+    @ivar account: its name, empty for the public.
+    @ivar allowed: the actions that these credentials allow on a repository.
+    """
+
+    account: str
+    allowed: Callable[[str], frozenset[str]]
+
+
+class Authenticator(Protocol):
+    """
+    One of these ways.
+    """
+
+    def visitor(self, request: HubRequest) -> Visitor | None:
+        """
+        Who asks; L{None} when the request has no credentials that are good.
+        """
+
+    def refuse(
+        self, request: HubRequest, name: str | None, needed: frozenset[str], known: bool
+    ) -> Answer:
+        """
+        The answer to one who may not.
+
+        @param name: the repository; L{None} for the registry as such.
+        @param needed: the actions that the request needs.
+        @param known: whether the request's credentials are good, only not for this.
+        """
+
+
+class ByToken:
+    """
+    Tokens of a token service, named in a challenge (distribution's token specification).
+
+    @param realm: tells the URL of the token service.
+    """
+
+    def __init__(self, tokens: Tokens, realm: Callable[[], str]) -> None:
+        self._tokens = tokens
+        self._realm = realm
+
+    def visitor(self, request: HubRequest) -> Visitor | None:
+        scheme, _, token = request.fieldOf("Authorization").partition(" ")
+        granted = self._tokens.read(token) if scheme.lower() == "bearer" else None
+        if granted is None:
+            return None
+        account, access = granted
+        return Visitor(account, lambda name: access.get(name, frozenset()))
+
+    def refuse(
+        self, request: HubRequest, name: str | None, needed: frozenset[str], known: bool
+    ) -> Answer:
+        challenge = f'Bearer realm="{self._realm()}",service="{self._tokens.service}"'
+        if name is not None:
+            challenge += f',scope="repository:{name}:{",".join(sorted(needed))}"'
+        if known:
+            challenge += ',error="insufficient_scope"'
+        elif request.requestHeaders.hasHeader("Authorization"):
+            challenge += ',error="invalid_token"'
+        return _unauthorized(challenge, name, needed)
+
+
+class ByPassword:
+    """
+    Name and password of a user with each request (RFC 7617); the public gets nothing.
+
+    @param origin: tells the registry's own origin, which is the realm.
+    """
+
+    def __init__(self, contents: Contents, origin: Callable[[], str]) -> None:
+        self._contents = contents
+        self._origin = origin
+
+    def visitor(self, request: HubRequest) -> Visitor | None:
+        user = self._contents.login(request.getUser().decode(), request.getPassword().decode())
+        if user is None:
+            return None
+        return Visitor(user.name, lambda name: self._contents.allowed(user, name))
+
+    def refuse(
+        self, request: HubRequest, name: str | None, needed: frozenset[str], known: bool
+    ) -> Answer:
+        if known:
+            return errorAnswer(403, "DENIED", "requested access to the resource is denied")
+        return _unauthorized(f'Basic realm="{self._origin()}/"', name, needed)
+
+
+class ByNothing:
+    """
+    Whoever asks may do everything.
+    """
+
+    def visitor(self, request: HubRequest) -> Visitor | None:
+        return Visitor("", lambda name: PUSH)
+
+    def refuse(
+        self, request: HubRequest, name: str | None, needed: frozenset[str], known: bool
+    ) -> Answer:
+        raise AssertionError("nobody is refused")
+
+
+def _unauthorized(challenge: str, name: str | None, needed: frozenset[str]) -> Answer:
+    detail = [{"Type": "repository", "Name": name, "Action": action} for action in sorted(needed)]
+    return errorAnswer(
+        401,
+        "UNAUTHORIZED",
+        "authentication required",
+        detail if name else None,
+        {"WWW-Authenticate": challenge},
+    )

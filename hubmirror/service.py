@@ -34,7 +34,8 @@ from hubmirror.operations.accesslog import logExchange
 from hubmirror.operations.banner import announce
 from hubmirror.registries import makeRegistries
 from hubmirror.transport.pool import Pool
-from hubmirror.transport.tlsendpoints import BulkTLSReactor
+from hubmirror.transport.servertls import folderEndpoint
+from hubmirror.transport.tlsendpoints import TLSReactor
 
 
 class HubMirror:
@@ -96,9 +97,7 @@ class HubMirror:
             plain=config.plain_transport,
             onRefused=mirror.refused,
         )
-        listening = listening or reactor
-        if not config.plain_transport:
-            listening = BulkTLSReactor(listening)
+        listening = TLSReactor(listening or reactor, plain=config.plain_transport)
         self.endpoints = [_endpoint(listening, each) for each in config.port]
         self.service = MirrorService(
             mirror,
@@ -127,6 +126,8 @@ def fileLimit() -> int:
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
+        if description.startswith("tls:"):
+            return folderEndpoint(reactor, description)
         endpoint: IStreamServerEndpoint = serverFromString(reactor, _withChain(description))
     except FileNotFoundError as error:
         raise ConfigError(

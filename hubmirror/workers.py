@@ -28,7 +28,6 @@ from twisted.internet.interfaces import (
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -86,15 +85,6 @@ class AdoptingReactor:
         """
         Listen on the next socket.
         """
-        return self._adopt(factory)
-
-    def listenSSL(self, port: int, factory: Any, contextFactory: Any, *_: Any, **__: Any) -> Any:
-        """
-        Listen on the next socket, with TLS.
-        """
-        return self._adopt(TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor))
-
-    def _adopt(self, factory: Any) -> Any:
         fd, family = next(self._sockets)
         return self._reactor.adoptStreamPort(fd, family, factory)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
@@ -19,12 +18,8 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from hubmirror.transport.servertls import ServerTLS
 from hubmirror.transport.tls import BulkTLS
-
-_ENABLE_PARTIAL_WRITE = 1
-"""
-OpenSSL's C{SSL_MODE_ENABLE_PARTIAL_WRITE}, for which pyOpenSSL has no name.
-"""
 
 
 def inBulk(reactor: IReactorTime, factory: TLSMemoryBIOFactory) -> TLSMemoryBIOFactory:
@@ -35,13 +30,22 @@ def inBulk(reactor: IReactorTime, factory: TLSMemoryBIOFactory) -> TLSMemoryBIOF
     return factory
 
 
-class BulkTLSReactor:
+class TLSReactor:
     """
-    A reactor on which listening with TLS is listening with L{BulkTLS}.
+    A reactor on which listening with TLS is listening with L{ServerTLS} and, unless it is to be
+    Twisted's own TLS, with L{BulkTLS}.
+
+    @ivar servers: what makes the connections of the endpoints that begin with C{ssl:}, in the order
+        in which they were listened on.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, plain: bool = False) -> None:
+        """
+        @param plain: use Twisted's own TLS protocol.
+        """
         self._reactor = reactor
+        self._plain = plain
+        self.servers: list[ServerTLS] = []
 
     def listenSSL(
         self,
@@ -54,37 +58,20 @@ class BulkTLSReactor:
         """
         For endpoints that begin with C{ssl:}.
         """
-        options = resuming(contextFactory)
-        return self.listenTCP(port, TLSMemoryBIOFactory(options, False, factory), *args, **kwargs)
+        server = ServerTLS({"": contextFactory})
+        self.servers.append(server)
+        return self.listenTCP(port, TLSMemoryBIOFactory(server, False, factory), *args, **kwargs)
 
     def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
         """
         For all others, some of which have put TLS around their factory.
         """
-        if isinstance(factory, TLSMemoryBIOFactory):
+        if isinstance(factory, TLSMemoryBIOFactory) and not self._plain:
             factory = inBulk(self._reactor, factory)
         return self._reactor.listenTCP(port, factory, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
-
-
-def resuming(options: CertificateOptions) -> CertificateOptions:
-    """
-    The same options for a server whose clients can take up sessions again, and which encrypts a
-    batch at once.
-    """
-    again = CertificateOptions(
-        privateKey=options.privateKey,
-        certificate=options.certificate,
-        extraCertChain=options.extraCertChain,
-        dhParameters=options.dhParameters,
-        # None stands for all versions that are safe, and is TLS_METHOD when it is looked at.
-        method=None if options.method == SSL.TLS_METHOD else options.method,
-        enableSessionTickets=True,
-    )
-    again.getContext().clear_mode(_ENABLE_PARTIAL_WRITE)
-    return again
 
 
 @implementer(IStreamClientEndpoint)

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import ssl
-import warnings
 from functools import partial
 from itertools import product
 from typing import Any
 
-from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, serverFromString, wrapClientTLS
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from hubmirror import HubMirror, MirrorConfig
 from hubmirror.transport.tls import BATCH, BulkTLS
-from hubmirror.transport.tlsendpoints import BulkTLSEndpoint, BulkTLSReactor, resuming
+from hubmirror.transport.tlsendpoints import BulkTLSEndpoint, TLSReactor
 from tests.transport.support import Negotiating
-from tests.transport.tlspair import AUTHORITY, ROLES, SERVER, TRUST, Peer, bytesOf
+from tests.transport.tlspair import AUTHORITY, ROLES, TRUST, Peer, bytesOf
 
 
 class Ending(Peer):
@@ -59,7 +55,7 @@ class EndpointCase(TestCase):
 
     async def listen(self, description: str, peer: Protocol, on: Any = None) -> int:
         """@return: the port's number."""
-        endpoint = serverFromString(on or BulkTLSReactor(reactor), description)
+        endpoint = serverFromString(on or TLSReactor(reactor), description)
         port = await endpoint.listen(Negotiating.forProtocol([peer].pop))
         self.addCleanup(port.stopListening)
         return int(port.getHost().port)
@@ -210,63 +206,15 @@ class OptionTests(EndpointCase):
             client.transport.loseConnection()
             await client.ended
 
-
-class ContextTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.context = resuming(SERVER.options()).getContext()
-
-    def shakeHands(self, client: ssl.SSLContext, session: Any = None) -> tuple[Any, Any]:
-        """
-        @return: the client's object with its session and the server's connection.
-        """
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = client.wrap_bio(incoming, outgoing, server_hostname="localhost", session=session)
-        server = SSL.Connection(self.context)
-        server.set_accept_state()
-        server.set_app_data(BulkTLS(None, Negotiating(), Protocol()))  # type: ignore[arg-type]
-        for _ in range(4):
-            with contextlib.suppress(ssl.SSLWantReadError):
-                tls.do_handshake()
-                tls.read()
-            if outgoing.pending:
-                server.bio_write(outgoing.read())
-            with contextlib.suppress(SSL.WantReadError):
-                server.do_handshake()
-            with contextlib.suppress(SSL.WantReadError):
-                incoming.write(server.bio_read(1 << 16))
-        return tls, server
-
-    def client(self, version: ssl.TLSVersion) -> ssl.SSLContext:
-        context = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
-        context.minimum_version = context.maximum_version = version
-        return context
-
-    def test_resumption(self) -> None:
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            context = self.client(version)
-            first, _ = self.shakeHands(context)
-            self.assertFalse(first.session_reused)
-            again, _ = self.shakeHands(context, first.session)
-            self.assertTrue(again.session_reused)
-
-    def test_method(self) -> None:
-        """C{sslmethod} of an endpoint's description counts."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            given = SERVER.options()
-            options = CertificateOptions(
-                given.privateKey, given.certificate, method=SSL.TLSv1_2_METHOD
-            )
-            self.assertEqual(resuming(options).method, SSL.TLSv1_2_METHOD)
-
-    def test_oldVersions(self) -> None:
-        context = self.client(ssl.TLSVersion.TLSv1_3)
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-        with self.assertRaises((SSL.Error, ssl.SSLError)):
-            self.shakeHands(context)
-
-    def test_batch(self) -> None:
-        """A batch is encrypted by one call, not one for each record."""
-        _, server = self.shakeHands(self.client(ssl.TLSVersion.TLSv1_3))
-        self.assertEqual(server.send(bytes(BATCH)), BATCH)
+    async def test_noProtocol(self) -> None:
+        """A client that offers only protocols that are not spoken here is told so, either way."""
+        for plain in (False, True):
+            description = f"ssl:0:interface=127.0.0.1:privateKey={self.pem}"
+            mirror = HubMirror(reactor, MirrorConfig(port=description, plain_transport=plain))
+            mirror.service.startService()
+            self.addCleanup(mirror.service.stopService)
+            [port] = mirror.service.ports
+            client = Ending()
+            await self.connect(port.getHost().port, client, b"foo")
+            await client.ended
+            self.assertIn("alert no application protocol", str(client.reason))

@@ -21,7 +21,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from hubmirror.transport.tlsendpoints import inBulk, resuming
+from hubmirror.transport.servertls import ServerTLS
+from hubmirror.transport.tlsendpoints import inBulk
 from tests.transport.test_bulk import RECORD, SIZES
 from tests.transport.tlspair import SERVER, End, Peer, bytesOf
 
@@ -93,7 +94,7 @@ class Client:
         self._socket, other = socket.socketpair()
         self._socket.setblocking(False)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 60_000)
-        options = resuming(SERVER.options()) if bulk else SERVER.options()
+        options: Any = ServerTLS({"": SERVER.options()}) if bulk else SERVER.options()
         wrapped = Factory.forProtocol([self.server].pop)
         factory = TLSMemoryBIOFactory(options, False, wrapped, reactor)
         tls: Any = (inBulk(reactor, factory) if bulk else factory).buildProtocol(None)

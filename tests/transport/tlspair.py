@@ -26,7 +26,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from hubmirror.testing.ca import Authority
-from hubmirror.transport.tlsendpoints import inBulk, resuming
+from hubmirror.transport.servertls import ServerTLS
+from hubmirror.transport.tlsendpoints import inBulk
 
 AUTHORITY = Authority()
 SERVER = PrivateCertificate.loadPEM(AUTHORITY.serverPEM(["localhost", "127.0.0.1"]))
@@ -168,7 +169,7 @@ class Pair:
         one, other = socket.socketpair()
         for end in (one, other):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
-        options = resuming(SERVER.options()) if bulkServer else SERVER.options()
+        options: Any = ServerTLS({"": SERVER.options()}) if bulkServer else SERVER.options()
         self.serverEnd = self._end(other, bulkServer, False, options, self.server)
         creator = optionsForClientTLS(name, trustRoot=trust)
         self.clientEnd = self._end(one, bulkClient, True, creator, self.client)

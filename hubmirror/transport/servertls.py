@@ -1,0 +1,299 @@
+"""
+The TLS that clients meet: versions, cipher suites, protocols, certificates, and which certificate a
+client gets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from OpenSSL import SSL
+from OpenSSL.crypto import X509, PKey
+from twisted.internet.endpoints import TCP6ServerEndpoint, wrapServerTLS
+from twisted.internet.interfaces import (
+    IOpenSSLServerConnectionCreator,
+    IProtocolNegotiationFactory,
+    IStreamServerEndpoint,
+)
+from twisted.internet.ssl import CertificateOptions
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.filepath import FilePath
+from zope.interface import implementer
+
+_TLS12_SUITES = (
+    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+    b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+    b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
+    b"DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384:DHE-RSA-CHACHA20-POLY1305"
+)
+"""
+The suites of TLS 1.2: AEAD with forward secrecy only, in the order of Mozilla's "intermediate"
+configuration (U{https://wiki.mozilla.org/Security/Server_Side_TLS}, 5.7).  The last three take
+effect only where an endpoint is given C{dhParameters}.
+"""
+
+_TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+
+_ENABLE_PARTIAL_WRITE = 1
+_PRIORITIZE_CHACHA = 1 << 21
+"""
+C{SSL_MODE_ENABLE_PARTIAL_WRITE} and C{SSL_OP_PRIORITIZE_CHACHA} of OpenSSL, for which pyOpenSSL has
+no names.
+"""
+
+_SESSION_CONTEXT = b"hubmirror"
+
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+class NoApplicationProtocol(SSL.Error):
+    """
+    The client offers application protocols (ALPN), none of which is spoken here.
+    """
+
+
+def makeContext(options: CertificateOptions) -> SSL.Context:
+    """
+    A server's context.
+
+    A session can be resumed by a ticket, with every context that this function has made, if the
+    context that the connection began with is the same one: that one has the keys of the tickets.
+
+    @param options: key, certificates, C{dhParameters} and C{method} are taken from it.
+    """
+    # A file with all certificates begins with the server's own, which is not to be sent twice.
+    own = options.certificate and options.certificate.digest("sha256")
+    again = CertificateOptions(
+        privateKey=options.privateKey,
+        certificate=options.certificate,
+        extraCertChain=[each for each in options.extraCertChain if each.digest("sha256") != own],
+        dhParameters=options.dhParameters,
+        # None stands for TLS 1.2 and later, and is TLS_METHOD when it is looked at.
+        method=None if options.method == SSL.TLS_METHOD else options.method,
+        enableSessionTickets=True,
+    )
+    # Twisted sets OP_CIPHER_SERVER_PREFERENCE.  Clients without AES in hardware prefer ChaCha20.
+    context = again.getContext()
+    context.set_options(_PRIORITIZE_CHACHA)
+    context.set_cipher_list(_TLS12_SUITES)
+    context.set_tls13_ciphersuites(_TLS13_SUITES)
+    context.set_session_id(_SESSION_CONTEXT)
+    context.set_alpn_select_callback(_selectProtocol)
+    # A whole batch is encrypted by one call.
+    context.clear_mode(_ENABLE_PARTIAL_WRITE)
+    return context
+
+
+def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
+    """
+    Choose the first protocol of the listening factory that the client offers.  This is not called
+    for a client that offers none; that one speaks HTTP/1.1.
+
+    @raise NoApplicationProtocol: when there is none in common.  pyOpenSSL then sends the alert
+        C{no_application_protocol} (RFC 7301 3.2), and raises this from C{do_handshake}.
+    """
+    factory = connection.get_app_data().factory.wrappedFactory
+    negotiating: Any = IProtocolNegotiationFactory(factory, None)
+    if negotiating is None:
+        return SSL.NO_OVERLAPPING_PROTOCOLS
+    for protocol in negotiating.acceptableProtocols():
+        if protocol in offered:
+            return protocol
+    raise NoApplicationProtocol([("", "", "no application protocol in common")])
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """
+    Makes the TLS connections of one listening port.
+
+    Every connection begins with one and the same context, which has the keys of the session
+    tickets, and gets that of its certificate when the client has said which name it wants.  So
+    L{replace} takes effect with the next handshake, and earlier sessions can still be resumed.
+    """
+
+    def __init__(self, certificates: Mapping[str, CertificateOptions]) -> None:
+        """
+        @param certificates: see L{replace}.
+        """
+        self.replace(certificates)
+        self._first = self._default
+        self._first.set_tlsext_servername_callback(self._choose)
+
+    def replace(self, certificates: Mapping[str, CertificateOptions]) -> None:
+        """
+        Use these certificates for new connections.
+
+        @param certificates: keys and certificates by host name, in lower case; a name may begin
+            with C{*.}.  The first is for clients that ask for no name or for another one.
+        @raise ValueError: when there is none.
+        """
+        if not certificates:
+            raise ValueError("no certificate with its key")
+        # Several names may have the same certificate.
+        made = {id(each): makeContext(each) for each in certificates.values()}
+        self._contexts = {name: made[id(each)] for name, each in certificates.items()}
+        self._default = next(iter(self._contexts.values()))
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        return SSL.Connection(self._first)
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        # Called for a client without a server name, too.
+        context = self.contextFor(connection.get_servername() or b"")
+        if context is not self._first:
+            connection.set_context(context)
+
+    def contextFor(self, name: bytes) -> SSL.Context:
+        """
+        The context for a host name, or the default one.
+
+        @param name: as the client gives it (RFC 6066 3); empty when it gives none.
+        """
+        host = name.decode("ascii", "replace").lower()
+        wildcard = "*." + host.partition(".")[2]
+        return self._contexts.get(host) or self._contexts.get(wildcard) or self._default
+
+
+class FolderTLS(ServerTLS):
+    """
+    Takes certificates from a folder: all that are found with their keys in files C{*.pem} in it or
+    below it.  It is read again when a client asks for a name that is not known and files were added
+    meanwhile.
+    """
+
+    def __init__(self, path: str) -> None:
+        """
+        @raise OSError: when the folder or a file can't be read.
+        @raise ValueError: when a file is malformed, or no certificate has its key.
+        """
+        self._path = path
+        self._changed = os.stat(path).st_mtime_ns
+        super().__init__(readFolder(path))
+
+    def reload(self) -> None:
+        """
+        Read the folder again.
+
+        @raise OSError: as the constructor does; the certificates then stay as they were.
+        @raise ValueError: likewise.
+        """
+        self._changed = os.stat(self._path).st_mtime_ns
+        self.replace(readFolder(self._path))
+
+    def contextFor(self, name: bytes) -> SSL.Context:
+        context = super().contextFor(name)
+        if name and context is self._default:
+            try:
+                if os.stat(self._path).st_mtime_ns != self._changed:
+                    self.reload()
+            except (OSError, ValueError):
+                return context
+            context = super().contextFor(name)
+        return context
+
+
+def readFolder(path: str) -> dict[str, CertificateOptions]:
+    """
+    The certificates of a folder whose keys are there too, with their chains, by host name.
+
+    @raise OSError: when the folder or a file can't be read.
+    @raise ValueError: when a file is malformed.
+    """
+    keys: dict[bytes, Any] = {}
+    certificates: list[x509.Certificate] = []
+    for file in sorted(FilePath(path).walk(), key=lambda file: file.path):
+        if not (file.path.endswith(".pem") and file.isfile()):
+            continue
+        for block in _PEM.finditer(file.getContent()):
+            if block[1] == b"CERTIFICATE":
+                certificates.append(x509.load_pem_x509_certificate(block[0]))
+            elif block[1].endswith(b"PRIVATE KEY"):
+                private = load_pem_private_key(block[0], None)
+                keys[_identity(private.public_key())] = private
+    authorities = {each.subject: each for each in certificates}
+    found: dict[str, tuple[x509.Certificate, CertificateOptions]] = {}
+    for certificate in certificates:
+        key = keys.get(_identity(certificate.public_key()))
+        if key is None:
+            continue
+        chain = _chain(certificate, authorities)
+        options = CertificateOptions(
+            privateKey=PKey.from_cryptography_key(key),
+            certificate=X509.from_cryptography(certificate),
+            extraCertChain=[X509.from_cryptography(each) for each in chain],
+        )
+        for name in _names(certificate) or [""]:
+            other, _ = found.get(name.lower(), (certificate, None))
+            # Of two for the same name, the one that is valid for longer.
+            if other.not_valid_after_utc <= certificate.not_valid_after_utc:
+                found[name.lower()] = certificate, options
+    return {name: options for name, (_, options) in found.items()}
+
+
+def _identity(key: Any) -> bytes:
+    encoded: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return encoded
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return names.get_values_for_type(x509.DNSName)
+
+
+def _chain(
+    certificate: x509.Certificate, authorities: Mapping[x509.Name, x509.Certificate]
+) -> list[x509.Certificate]:
+    """
+    What leads from a certificate towards an authority that signed itself.
+    """
+    chain = [certificate]
+    while (issuer := authorities.get(chain[-1].issuer)) is not None and issuer not in chain:
+        chain.append(issuer)
+    return chain[1:]
+
+
+def folderEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """
+    The endpoint of a description that begins with C{tls:}, as Twisted has it:
+    C{tls:FOLDER:PORT:backlog=50:interface=\\:\\:}.
+
+    @raise OSError: when the folder can't be read.
+    @raise ValueError: when there is no certificate, or the description is malformed.
+    """
+    positional, named = [], {}
+    for part in re.split(r"(?<!\\):", description)[1:]:
+        name, equals, value = part.partition("=")
+        if equals and name in ("path", "port", "backlog", "interface"):
+            named[name] = _unquoted(value)
+        else:
+            positional.append(_unquoted(part))
+    try:
+        return _makeFolderEndpoint(reactor, *positional, **named)
+    except TypeError:
+        raise ValueError("write it as tls:FOLDER:PORT") from None
+
+
+_unquoted = partial(re.sub, r"\\(.)", r"\1")
+
+
+def _makeFolderEndpoint(
+    reactor: Any, path: str, port: str = "443", backlog: str = "50", interface: str = "::"
+) -> IStreamServerEndpoint:
+    endpoint: IStreamServerEndpoint = wrapServerTLS(
+        FolderTLS(path), TCP6ServerEndpoint(reactor, int(port), int(backlog), interface)
+    )
+    return endpoint

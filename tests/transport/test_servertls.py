@@ -1,0 +1,383 @@
+"""What a client meets at a port with TLS, by OpenSSL's word on either side; no network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import warnings
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from cryptography.x509 import load_der_x509_certificate
+from OpenSSL import SSL
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor, StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from hubmirror import HubMirror, MirrorConfig
+from hubmirror.config import ConfigError
+from hubmirror.testing import ca
+from hubmirror.testing.ca import Authority
+from hubmirror.transport.servertls import FolderTLS, ServerTLS, folderEndpoint
+from hubmirror.transport.tls import BATCH
+from hubmirror.transport.tlsendpoints import TLSReactor, inBulk
+from tests.transport.support import Negotiating
+
+AUTHORITY = Authority()
+VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+
+
+def certificate(*names: str, authority: Authority = AUTHORITY) -> CertificateOptions:
+    return PrivateCertificate.loadPEM(authority.serverPEM(list(names))).options()
+
+
+def client(
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    protocols: Iterable[str] = (),
+    ciphers: str | None = None,
+) -> ssl.SSLContext:
+    """A client of one version."""
+    context = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = version
+    if ciphers is not None:
+        context.set_ciphers(ciphers)
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
+
+
+@implementer(IHandshakeListener)
+class Served(Protocol):
+    """
+    @ivar reason: why the connection ended, once it has.
+    """
+
+    reason: Any = None
+
+    def handshakeCompleted(self) -> None:
+        self.transport.write(b"hello")  # type: ignore[union-attr]
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.reason = reason.value
+
+
+class Handshake:
+    """
+    A client's handshake with a server's protocol.
+
+    @ivar client: the client's end.
+    @ivar server: the server's, an C{OpenSSL.SSL.Connection}.
+    @ivar served: the protocol above it.
+    """
+
+    def __init__(
+        self,
+        server: ServerTLS,
+        context: ssl.SSLContext | None = None,
+        *,
+        name: str | None = "localhost",
+        session: Any = None,
+        bulk: bool = True,
+        wrapped: Factory | None = None,
+    ) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = context or client()
+        if name is None:
+            context.check_hostname = False
+        self.client = context.wrap_bio(incoming, outgoing, server_hostname=name, session=session)
+        self.served = Served()
+        wrapped = wrapped or Negotiating()
+        wrapped.protocol = lambda: self.served  # type: ignore[assignment]
+        clock: Any = Clock()
+        factory = TLSMemoryBIOFactory(server, False, wrapped, clock)
+        protocol: Any = (inBulk(clock, factory) if bulk else factory).buildProtocol(None)
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        self.server = protocol.getHandle()
+        try:
+            for _ in range(4):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self.client.do_handshake()
+                    self.client.read()
+                if outgoing.pending:
+                    protocol.dataReceived(outgoing.read())
+                clock.advance(1)
+                incoming.write(transport.value())
+                transport.clear()
+        finally:
+            protocol.connectionLost(Failure(ConnectionResetError()))
+
+    def name(self) -> str:
+        """What the certificate that the client got is for."""
+        der = self.client.getpeercert(True)
+        assert der is not None
+        return load_der_x509_certificate(der).subject.rfc4514_string()
+
+
+class ProtocolTests(SynchronousTestCase):
+    """Application protocols (RFC 7301)."""
+
+    bulk = True
+
+    def setUp(self) -> None:
+        self.server = ServerTLS({"": certificate("localhost")})
+
+    def shakeHands(self, *protocols: str, wrapped: Factory | None = None) -> str | None:
+        found = set()
+        for version in VERSIONS:
+            context = client(version, protocols)
+            done = Handshake(self.server, context, bulk=self.bulk, wrapped=wrapped)
+            found.add(done.client.selected_alpn_protocol())
+        [protocol] = found
+        return protocol
+
+    def test_chosen(self) -> None:
+        """The first that the server speaks, whatever else the client offers."""
+        self.assertEqual(self.shakeHands("http/1.1", "h2"), "h2")
+        self.assertEqual(self.shakeHands("foo", "http/1.1"), "http/1.1")
+
+    def test_none(self) -> None:
+        """A client that offers none goes on; it will speak HTTP/1.1."""
+        self.assertIsNone(self.shakeHands())
+
+    def test_noneInCommon(self) -> None:
+        """The alert is C{no_application_protocol} (120), and the connection ends as any other whose
+        handshake fails."""
+        for version in VERSIONS:
+            for offered in (["foo"], ["http/1.0"], ["acme-tls/1", "spdy/3"]):
+                with self.assertRaises(ssl.SSLError) as caught:
+                    Handshake(self.server, client(version, offered), bulk=self.bulk)
+                self.assertRegex(str(caught.exception), "alert no application protocol")
+        self.assertEqual(self.flushLoggedErrors(), [])
+        # It says nothing of the next client.
+        self.assertEqual(self.shakeHands("h2"), "h2")
+
+    def test_notNegotiating(self) -> None:
+        """A factory that negotiates nothing serves every client."""
+        self.assertIsNone(self.shakeHands("foo", wrapped=Factory()))
+
+
+class PlainProtocolTests(ProtocolTests):
+    """The same with Twisted's own TLS protocol, for C{plain-transport}."""
+
+    bulk = False
+
+
+class SuiteTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.server = ServerTLS({"": certificate("localhost")})
+
+    def suite(self, ciphers: str | None, version: Any = ssl.TLSVersion.TLSv1_2) -> str:
+        chosen = Handshake(self.server, client(version, ciphers=ciphers)).client.cipher()
+        assert chosen is not None
+        return chosen[0]
+
+    def test_tls12(self) -> None:
+        """AEAD with forward secrecy only: of all suites that OpenSSL knows, each offered alone."""
+        context = client(ssl.TLSVersion.TLSv1_2, ciphers="ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+        names = [each["name"] for each in context.get_ciphers() if each["protocol"] != "TLSv1.3"]
+        accepted = set()
+        for name in names:
+            with contextlib.suppress(ssl.SSLError, SSL.Error):
+                accepted.add(self.suite(f"{name}:@SECLEVEL=0"))
+        self.assertGreater(len(names), 50)
+        self.assertEqual(
+            accepted,
+            {
+                "ECDHE-ECDSA-AES128-GCM-SHA256",
+                "ECDHE-ECDSA-AES256-GCM-SHA384",
+                "ECDHE-ECDSA-CHACHA20-POLY1305",
+            },
+        )
+
+    def test_order(self) -> None:
+        """AES with 128 bits first; ChaCha20 for who prefers that."""
+        self.assertEqual(self.suite(None), "ECDHE-ECDSA-AES128-GCM-SHA256")
+        self.assertEqual(self.suite("ECDHE+CHACHA20:ECDHE+AESGCM"), "ECDHE-ECDSA-CHACHA20-POLY1305")
+        self.assertEqual(self.suite(None, ssl.TLSVersion.TLSv1_3), "TLS_AES_128_GCM_SHA256")
+
+    def test_oldVersions(self) -> None:
+        for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+            with self.assertRaises(ssl.SSLError):
+                self.suite("ALL:@SECLEVEL=0", version)
+
+    def test_method(self) -> None:
+        """C{sslmethod} of an endpoint's description counts."""
+        given = certificate("localhost")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            options = CertificateOptions(
+                given.privateKey, given.certificate, method=SSL.TLSv1_2_METHOD
+            )
+            self.server = ServerTLS({"": options})
+        self.assertEqual(self.suite(None), "ECDHE-ECDSA-AES128-GCM-SHA256")
+        with self.assertRaises(ssl.SSLError):
+            self.suite(None, ssl.TLSVersion.TLSv1_3)
+
+    def test_batch(self) -> None:
+        """A batch is encrypted by one call, not one for each record."""
+        server = SSL.Connection(self.server.contextFor(b""))
+        other = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+        server.set_accept_state()
+        other.set_connect_state()
+        server.set_app_data(Served())
+        for _ in range(4):
+            for one, another in ((server, other), (other, server)):
+                with contextlib.suppress(SSL.WantReadError):
+                    one.do_handshake()
+                with contextlib.suppress(SSL.WantReadError):
+                    another.bio_write(one.bio_read(1 << 16))
+        self.assertEqual(server.send(bytes(BATCH)), BATCH)
+
+
+class SessionTests(SynchronousTestCase):
+    """Sessions are resumed by tickets (RFC 5077, RFC 8446 2.2)."""
+
+    def setUp(self) -> None:
+        self.server = ServerTLS({"": certificate("localhost")})
+
+    def isResumed(self, context: ssl.SSLContext, session: Any, **options: Any) -> bool:
+        again = Handshake(self.server, context, session=session, **options)
+        return bool(again.client.session_reused)
+
+    def test_resumption(self) -> None:
+        """With either version, by either TLS protocol."""
+        for version in VERSIONS:
+            for bulk in (True, False):
+                context = client(version)
+                first = Handshake(self.server, context, bulk=bulk).client
+                self.assertFalse(first.session_reused)
+                assert first.session is not None
+                self.assertTrue(first.session.has_ticket)
+                self.assertTrue(self.isResumed(context, first.session, bulk=bulk))
+
+    def test_replaced(self) -> None:
+        """A certificate is replaced: sessions that began before it are resumed."""
+        for version in VERSIONS:
+            context = client(version)
+            session = Handshake(self.server, context).client.session
+            self.server.replace({"": certificate("localhost")})
+            self.assertTrue(self.isResumed(context, session))
+
+    def test_otherServer(self) -> None:
+        """A ticket of another server is no error: the handshake is a full one."""
+        for version in VERSIONS:
+            context = client(version)
+            session = Handshake(ServerTLS({"": certificate("localhost")}), context).client.session
+            self.assertFalse(self.isResumed(context, session))
+
+
+class NameTests(SynchronousTestCase):
+    """Which certificate a client gets."""
+
+    def got(self, server: ServerTLS, name: str | None) -> set[str]:
+        names = set()
+        for version in VERSIONS:
+            context = client(version)
+            context.check_hostname = False
+            names.add(Handshake(server, context, name=name).name())
+        return names
+
+    def test_byName(self) -> None:
+        """By the name in any case, or a wildcard; else the first."""
+        server = ServerTLS(
+            {
+                "a.example": certificate("a.example"),
+                "b.example": certificate("b.example"),
+                "*.c.example": certificate("*.c.example"),
+            }
+        )
+        for name, expected in (
+            ("a.example", "a.example"),
+            ("B.example", "b.example"),
+            ("x.c.example", "*.c.example"),
+            ("x.y.c.example", "a.example"),
+            ("d.example", "a.example"),
+            (None, "a.example"),
+        ):
+            self.assertEqual(self.got(server, name), {f"CN={expected}"}, name)
+
+    def test_replaced(self) -> None:
+        """The next handshake has the new certificate, with or without a name."""
+        server = ServerTLS({"": certificate("old.example")})
+        server.replace({"": certificate("new.example")})
+        self.assertEqual(self.got(server, "localhost"), {"CN=new.example"})
+        self.assertEqual(self.got(server, None), {"CN=new.example"})
+        with self.assertRaises(ValueError):
+            server.replace({})
+        self.assertEqual(self.got(server, None), {"CN=new.example"})
+
+
+class FolderTests(NameTests):
+    def setUp(self) -> None:
+        self.folder = FilePath(self.mktemp())
+        self.folder.makedirs()
+
+    def put(self, file: str, content: bytes) -> None:
+        self.folder.child(file).setContent(content)
+        # Whatever the resolution of the file system's clock.
+        changed = os.stat(self.folder.path).st_mtime + 10
+        os.utime(self.folder.path, (changed, changed))
+
+    def test_byFile(self) -> None:
+        """Key and certificates may be in one file or in several, with the authority's or not."""
+        self.put("a.pem", AUTHORITY.serverPEM(["a.example", "www.a.example"]))
+        key, _, rest = AUTHORITY.serverPEM(["b.example"]).partition(b"-----BEGIN CERT")
+        self.put("b.pem", b"-----BEGIN CERT" + rest)
+        self.put("key.pem", key)
+        self.put("c.txt", b"nothing")
+        server = FolderTLS(self.folder.path)
+        self.assertEqual(self.got(server, "www.a.example"), {"CN=a.example"})
+        self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
+
+    def test_twice(self) -> None:
+        """Of two certificates for one name, the one that is valid for longer counts."""
+        self.put("b.pem", AUTHORITY.serverPEM(["new.example", "a.example"]))
+        self.patch(ca, "_LIFETIME", timedelta(days=1))
+        self.put("a.pem", AUTHORITY.serverPEM(["old.example", "a.example"]))
+        self.put("c.pem", AUTHORITY.serverPEM(["old.example", "a.example"]))
+        server = FolderTLS(self.folder.path)
+        self.assertEqual(self.got(server, "a.example"), {"CN=new.example"})
+
+    def test_added(self) -> None:
+        """A certificate that is put into the folder later is found when it is asked for; a broken
+        one harms nobody."""
+        self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
+        server = FolderTLS(self.folder.path)
+        self.put("b.pem", AUTHORITY.serverPEM(["b.example"]))
+        self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
+        self.put("c.pem", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
+        self.assertEqual(self.got(server, "c.example"), self.got(server, None))
+        self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
+
+    def test_description(self) -> None:
+        """C{tls:} makes such an endpoint, and says in one line what is wrong with it."""
+        self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
+        reactor = MemoryReactor()
+        path = self.folder.path
+        description = f"tls:{path}:8443:interface=\\:\\:1"
+        folderEndpoint(TLSReactor(reactor), description).listen(Negotiating())
+        [(port, factory, _backlog, interface)] = reactor.tcpServers
+        self.assertEqual((port, interface), (8443, "::1"))
+        self.assertIsInstance(factory, TLSMemoryBIOFactory)
+        empty = self.mktemp()
+        os.mkdir(empty)
+        for wrong, reason in (
+            (f"tls:{path}:1:2:3:4", "write it as tls:FOLDER:PORT"),
+            (f"tls:{empty}:443", "no certificate with its key"),
+            (f"tls:{empty}/none:443", f"there is no {empty}/none here"),
+        ):
+            with self.assertRaises(ConfigError) as caught:
+                HubMirror(reactor, MirrorConfig(port=(wrong,)))
+            self.assertIn(reason, str(caught.exception))

@@ -23,7 +23,8 @@ What tells a client that a registry has answered (OCI distribution spec, "Legacy
 headers").
 """
 
-_LINK = re.compile(rb"<([^>]*)>")
+# Without the "<" in the class, a row of them would be searched to its end from each.
+_LINK = re.compile(rb"<([^<>]*)>")
 
 
 def onMirror(reference: bytes, base: bytes, source: Spelling, client: Spelling) -> bytes:

@@ -29,8 +29,8 @@ from hubmirror.downstream.admission import Admission, clientOf
 from hubmirror.downstream.incoming import addressOf
 from hubmirror.downstream.upload import RequestBody, collect
 from hubmirror.downstream.waitableset import WaitableSet
+from hubmirror.protocol.buffers import MAX_HEAD
 from hubmirror.protocol.errors import BodyFailed, RequestRefused
-from hubmirror.protocol.heads import MAX_HEAD
 from hubmirror.transport.http1server import HTTP1Channel
 from hubmirror.transport.http2server import HTTP2Channel
 

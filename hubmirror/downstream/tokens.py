@@ -22,8 +22,8 @@ from hubmirror.protocol import credentials
 from hubmirror.protocol.errors import BodyFailed, Unauthorized, UpstreamFailed
 from hubmirror.protocol.scopes import changeForm, namesIn
 from hubmirror.upstream.bodies import MAX_SHORT_BODY, readShortBody
+from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.policy import Service
-from hubmirror.upstream.quota import CachedResponse
 
 _OWN_TOKEN = b"mirror"
 _OWN_TOKEN_LIFE = 300

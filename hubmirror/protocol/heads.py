@@ -13,18 +13,16 @@ from typing import NamedTuple
 
 from twisted.web.http_headers import Headers
 
+from hubmirror.protocol.buffers import MAX_HEAD, ReceiveBuffer
 from hubmirror.protocol.errors import (
     BadRequest,
     BodyFailed,
     FieldsTooLarge,
     HeadFailed,
-    TargetTooLong,
     TransferCodingUnknown,
     VersionNotSupported,
 )
 
-MAX_START_LINE = 16 * 1024
-MAX_HEAD = 64 * 1024
 MAX_FIELDS = 500
 _MAX_CHUNK_LINE = 4096
 
@@ -33,7 +31,6 @@ _METHOD = re.compile(_TOKEN + rb"\Z")
 _REQUEST_TARGET = re.compile(rb"[\x21-\x7e]+\Z")
 _FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):([^\x00\r\n]*)\Z")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9]{2})(?: ([^\x00\r\n]*))?\Z")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00\r\n]*)?\Z")
 
 
@@ -57,27 +54,6 @@ class ResponseHead(NamedTuple):
     status: int
     phrase: bytes
     headers: Headers
-
-
-def findHeadEnd(data: bytes | bytearray, most: int = MAX_HEAD) -> int:
-    """
-    Where the empty line that ends a head begins, or -1 when more is to come.
-
-    @param most: bytes that a head may have.
-    @raise BadRequest: when it has a line that ends otherwise than with CR LF: nothing that is to
-        come makes a head of it.
-    @raise TargetTooLong: when the first line alone is over L{MAX_START_LINE}.
-    @raise FieldsTooLarge: when the head is over C{most}.
-    """
-    end = data.find(b"\r\n\r\n", 0, most + 4)
-    if end < 0 or end > MAX_START_LINE:
-        if data.find(b"\r\n", 0, MAX_START_LINE + 2) < 0 and len(data) >= MAX_START_LINE + 2:
-            raise TargetTooLong(f"the first line is longer than {MAX_START_LINE} bytes")
-        if end < 0 and len(data) >= most + 4:
-            raise FieldsTooLarge(f"the head is larger than {most} bytes")
-        if end < 0 and _BARE_LF.search(data):
-            raise BadRequest("a line must end with CR LF")
-    return end
 
 
 def parseRequestHead(head: bytes) -> RequestHead:
@@ -224,11 +200,11 @@ class Decoder:
     length: int | None = None
     done = False
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+    def feed(self, buffer: ReceiveBuffer) -> list[bytes]:
         """
-        Take some bytes.
+        Take bytes from the front of a buffer.  What follows the body stays there.
 
-        @return: the pieces of body in them, and what follows the body once it is L{done}.
+        @return: the pieces of body in them.
         @raise BodyFailed: when they can't be framed.
         """
         raise NotImplementedError
@@ -243,15 +219,11 @@ class IdentityDecoder(Decoder):
         self.length = length
         self._left = length
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
-        size = len(data)
-        if size < self._left:
-            self._left -= size
-            return [data], b""
-        body, rest = (data, b"") if size == self._left else (data[: self._left], data[self._left :])
-        self._left = 0
-        self.done = True
-        return [body], rest
+    def feed(self, buffer: ReceiveBuffer) -> list[bytes]:
+        piece = buffer.take(self._left)
+        self._left -= len(piece)
+        self.done = not self._left
+        return [piece]
 
 
 class UntilCloseDecoder(Decoder):
@@ -259,8 +231,8 @@ class UntilCloseDecoder(Decoder):
     A body that ends with its connection.
     """
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
-        return [data], b""
+    def feed(self, buffer: ReceiveBuffer) -> list[bytes]:
+        return [buffer.takeAll()]
 
 
 class ChunkedDecoder(Decoder):
@@ -269,32 +241,24 @@ class ChunkedDecoder(Decoder):
     """
 
     def __init__(self) -> None:
-        self._buffer = b""
         self._left = 0
         self._read = self._size
         self._trailers = 0
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
-        self._buffer += data
+    def feed(self, buffer: ReceiveBuffer) -> list[bytes]:
         pieces: list[bytes] = []
-        while not self.done and self._read(pieces):
+        while not self.done and self._read(buffer, pieces):
             pass
-        rest = b""
-        if self.done:
-            rest, self._buffer = self._buffer, b""
-        return pieces, rest
+        return pieces
 
-    def _line(self) -> bytes | None:
-        line, end, rest = self._buffer.partition(b"\r\n")
-        if len(line) > _MAX_CHUNK_LINE:
-            raise BodyFailed("a chunk's line is too long")
-        if not end:
-            return None
-        self._buffer = rest
-        return line
+    def _line(self, buffer: ReceiveBuffer) -> bytes | None:
+        try:
+            return buffer.takeLine(_MAX_CHUNK_LINE)
+        except ValueError:
+            raise BodyFailed("a chunk's line is too long") from None
 
-    def _size(self, pieces: list[bytes]) -> bool:
-        line = self._line()
+    def _size(self, buffer: ReceiveBuffer, pieces: list[bytes]) -> bool:
+        line = self._line(buffer)
         if line is None:
             return False
         match = _CHUNK_LINE.match(line)
@@ -304,24 +268,31 @@ class ChunkedDecoder(Decoder):
         self._read = self._data if self._left else self._trailer
         return True
 
-    def _data(self, pieces: list[bytes]) -> bool:
-        piece = self._buffer[: self._left]
+    def _data(self, buffer: ReceiveBuffer, pieces: list[bytes]) -> bool:
+        piece = buffer.take(self._left)
         if piece:
             pieces.append(piece)
-        self._buffer = self._buffer[len(piece) :]
         self._left -= len(piece)
-        if self._left or len(self._buffer) < 2:
-            if not self._left and not b"\r\n".startswith(self._buffer):
+        if self._left:
+            return False
+        self._read = self._end
+        return True
+
+    def _end(self, buffer: ReceiveBuffer, pieces: list[bytes]) -> bool:
+        """
+        The CR LF after a chunk's data.
+        """
+        if len(buffer) < 2:
+            if len(buffer) and not buffer.startswith(b"\r"):
                 raise BodyFailed("malformed chunk")
             return False
-        if self._buffer[:2] != b"\r\n":
+        if buffer.take(2) != b"\r\n":
             raise BodyFailed("malformed chunk")
-        self._buffer = self._buffer[2:]
         self._read = self._size
         return True
 
-    def _trailer(self, pieces: list[bytes]) -> bool:
-        line = self._line()
+    def _trailer(self, buffer: ReceiveBuffer, pieces: list[bytes]) -> bool:
+        line = self._line(buffer)
         if line is None:
             return False
         self._trailers += len(line)

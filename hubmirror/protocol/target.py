@@ -63,6 +63,7 @@ _FIXED = {
     b"/v1/search": Kind.SEARCH,
     b"/v1/_ping": Kind.SEARCH_PING,
 }
+_MOST_DECODINGS = 8
 _KINDS_IN_REPOSITORY = (Kind.MANIFEST, Kind.UPLOAD, Kind.BLOB, Kind.REFERRERS, Kind.TAGS)
 _IN_REPOSITORY = re.compile(
     rb"/v2/(?P<repository>.+)/"
@@ -120,10 +121,15 @@ def _decode(path: bytes) -> bytes:
     """
     Decoded until it stays the same: an upstream behind another proxy may decode once more, and no
     name in a registry contains a percent sign.
+
+    @raise BadRequest: when that takes more than L{_MOST_DECODINGS}: each would cost as much as the
+        path is long.
     """
-    while b"%" in path and (decoded := unquote_to_bytes(path)) != path:
+    for _ in range(_MOST_DECODINGS):
+        if b"%" not in path or (decoded := unquote_to_bytes(path)) == path:
+            return path
         path = decoded
-    return path
+    raise BadRequest("the path is percent-encoded too many times over")
 
 
 def searchTarget(raw: bytes) -> bytes:

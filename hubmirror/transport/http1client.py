@@ -30,6 +30,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from hubmirror.protocol.buffers import ReceiveBuffer
 from hubmirror.protocol.errors import (
     BodyFailed,
     ConnectFailed,
@@ -43,7 +44,6 @@ from hubmirror.protocol.heads import (
     Decoder,
     ResponseHead,
     UntilCloseDecoder,
-    findHeadEnd,
     listMembers,
     parseResponseHead,
     responseBody,
@@ -55,6 +55,8 @@ RESPONSE_TIMEOUT = 300.0
 Seconds that an upstream has to answer, from the end of the request, when nobody asks for less: a
 registry may copy and hash a layer of many gigabytes before it says 201.
 """
+
+_MAX_INTERIM = 8
 
 _METHODS_WITH_BODY = (b"POST", b"PUT", b"PATCH")
 
@@ -202,7 +204,8 @@ class UpstreamConnection(Protocol):
         self._method = b""
         self._waiter: Deferred[UpstreamResponse] | None = None
         self._timer: IDelayedCall | None = None
-        self._buffer = b""
+        self._buffer = ReceiveBuffer()
+        self._interim = 0
         self._response: UpstreamResponse | None = None
         self._decoder: Decoder | None = None
         self._keepAlive = True
@@ -267,6 +270,7 @@ class UpstreamConnection(Protocol):
         @return: fires with the answer when its head is complete; fails with L{HeadFailed}.
         """
         self._method = method
+        self._interim = 0
         self._waiter = Deferred(lambda _: self.abort())
         head = [method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
         for name, values in headers.getAllRawHeaders():
@@ -336,9 +340,10 @@ class UpstreamConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self._response is not None:
-            self._feed(self._response, data)
+            self._buffer.add(data)
+            self._feed(self._response)
         elif self._waiter is not None:
-            self._buffer += data
+            self._buffer.add(data)
             self._readHead()
         else:
             # Nobody asked: whatever this is would be taken for the next answer.
@@ -347,15 +352,18 @@ class UpstreamConnection(Protocol):
     def _readHead(self) -> None:
         try:
             while True:
-                end = findHeadEnd(self._buffer)
-                if end < 0:
+                text = self._buffer.takeHead()
+                if text is None:
                     return
-                head = parseResponseHead(self._buffer[:end])
-                self._buffer = self._buffer[end + 4 :]
+                head = parseResponseHead(text)
                 if head.status == 101:
                     raise HeadFailed("an upgrade that nobody asked for")
                 if head.status >= 200:
                     break
+                # RFC 9110 15.2 allows any number, but they bring nothing.
+                self._interim += 1
+                if self._interim > _MAX_INTERIM:
+                    raise HeadFailed("too many interim responses")
             decoder = responseBody(self._method, head)
         except (HeadFailed, RequestRefused) as error:
             self._fail(HeadFailed(f"invalid response head: {error.message}"))
@@ -372,11 +380,10 @@ class UpstreamConnection(Protocol):
         length = 0 if decoder is None else decoder.length
         response = UpstreamResponse(self, head, UNKNOWN_LENGTH if length is None else length)
         self._response = response
-        rest, self._buffer = self._buffer, b""
         if decoder is None:
-            self._complete(rest)
-        elif rest:
-            self._feed(response, rest)
+            self._complete()
+        elif self._buffer:
+            self._feed(response)
         waiter = self._takeWaiter()
         if waiter is not None:
             waiter.callback(response)
@@ -384,12 +391,12 @@ class UpstreamConnection(Protocol):
         if self._response is response and response.paused:
             self.pauseBody()
 
-    def _feed(self, response: UpstreamResponse, data: bytes) -> None:
+    def _feed(self, response: UpstreamResponse) -> None:
         decoder = self._decoder
         assert decoder is not None
         try:
-            pieces, rest = decoder.feed(data)
-            if rest:
+            pieces = decoder.feed(self._buffer)
+            if decoder.done and self._buffer:
                 raise BodyFailed("the body is longer than announced")
         except BodyFailed as error:
             self._end(Failure(error))
@@ -397,14 +404,14 @@ class UpstreamConnection(Protocol):
             return
         response.received(pieces)
         if decoder.done and self._response is response:
-            self._complete(b"")
+            self._complete()
 
-    def _complete(self, rest: bytes) -> None:
+    def _complete(self) -> None:
         """
         The answer is whole.  The connection takes another request unless one of its sides
         still has something to say of this one.
         """
-        reusable = self._keepAlive and not rest and self._sending is None
+        reusable = self._keepAlive and not self._buffer and self._sending is None
         response = self._response
         assert response is not None
         if reusable and response.paused:

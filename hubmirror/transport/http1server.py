@@ -21,10 +21,10 @@ from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
+from hubmirror.protocol.buffers import ReceiveBuffer
 from hubmirror.protocol.errors import BadRequest, BodyFailed, RequestRefused
 from hubmirror.protocol.heads import (
     Decoder,
-    findHeadEnd,
     listMembers,
     parseRequestHead,
     requestBody,
@@ -51,7 +51,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
     requestFactory: Any = None
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = ReceiveBuffer()
         self._host: IAddress | None = None
         self._request: Any = None
         self._body: Decoder | None = None
@@ -97,7 +97,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def dataReceived(self, data: bytes) -> None:
         if not self._closing:
-            self._buffer = self._buffer + data if self._buffer else data
+            self._buffer.add(data)
             self._advance()
 
     def _advance(self) -> None:
@@ -110,7 +110,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         try:
             while self._buffer and not self._closing:
                 if self._body is not None:
-                    self._readBody(self._body)
+                    if not self._readBody(self._body):
+                        break
                 elif self._request is None and not self._full:
                     if not self._readRequest():
                         break
@@ -129,24 +130,23 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         """
         if self._buffer.startswith(b"\r\n"):
             # An empty line before a request is skipped (RFC 9112 2.2).
-            self._buffer = self._buffer[2:]
+            self._buffer.skip(2)
             return True
-        if self._buffer[0] == _TLS_HANDSHAKE and not self.isSecure():
+        if self._buffer.first() == _TLS_HANDSHAKE and not self.isSecure():
             # Clients that try TLS first turn to plain HTTP when they see an answer of it.
             self._refuse(BadRequest("there is no TLS on this port"))
             return False
         try:
-            end = findHeadEnd(self._buffer, self.site.maxHead)
-            if end < 0:
+            text = self._buffer.takeHead(self.site.maxHead)
+            if text is None:
                 self._awaitRestOfHead()
                 return False
-            head = parseRequestHead(self._buffer[:end])
+            head = parseRequestHead(text)
             body = requestBody(head)
         except RequestRefused as error:
             self.site.refused(self, error)
             self._refuse(error)
             return False
-        self._buffer = self._buffer[end + 4 :]
         tokens = listMembers(head.headers, b"Connection")
         isVersion11 = head.version == b"HTTP/1.1"
         self._keepAliveOf10 = not isVersion11 and b"keep-alive" in tokens
@@ -173,15 +173,17 @@ class HTTP1Channel(Protocol, TimeoutMixin):
             self._headBegun = True
             self.setTimeout(self.site.headTimeout)
 
-    def _readBody(self, body: Decoder) -> None:
+    def _readBody(self, body: Decoder) -> bool:
+        """
+        @return: whether the body is over.
+        """
         # A client that sends its body unasked is not waiting for 100 Continue.
         self._continue = False
-        data, self._buffer = self._buffer, b""
         try:
-            pieces, self._buffer = body.feed(data)
+            pieces = body.feed(self._buffer)
         except BodyFailed as error:
             self._bodyFailed(error)
-            return
+            return True
         request = self._request
         if body.done:
             self._body = None
@@ -193,6 +195,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
                 request.contentComplete()
         elif body.done:
             self._awaitRequest()
+        return body.done
 
     def _bodyFailed(self, error: BodyFailed) -> None:
         request, self._request = self._request, None

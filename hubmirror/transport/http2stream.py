@@ -16,11 +16,11 @@ from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 
+from hubmirror.protocol.buffers import ReceiveBuffer
 from hubmirror.protocol.errors import BadRequest, RequestRefused
 from hubmirror.protocol.heads import (
     RequestHead,
     contentLength,
-    findHeadEnd,
     listMembers,
     parseRequestHead,
 )
@@ -51,7 +51,10 @@ def _readHead(fields: list[tuple[bytes, bytes]], most: int) -> RequestHead:
         if name not in control and not (name == b"host" and authority is not None):
             lines.append(name + b": " + value)
     text = b"\r\n".join(lines)
-    findHeadEnd(text + b"\r\n\r\n", most)
+    buffer = ReceiveBuffer()
+    buffer.add(text + b"\r\n\r\n")
+    # This checks the sizes, and that no line ends within a field.
+    buffer.takeHead(most)
     head = parseRequestHead(text)
     if head.method != b"CONNECT" and not target.startswith(b"/") and target != b"*":
         raise BadRequest("malformed request target")

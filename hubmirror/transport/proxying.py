@@ -15,7 +15,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hubmirror.protocol.errors import ConnectFailed
+from hubmirror.protocol.buffers import ReceiveBuffer
+from hubmirror.protocol.errors import ConnectFailed, RequestRefused
 from hubmirror.protocol.url import Origin
 
 _MAX_ANSWER = 16 * 1024
@@ -33,21 +34,21 @@ class _Tunnel(Protocol):
     def __init__(self, dialogue: Any, factory: IProtocolFactory) -> None:
         self._dialogue = dialogue
         self._factory = factory
-        self._buffer = b""
+        self._buffer = ReceiveBuffer()
         self.done: Deferred[Any] = Deferred(lambda _: self._giveUp())
 
     def connectionMade(self) -> None:
         self._advance()
 
     def dataReceived(self, data: bytes) -> None:
-        self._buffer += data
+        self._buffer.add(data)
         self._advance()
 
     def _advance(self) -> None:
         try:
             if len(self._buffer) > _MAX_ANSWER:
                 raise ConnectFailed("the proxy's answer is too long")
-            toSend, self._buffer, finished = self._dialogue.step(self._buffer)
+            toSend, finished = self._dialogue.step(self._buffer)
         except ConnectFailed as error:
             self._fail(error)
             return
@@ -83,17 +84,21 @@ class _Connect:
         self._authority = b"%b:%d" % (host, origin.port)
         self._asked = False
 
-    def step(self, answer: bytes) -> tuple[bytes, bytes, bool]:
+    def step(self, answer: ReceiveBuffer) -> tuple[bytes, bool]:
         if not self._asked:
             self._asked = True
-            return b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % ((self._authority,) * 2), b"", False
-        if b"\r\n\r\n" not in answer:
-            return b"", answer, False
-        match = re.match(rb"HTTP/1\.[01] ([0-9]{3})", answer)
+            return b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % ((self._authority,) * 2), False
+        try:
+            head = answer.takeHead(_MAX_ANSWER)
+        except RequestRefused:
+            raise ConnectFailed("the proxy's answer is no HTTP") from None
+        if head is None:
+            return b"", False
+        match = re.match(rb"HTTP/1\.[01] ([0-9]{3})", head)
         if match is None or not match[1].startswith(b"2"):
             status = match[1].decode() if match else "no HTTP"
             raise ConnectFailed(f"the proxy refused the connection ({status})")
-        return b"", b"", True
+        return b"", True
 
 
 class _Socks5:
@@ -110,26 +115,33 @@ class _Socks5:
         self._request = b"\x05\x01\x00" + address + origin.port.to_bytes(2, "big")
         self._step = 0
 
-    def step(self, answer: bytes) -> tuple[bytes, bytes, bool]:
+    def step(self, answer: ReceiveBuffer) -> tuple[bytes, bool]:
         if self._step == 0:
             self._step = 1
-            return b"\x05\x01\x00", b"", False
+            return b"\x05\x01\x00", False
         if self._step == 1:
             if len(answer) < 2:
-                return b"", answer, False
-            if answer[:2] != b"\x05\x00":
+                return b"", False
+            if answer.take(2) != b"\x05\x00":
                 raise ConnectFailed("the proxy wants authentication or is no SOCKS 5 proxy")
             self._step = 2
-            return self._request, answer[2:], False
-        if len(answer) < 5:
-            return b"", answer, False
-        if answer[1]:
-            raise ConnectFailed(f"the proxy could not connect (SOCKS reply {answer[1]})")
-        bound = {1: 4, 3: 1 + answer[4], 4: 16}.get(answer[3])
-        if bound is None:
-            raise ConnectFailed("the proxy's answer is no SOCKS 5")
-        finished = len(answer) >= 4 + bound + 2
-        return b"", b"" if finished else answer, finished
+            return self._request, False
+        if self._step == 2:
+            if len(answer) < 5:
+                return b"", False
+            head = answer.take(5)
+            if head[1]:
+                raise ConnectFailed(f"the proxy could not connect (SOCKS reply {head[1]})")
+            bound = {1: 4, 3: 1 + head[4], 4: 16}.get(head[3])
+            if bound is None:
+                raise ConnectFailed("the proxy's answer is no SOCKS 5")
+            # One byte of the address has been taken already; two of the port follow it.
+            self._left = bound - 1 + 2
+            self._step = 3
+        if len(answer) < self._left:
+            return b"", False
+        answer.take(self._left)
+        return b"", True
 
 
 @implementer(IStreamClientEndpoint)

@@ -34,9 +34,10 @@ from hubmirror.protocol.target import Kind
 from hubmirror.transport.connecting import ConnectCancelled
 from hubmirror.upstream import policy
 from hubmirror.upstream.bodies import discard, readShortBody
+from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
-from hubmirror.upstream.quota import CachedResponse, Quotas
+from hubmirror.upstream.quota import Quotas
 
 
 @implementer(IAgent)

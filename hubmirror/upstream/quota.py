@@ -12,19 +12,16 @@ import hashlib
 import json
 import math
 import secrets
-from typing import Any
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
-from zope.interface import implementer
 
 from hubmirror.protocol.ratelimit import quotaOf, retryAfter
 from hubmirror.protocol.target import Kind
+from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.policy import Upstream, limitsPulls
 
 _ANONYMOUS = b""
@@ -33,61 +30,6 @@ _ALL_IDENTITIES = b"*"
 _DEFAULT = 60.0
 _FRESH = 3.0
 _MOST_IDENTITIES = 10_000
-
-
-@implementer(IResponse)
-class CachedResponse:
-    """
-    An answer out of memory.
-    """
-
-    request = None
-    previousResponse = None
-
-    def __init__(self, answer: IResponse, body: bytes, headers: Headers | None = None) -> None:
-        """
-        @param headers: in place of the answer's own.
-        """
-        self.version = answer.version
-        self.code = answer.code
-        self.phrase = answer.phrase
-        self.headers = answer.headers if headers is None else headers
-        self.length = len(body)
-        self.body = body
-
-    @classmethod
-    def made(cls, body: bytes) -> CachedResponse:
-        """
-        A response with JSON that the mirror itself has to say in place of an upstream.
-        """
-        response = cls.__new__(cls)
-        response.version = (b"HTTP", 1, 1)
-        response.code, response.phrase = 200, b"OK"
-        response.headers = Headers({b"Content-Type": [b"application/json"]})
-        response.length, response.body = len(body), body
-        return response
-
-    def setPreviousResponse(self, response: IResponse) -> None:
-        """
-        Nothing led here.
-        """
-
-    def deliverBody(self, protocol: Any) -> None:
-        protocol.makeConnection(_NullTransport())
-        if self.body:
-            protocol.dataReceived(self.body)
-        protocol.connectionLost(Failure(ResponseDone()))
-
-
-class _NullTransport:
-    """
-    The transport of a body that is there already.
-    """
-
-    def pauseProducing(self) -> None:
-        pass
-
-    resumeProducing = stopProducing = loseConnection = pauseProducing
 
 
 @attrs.define

@@ -23,6 +23,11 @@ from hubmirror.protocol.target import Kind, Target
 from hubmirror.upstream.accounts import AccountAgent
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
+from hubmirror.upstream.cachedresponse import (
+    CachedResponse,
+    isErrorOfKnownLength,
+    wholeError,
+)
 from hubmirror.upstream.failover import FailoverAgent, noHead
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
@@ -102,9 +107,11 @@ class ResumingAgent:
 
     def _resumable(
         self, first: IResponse, method: bytes, target: bytes, headers: Headers
-    ) -> IResponse:
-        if method == b"HEAD" or first.length == 0:
+    ) -> IResponse | Deferred[IResponse]:
+        if method == b"HEAD" or first.length == 0 or isinstance(first, CachedResponse):
             return first
+        if isErrorOfKnownLength(first):
+            return Deferred.fromCoroutine(wholeError(first, self._reactor))
         self._upstream = self._failover.answered
         part = partIn(first)
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from hubmirror.protocol.buffers import MAX_HEAD, ReceiveBuffer
 from hubmirror.protocol.errors import BodyFailed
 from hubmirror.protocol.heads import (
-    MAX_HEAD,
     ChunkedDecoder,
     Decoder,
     IdentityDecoder,
@@ -64,16 +64,21 @@ def split(data: bytes, places: Iterable[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(ends)]
 
 
+def feed(decoder: Decoder, data: bytes) -> list[bytes]:
+    """The body in some bytes, to which nothing is added."""
+    buffer = ReceiveBuffer()
+    buffer.add(data)
+    return decoder.feed(buffer)
+
+
 def decode(decoder: Decoder, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
     """All of a body, and what follows it."""
-    body = rest = b""
+    buffer, body = ReceiveBuffer(), b""
     for piece in pieces:
-        if decoder.done:
-            rest += piece
-        else:
-            found, rest = decoder.feed(piece)
-            body += b"".join(found)
-    return body, rest
+        buffer.add(piece)
+        if not decoder.done:
+            body += b"".join(decoder.feed(buffer))
+    return body, buffer.takeAll() if decoder.done else b""
 
 
 class ChunkedTests(SynchronousTestCase):
@@ -96,12 +101,12 @@ class ChunkedTests(SynchronousTestCase):
     def test_atOnce(self) -> None:
         """What there is of a chunk is not held back until the rest is there."""
         decoder = ChunkedDecoder()
-        self.assertEqual(decoder.feed(b"a\r\nhel"), ([b"hel"], b""))
-        self.assertEqual(decoder.feed(b"lo"), ([b"lo"], b""))
+        self.assertEqual(feed(decoder, b"a\r\nhel"), [b"hel"])
+        self.assertEqual(feed(decoder, b"lo"), [b"lo"])
 
     def test_malformed(self) -> None:
         for wire in MALFORMED:
-            self.assertRaises(BodyFailed, ChunkedDecoder().feed, wire)
+            self.assertRaises(BodyFailed, feed, ChunkedDecoder(), wire)
             self.assertRaises(BodyFailed, decode, ChunkedDecoder(), split(wire, range(len(wire))))
 
     @settings(deadline=None)
@@ -113,12 +118,12 @@ class ChunkedTests(SynchronousTestCase):
     def test_longLines(self) -> None:
         """Neither a line nor the trailers may be as long as somebody likes."""
         for line in (b"5;" + b"a" * 4096, b"5;" + b"a" * 4096 + b"\r\n"):
-            self.assertRaises(BodyFailed, ChunkedDecoder().feed, line)
+            self.assertRaises(BodyFailed, feed, ChunkedDecoder(), line)
         decoder = ChunkedDecoder()
-        decoder.feed(b"0\r\n")
+        feed(decoder, b"0\r\n")
         line = b"X: " + b"a" * 1021 + b"\r\n"
-        decoder.feed(line * (MAX_HEAD // 1024))
-        self.assertRaises(BodyFailed, decoder.feed, line)
+        feed(decoder, line * (MAX_HEAD // 1024))
+        self.assertRaises(BodyFailed, feed, decoder, line)
 
 
 class IdentityTests(SynchronousTestCase):

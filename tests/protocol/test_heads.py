@@ -12,14 +12,11 @@ from hubmirror.protocol.errors import (
     FieldsTooLarge,
     HeadFailed,
     RequestRefused,
-    TargetTooLong,
     TransferCodingUnknown,
     VersionNotSupported,
 )
 from hubmirror.protocol.heads import (
     MAX_FIELDS,
-    MAX_HEAD,
-    MAX_START_LINE,
     ChunkedDecoder,
     Decoder,
     IdentityDecoder,
@@ -27,7 +24,6 @@ from hubmirror.protocol.heads import (
     ResponseHead,
     UntilCloseDecoder,
     contentLength,
-    findHeadEnd,
     listMembers,
     parseRequestHead,
     parseResponseHead,
@@ -266,45 +262,6 @@ class ResponseTests(SynchronousTestCase):
     def test_anything(self, head: bytes) -> None:
         with contextlib.suppress(HeadFailed):
             readResponse(head)
-
-
-class EndTests(SynchronousTestCase):
-    def test_found(self) -> None:
-        for data, end in (
-            (b"", -1),
-            (b"GET / HTTP/1.1\r\nHost: a\r\n", -1),
-            (b"GET / HTTP/1.1\r\nHost: a\r\n\r", -1),
-            (b"GET / HTTP/1.1\r\n\r\n", 14),
-            (b"GET / HTTP/1.1\r\n\r\nbody\r\n\r\n", 14),
-            (bytearray(b"X\r\n\r\n"), 1),
-        ):
-            self.assertEqual(findHeadEnd(data), end, data)
-
-    def test_bareLF(self) -> None:
-        """Nothing makes a head of it any more, so nothing is waited for."""
-        for data in (b"GET / HTTP/1.1\n", b"GET / HTTP/1.1\r\nHost: a\n\n", b"\n"):
-            self.assertRaises(BadRequest, findHeadEnd, data)
-
-    def test_longLine(self) -> None:
-        """As long as is allowed; one byte more is not, before or after the end is there."""
-        longest = b"a" * MAX_START_LINE
-        for rest in (b"", b"\r", b"\r\n", b"\r\n\r"):
-            self.assertEqual(findHeadEnd(longest + rest), -1)
-        self.assertEqual(findHeadEnd(longest + b"\r\n\r\n"), MAX_START_LINE)
-        for rest in (b"a\r", b"a\r\n", b"a\r\n\r\n", b"a" * MAX_HEAD):
-            self.assertRaises(TargetTooLong, findHeadEnd, longest + rest)
-
-    def test_smallerHead(self) -> None:
-        head = b"GET / HTTP/1.1\r\n".ljust(8192, b"a")
-        self.assertEqual(findHeadEnd(head + b"\r\n\r\n", 8192), 8192)
-        self.assertRaises(FieldsTooLarge, findHeadEnd, head + b"a\r\n\r\n", 8192)
-
-    def test_largeHead(self) -> None:
-        largest = b"GET / HTTP/1.1\r\n".ljust(MAX_HEAD, b"a")
-        self.assertEqual(findHeadEnd(largest + b"\r\n\r"), -1)
-        self.assertEqual(findHeadEnd(largest + b"\r\n\r\n"), MAX_HEAD)
-        self.assertRaises(FieldsTooLarge, findHeadEnd, largest + b"a\r\n\r")
-        self.assertRaises(FieldsTooLarge, findHeadEnd, largest + b"a\r\n\r\n")
 
 
 class ListTests(SynchronousTestCase):

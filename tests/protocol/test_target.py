@@ -247,3 +247,11 @@ class SearchTests(SynchronousTestCase):
 
     def test_noQuery(self) -> None:
         self.assertEqual(searchTarget(b"/v1/search"), b"/v1/search")
+
+
+class DecodingTests(SynchronousTestCase):
+    def test_oftenEncoded(self) -> None:
+        """What is encoded many times over is refused: each decoding costs its length."""
+        self.assertEqual(readTarget(b"/v2/" + b"%25" * 3 + b"2Fa").kind, Kind.OTHER)
+        for path in (b"/v2/%" + b"25" * 8 + b"41", b"/%" + b"25" * 6000):
+            self.assertRaises(BadRequest, readTarget, path)

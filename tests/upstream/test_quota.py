@@ -17,8 +17,9 @@ from twisted.web.http_headers import Headers
 
 from hubmirror.protocol.target import Kind
 from hubmirror.upstream.bodies import readShortBody
+from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.policy import Upstream
-from hubmirror.upstream.quota import CachedResponse, Quotas
+from hubmirror.upstream.quota import Quotas
 from tests.upstream.support import Response
 
 HUB, OTHER = Upstream("hub", {}), Upstream("other", {})

@@ -379,7 +379,6 @@ class VerifyTests(ResumingCase):
         for path, status in (
             (b"/v2/library/x/manifests/" + DIGEST, 200),
             (b"/v2/library/x/blobs/md5:0123", 200),
-            (PATH, 404),
         ):
             asking = self.ask(path)
             transfer = self.inner.answer(Response(status, 5))

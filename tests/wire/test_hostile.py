@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 from hubmirror.downstream import proxy
 from hubmirror.exchange import Outcome
 from hubmirror.operations.accesslog import logExchange
-from tests.wire.support import MemoryCase, answer, read
+from tests.wire.support import MemoryCase, Message, answer, read
 
 HEAD = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n"
 
@@ -193,3 +193,42 @@ class DefectTests(MemoryCase):
         self.clock.advance(0)
         self.assertEqual([exchange.outcome for exchange in self.exchanges], [Outcome.BROKEN])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class ShortErrorTests(MemoryCase):
+    def test_shorterThanItSays(self) -> None:
+        """An error whose body breaks off is that error for the client all the same."""
+        for status in (401, 403, 404, 500):
+            client = self.send(b"/v2/o/a/manifests/1")
+            line = self.network.lines[-1]
+            line.says(b"HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\nshort" % status)
+            line.leaves()
+            self.clock.advance(0)
+            got = self.answered(client)
+            self.assertEqual((got.status, got.error), (status, "UNAVAILABLE"))
+            self.assertEqual(got.values(b"Content-Length"), [b"%d" % len(got.body)])
+            self.assertEqual(client.ended, "")
+
+
+class InterimTests(MemoryCase):
+    def ask(self, interim: bytes) -> Message:
+        client = self.send(b"/v2/o/a/manifests/1")
+        self.asked()
+        self.network.lines[-1].says(interim + answer(200, b"{}"))
+        return self.answered(client)
+
+    def test_some(self) -> None:
+        """Interim responses are passed over."""
+        self.assertEqual(self.ask(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 8).status, 200)
+
+    def test_many(self) -> None:
+        """A row of them that does not end is a fault of the upstream's."""
+        got = self.ask(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 9)
+        self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
+        self.assertIn(b"too many interim responses", got.body)
+
+    def test_eachRequest(self) -> None:
+        """They are counted for each response of a connection."""
+        for _ in range(3):
+            self.assertEqual(self.ask(b"HTTP/1.1 100 Continue\r\n\r\n" * 8).status, 200)
+        self.assertEqual(len(self.network.lines), 1)

@@ -1,0 +1,152 @@
+"""
+What has arrived on a connection and has not been read yet.
+
+However the bytes were cut on their way, to read them costs time in proportion to their number: what
+was searched is not searched again, and what is taken from the front moves nothing.
+"""
+
+from __future__ import annotations
+
+from hubmirror.protocol.errors import BadRequest, FieldsTooLarge, TargetTooLong
+
+MAX_START_LINE = 16 * 1024
+MAX_HEAD = 64 * 1024
+
+
+class ReceiveBuffer:
+    """
+    Bytes in the order in which they came.
+
+    The bytes of one read stay the object that they are, since most messages come in one piece.  As
+    soon as there is more to hold they are moved into a C{bytearray}, which grows at its end and
+    shrinks at its front without being copied each time.
+
+    @cvar makeArray: makes the C{bytearray}.
+    """
+
+    makeArray: type[bytearray] = bytearray
+
+    def __init__(self) -> None:
+        self._data: bytes | bytearray = b""
+        self._searched = 0
+        self._hasLine = False
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def add(self, data: bytes) -> None:
+        """
+        More has arrived.
+        """
+        if not self._data:
+            self._data = data
+            return
+        if isinstance(self._data, bytes):
+            self._data = self.makeArray(self._data)
+        self._data += data
+
+    def first(self) -> int:
+        """
+        The first byte.
+
+        @raise IndexError: when there is none.
+        """
+        return self._data[0]
+
+    def startswith(self, prefix: bytes) -> bool:
+        """
+        Whether these bytes are the first.
+        """
+        return self._data.startswith(prefix)
+
+    def take(self, size: int) -> bytes:
+        """
+        Take bytes from the front, as many as there are at most.
+        """
+        data = self._data
+        if size >= len(data):
+            return self.takeAll()
+        taken = bytes(memoryview(data)[:size])
+        self.skip(size)
+        return taken
+
+    def takeAll(self) -> bytes:
+        """
+        Take everything.
+        """
+        data, self._data = self._data, b""
+        self._searched = 0
+        self._hasLine = False
+        return bytes(data)
+
+    def skip(self, size: int) -> None:
+        """
+        Drop bytes from the front.
+        """
+        if size >= len(self._data):
+            self.takeAll()
+            return
+        if isinstance(self._data, bytes):
+            self._data = self.makeArray(memoryview(self._data)[size:])
+        else:
+            del self._data[:size]
+        self._searched = 0
+        self._hasLine = False
+
+    def takeLine(self, most: int) -> bytes | None:
+        """
+        Take a line without its CR LF.
+
+        @param most: bytes that a line may have.
+        @return: C{None} when it is not there yet.
+        @raise ValueError: when it has too many.
+        """
+        end = self._data.find(b"\r\n", max(0, self._searched - 1), most + 2)
+        if end < 0:
+            if len(self._data) > most + 1:
+                raise ValueError("line too long")
+            self._searched = len(self._data)
+            return None
+        line = self.take(end + 2)
+        return line[:-2]
+
+    def takeHead(self, most: int = MAX_HEAD) -> bytes | None:
+        """
+        Take a message's head, without the empty line that ends it.
+
+        @param most: bytes that a head may have.
+        @return: C{None} when more is to come.
+        @raise BadRequest: when it has a line that ends otherwise than with CR LF: nothing that is
+            to come makes a head of it.
+        @raise TargetTooLong: when the first line alone is over L{MAX_START_LINE}.
+        @raise FieldsTooLarge: when the head is over C{most}.
+        """
+        data = self._data
+        end = data.find(b"\r\n\r\n", max(0, self._searched - 3), most + 4)
+        if end < 0 or end > MAX_START_LINE:
+            self._checkHead(most, isWhole=end >= 0)
+        if end < 0:
+            self._searched = len(data)
+            return None
+        head = bytes(memoryview(data)[:end])
+        self.skip(end + 4)
+        return head
+
+    def _checkHead(self, most: int, isWhole: bool) -> None:
+        """
+        Check what has come of a head since it was last looked at.
+        """
+        data, start = self._data, self._searched
+        if not self._hasLine:
+            self._hasLine = data.find(b"\r\n", max(0, start - 1), MAX_START_LINE + 2) >= 0
+            if not self._hasLine and len(data) >= MAX_START_LINE + 2:
+                raise TargetTooLong(f"the first line is longer than {MAX_START_LINE} bytes")
+        if isWhole:
+            return
+        if len(data) >= most + 4:
+            raise FieldsTooLarge(f"the head is larger than {most} bytes")
+        position = data.find(b"\n", start)
+        while position >= 0:
+            if position == 0 or data[position - 1] != ord("\r"):
+                raise BadRequest("a line must end with CR LF")
+            position = data.find(b"\n", position + 1)

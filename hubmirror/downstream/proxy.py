@@ -301,6 +301,9 @@ class ProxyResource(Resource):
     ) -> Outcome:
         mirror = self._mirror
         self._answered(exchange, response.code)
+        challenges = response.headers.getRawHeaders(b"WWW-Authenticate")
+        if challenges is not None and self.service is Service.REGISTRY:
+            incoming.registry.learn(exchange.upstream, challenges)
         length = writeHead(
             request,
             response,

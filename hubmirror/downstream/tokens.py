@@ -19,13 +19,12 @@ from hubmirror.downstream.proxy import ProxyResource, tooLarge
 from hubmirror.downstream.upload import RequestBody, collect
 from hubmirror.exchange import Exchange
 from hubmirror.protocol import credentials
-from hubmirror.protocol.errors import BodyFailed, Unauthorized, UpstreamFailed
+from hubmirror.protocol.errors import BodyFailed, Unauthorized, UnknownName, UpstreamFailed
 from hubmirror.protocol.scopes import changeForm, namesIn
 from hubmirror.upstream.bodies import MAX_SHORT_BODY, readShortBody
 from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.policy import Service
 
-_OWN_TOKEN = b"mirror"
 _OWN_TOKEN_LIFE = 300
 
 
@@ -50,7 +49,12 @@ class TokenResource(ProxyResource):
         isRerouted = named is not incoming
         if registry.hasAccounts:
             return _ownToken(registry.names.name)
-        service = (await registry.tokenService()).service if isRerouted else None
+        service = None
+        if isRerouted:
+            try:
+                service = (await registry.tokenService()).service
+            except UnknownName:
+                return _ownToken(registry.names.name)
 
         def change(name: bytes) -> bytes | None:
             addressing = self._mirror.registries.addressing
@@ -66,6 +70,9 @@ class TokenResource(ProxyResource):
         body: IBodyProducer | None = None
         if form is not None:
             permitted = registry.permittedForm(fit(form))
+            if permitted is None and isRerouted:
+                # dockerd, podman and skopeo give up when this fails, whatever is public there.
+                return _ownToken(registry.names.name)
             if permitted is None:
                 raise Unauthorized(f"passwords for {registry.name} are not taken here")
             body = _Form(permitted)
@@ -161,8 +168,9 @@ def _withService(form: bytes, service: bytes | None) -> bytes:
 
 def _ownToken(name: bytes) -> IResponse:
     """
-    What a client gets that asks for a token it does not need: the mirror has an account of its own.
+    What a client gets that asks for a token it does not need: the mirror asks for tokens itself,
+    with an account of its own or with none, if the registry wants them at all.
     """
-    token = credentials.mark(name, _OWN_TOKEN).decode("ascii")
+    token = credentials.mark(name, credentials.OWN_TOKEN).decode("ascii")
     members = {"token": token, "access_token": token, "expires_in": _OWN_TOKEN_LIFE}
     return CachedResponse.made(json.dumps(members).encode("ascii"))

@@ -13,6 +13,16 @@ import json
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+OWN_TOKEN = b"mirror"
+"""
+What the mirror gives in place of a token to a client that needs none, before it is marked.
+"""
+
+OWN_AUTHORIZATION = b"Bearer " + OWN_TOKEN
+"""
+What comes of it in a request: the mirror gets a token by itself, if one is wanted.
+"""
+
 _MARK = b"~"
 _TOKENS = ("token", "access_token", "refresh_token")
 _SECRETS = (b"password", b"username", b"refresh_token")
@@ -52,6 +62,8 @@ def authorizationFor(
         # A mark is the name of another registry, and no token of the Hub has a tilde.
         return None if _MARK in credentials else authorization
     token = unmark(name, credentials)
+    if token == OWN_TOKEN:
+        return OWN_AUTHORIZATION
     return None if token is None else scheme + b" " + token
 
 

@@ -185,6 +185,7 @@ class Accounts:
             return account.basic
         parameters = bearerParameters(joined)
         if upstream is self._upstreams[0]:
+            self._services.learn(challenges)
             service = (await self._services.find()).url
         else:
             service = upstream.bases[Service.TOKEN]

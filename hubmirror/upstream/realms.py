@@ -8,7 +8,7 @@ challenge says is believed only when it is https and in the registry's own domai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import attrs
@@ -21,7 +21,7 @@ from twisted.web.iweb import IAgent
 from hubmirror.config import RegistryConfig
 from hubmirror.protocol.addresses import hostAddress
 from hubmirror.protocol.challenge import bearerParameters
-from hubmirror.protocol.errors import HeadTimedOut, UnknownName, UpstreamFailed
+from hubmirror.protocol.errors import HeadTimedOut, MirrorError, UnknownName, UpstreamFailed
 from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.upstream.bodies import discard
 from hubmirror.upstream.policy import Service, Upstream
@@ -78,7 +78,10 @@ class TokenServices:
         self._upstream = upstream
         self._believed = believed
         self._timeout = timeout
+        self._origin = splitURL(upstream.bases[Service.REGISTRY])[0]
         self._found: TokenService | None = None
+        self._isServiceAsked = False
+        self._isDisbelieved = False
         self._waiting: list[Deferred[TokenService]] | None = None
         url = upstream.bases.get(Service.TOKEN)
         if url is not None:
@@ -87,14 +90,17 @@ class TokenServices:
             service = known.service if known is not None and isKnown else None
             self._found = TokenService(url, service.encode("ascii") if service else None)
 
-    def find(self) -> Deferred[TokenService]:
+    def find(self, *, withService: bool = False) -> Deferred[TokenService]:
         """
+        @param withService: whether to ask the registry for what it calls itself, too, when only the
+            URL is known.
         @return: fails with L{UpstreamFailed} when it can't be found or must not be believed, with
             L{UnknownName} when there is none.
         """
         found: Deferred[TokenService] = Deferred()
-        if self._found is not None:
-            found.callback(self._found)
+        known = self._found
+        if known is not None and (known.service or self._isServiceAsked or not withService):
+            found.callback(known)
             return found
         if self._waiting is not None:
             self._waiting.append(found)
@@ -103,11 +109,29 @@ class TokenServices:
         Deferred.fromCoroutine(self._ask()).addBoth(self._tell)
         return found
 
+    def learn(self, challenges: Sequence[bytes]) -> None:
+        """
+        Read the token service, as long as none is known, in a challenge that the registry gave to
+        some request.  There are registries that give none at C{/v2/}.
+        """
+        if self._found is None and bearerParameters(b",".join(challenges)):
+            try:
+                self._remember(self._read(challenges))
+            except MirrorError as error:
+                self._log.debug("{registry}: {reason}", registry=self._name, reason=error.message)
+
+    def _remember(self, service: TokenService) -> None:
+        self._found = service
+        self._upstream.bases[Service.TOKEN] = service.url
+
     def _tell(self, result: TokenService | Failure) -> None:
         waiting, self._waiting = self._waiting or [], None
+        self._isServiceAsked = isinstance(result, TokenService)
+        if isinstance(result, Failure) and self._found is not None:
+            # Only what the registry calls itself is not known.
+            result = self._found
         if isinstance(result, TokenService):
-            self._found = result
-            self._upstream.bases[Service.TOKEN] = result.url
+            self._remember(result)
         for each in waiting:
             each.callback(result)
 
@@ -119,6 +143,20 @@ class TokenServices:
         answer = await asking
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate") or ()
         discard(answer, self._reactor)
+        if self._found is not None:
+            parameters = bearerParameters(b",".join(challenges))
+            if not parameters:
+                raise UnknownName(f"{self._name} gave no challenge")
+            return attrs.evolve(self._found, service=parameters.get(b"service"))
+        return self._read(challenges)
+
+    def _read(self, challenges: Sequence[bytes]) -> TokenService:
+        """
+        The token service that a challenge names.
+
+        @raise UpstreamFailed: when it must not be believed.
+        @raise UnknownName: when it names none.
+        """
         parameters = bearerParameters(b",".join(challenges))
         realm = parameters.get(b"realm")
         if realm is None:
@@ -127,13 +165,15 @@ class TokenServices:
             origin, target = splitURL(realm)
         except ValueError:
             raise UpstreamFailed(f"{self._name} names no usable token service") from None
-        if not mayBelieve(splitURL(url)[0], origin):
-            self._log.error(
-                "{registry} names {origin} as its token service, which is not in its own domain:"
-                ' if that is right, set auth_url in [registry."{registry}"]',
-                registry=self._name,
-                origin=str(origin),
-            )
+        if not mayBelieve(self._origin, origin):
+            if not self._isDisbelieved:
+                self._isDisbelieved = True
+                self._log.error(
+                    "{registry} names {origin} as its token service, which is not in its own"
+                    ' domain: if that is right, set auth_url in [registry."{registry}"]',
+                    registry=self._name,
+                    origin=str(origin),
+                )
             raise UpstreamFailed(
                 f"{self._name} names a token service that is not in its own domain: the operator"
                 " of this mirror has to confirm it"

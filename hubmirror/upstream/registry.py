@@ -17,7 +17,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from hubmirror.config import MirrorConfig, RegistryConfig
 from hubmirror.exchange import Exchange
 from hubmirror.protocol.addressing import RegistryNames
-from hubmirror.protocol.credentials import authorizationFor, formFor
+from hubmirror.protocol.credentials import OWN_AUTHORIZATION, authorizationFor, formFor
 from hubmirror.protocol.target import Target
 from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.upstream.accounts import Account, AccountAgent, Accounts
@@ -134,11 +134,21 @@ class Registry:
 
     def tokenService(self) -> Deferred[TokenService]:
         """
-        Where the registry's tokens are issued.
+        Where the registry's tokens are issued, and what it calls itself there.
 
-        @return: fails with L{UpstreamFailed} when that is not known and can't be learned.
+        @return: fails with L{UpstreamFailed} when that is not known and can't be learned, with
+            L{UnknownName} when it issues none.
         """
-        return self._tokens.find()
+        return self._tokens.find(withService=True)
+
+    def learn(self, upstream: str | None, challenges: Sequence[bytes]) -> None:
+        """
+        Learn from a challenge where the registry's tokens are issued.
+
+        @param upstream: who gave it; what a fallback says counts for nothing.
+        """
+        if upstream == self.upstreams[0].name:
+            self._tokens.learn(challenges)
 
     async def ask(
         self,
@@ -163,7 +173,8 @@ class Registry:
             return await self._askWith(None, exchange, service, asked, target, headers, body)
         if not self.hasAccounts:
             account = None
-            if self._asksAnonymously and not headers.hasHeader(b"Authorization"):
+            shown = headers.getRawHeaders(b"Authorization")
+            if (self._asksAnonymously and shown is None) or shown == [OWN_AUTHORIZATION]:
                 account = Account()
             return await self._askWith(account, exchange, service, asked, target, headers, body)
         left = self._accounts.inOrder()

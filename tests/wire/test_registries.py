@@ -9,7 +9,7 @@ from typing import Any
 
 from hubmirror import MirrorConfig
 from hubmirror.config import Account, RegistryConfig
-from tests.wire.support import MemoryCase, Message, answer
+from tests.wire.support import Line, MemoryCase, Message, answer
 
 DIGEST = b"sha256:" + b"0123456789abcdef" * 4
 BASIC = b"Basic bWU6c2VjcmV0"
@@ -271,16 +271,118 @@ class TokenTests(RegistriesCase):
         self.assertIn(b'"http://mirror.example/token"', got.values(b"WWW-Authenticate")[0])
 
     def test_byScope(self) -> None:
-        """dockerd and podman know the challenge of /v2/ alone: the scope says which registry."""
-        asked, got = self.ask(
-            b"/token?service=registry.docker.io&scope=repository:ghcr.test/o/a:pull",
-            token(b"abc"),
-            fields=((b"Authorization", BASIC),),
+        """
+        dockerd and podman know the challenge of /v2/ alone: the scope says which registry, and that
+        one is asked once for what it calls itself.
+        """
+        for times in range(2):
+            client = self.send(
+                b"/token?service=registry.docker.io&scope=repository:ghcr.test/o/a:pull",
+                fields=((b"Authorization", BASIC),),
+            )
+            if times == 0:
+                self.assertEqual(
+                    (self.origin(), self.asked().target), ("https://ghcr.test", b"/v2/")
+                )
+                self.say(challenge(b"https://evil.example/", b',service="g"'))
+            asked = self.asked()
+            self.assertEqual(self.origin(), "https://ghcr.test")
+            self.assertEqual(asked.target, b"/token?scope=repository:o/a:pull&service=g")
+            self.assertEqual(asked.values(b"Authorization"), [])
+            self.say(token(b"abc"))
+            self.assertEqual(json.loads(self.answered(client).body), {"token": "ghcr.test~abc"})
+
+    def test_byScopeWithoutService(self) -> None:
+        """When the registry can't be asked for that, its token service is asked without."""
+        for times in range(2):
+            client = self.send(b"/token?service=x&scope=repository:ghcr.test/o/a:pull")
+            self.assertEqual(self.asked().target, b"/v2/")
+            self.say(answer(503, b"{}"))
+            self.assertEqual(self.asked().target, b"/token?scope=repository:o/a:pull")
+            self.say(token(b"abc"))
+            self.assertEqual(self.answered(client).status, 200, times)
+
+    def say(self, reply: bytes) -> None:
+        self.network.lines[-1].says(reply)
+
+    def pullWithOwnToken(self, body: bytes) -> Line:
+        """Pull with the token that the mirror gave out in the name of quay.test."""
+        members = json.loads(body)
+        self.assertEqual(members["token"], members["access_token"])
+        authorization = b"Bearer " + members["token"].encode()
+        return self.send(
+            b"/v2/quay.test/o/a/manifests/1", fields=((b"Authorization", authorization),)
         )
-        self.assertEqual(self.origin(), "https://ghcr.test")
-        self.assertEqual(asked.target, b"/token?scope=repository:o/a:pull")
-        self.assertEqual(asked.values(b"Authorization"), [])
-        self.assertEqual(got, {"token": "ghcr.test~abc"})
+
+    def test_byScopeWhereNoTokensAre(self) -> None:
+        """
+        dockerd and podman go on only with a token: they get one, and the registry is asked
+        without, as it wants to be.
+        """
+        _, got = self.exchange(
+            b"/token?service=x&scope=repository:quay.test/o/a:pull", answer(200, b"{}")
+        )
+        client = self.pullWithOwnToken(got.body)
+        asked = self.asked()
+        self.assertEqual(
+            (asked.target, asked.values(b"Authorization")), (b"/v2/o/a/manifests/1", [])
+        )
+        self.say(answer(200, b"{}"))
+        self.assertEqual(self.answered(client).status, 200)
+
+    def test_challengeOnRealRequestsOnly(self) -> None:
+        """
+        Where that registry wants a token all the same, the mirror gets it; and knows from then on
+        where clients get theirs.
+        """
+        _, got = self.exchange(
+            b"/token?service=x&scope=repository:quay.test/o/a:pull", answer(200, b"{}")
+        )
+        client = self.pullWithOwnToken(got.body)
+        self.assertEqual(self.asked().values(b"Authorization"), [])
+        self.say(
+            challenge(b"https://quay.test/v2/auth", b',service="q",scope="repository:o/a:pull"')
+        )
+        self.assertEqual(self.asked().target, b"/v2/auth?service=q&scope=repository%3Ao%2Fa%3Apull")
+        self.say(token(b"abc"))
+        self.assertEqual(self.asked().values(b"Authorization"), [b"Bearer abc"])
+        self.say(answer(200, b"{}"))
+        self.assertEqual(self.answered(client).status, 200)
+        asked, _ = self.exchange(b"/token/quay.test?service=q", token(b"abc"))
+        self.assertEqual(asked.target, b"/v2/auth?service=q")
+
+    def test_learnedOnTheWay(self) -> None:
+        """A client that comes with ns sees that challenge, and finds its token service."""
+        _, got = self.exchange(
+            b"/v2/o/a/manifests/1?ns=quay.test", challenge(b"https://auth.quay.test/t")
+        )
+        self.assertIn(
+            b'"http://mirror.example/token/quay.test"', got.values(b"WWW-Authenticate")[0]
+        )
+        asked, _ = self.exchange(b"/token/quay.test?service=q", token(b"abc"))
+        self.assertEqual((self.origin(), asked.target), ("https://auth.quay.test", b"/t?service=q"))
+
+    def test_notLearned(self) -> None:
+        """Neither a foreign realm nor what a fallback says counts."""
+        self.exchange(b"/v2/o/a/manifests/1?ns=quay.test", challenge(b"https://evil.example/t"))
+        self.send(b"/token/quay.test")
+        self.assertEqual((self.origin(), self.asked().target), ("https://quay.test", b"/v2/"))
+
+    def test_formByScope(self) -> None:
+        """
+        dockerd that has logged in to the mirror shows what the Hub gave it, and gives up when that
+        is refused: it gets a token, and what is public.
+        """
+        got = self.exchange(
+            b"/token",
+            answer(200, b"{}"),
+            method=b"POST",
+            body=b"grant_type=refresh_token&refresh_token=hub&scope=repository:quay.test/o/a:pull",
+        )[1]
+        self.pullWithOwnToken(got.body)
+        self.assertEqual(self.asked().values(b"Authorization"), [])
+        for line in self.network.lines:
+            self.assertNotIn(b"hub", line.hears())
 
     def test_passwordsPassed(self) -> None:
         """Only where the operator says so."""

@@ -98,24 +98,31 @@ class Dockerd:
 
     def pullFromMirror(self, name: str) -> str:
         """Pull C{MIRROR/NAME}, as who logged in to the mirror."""
-        reference = f"{self._mirror}/{name}"
+        return self.pullByName(f"{self._mirror}/{name}")
+
+    def pullByName(self, reference: str) -> str:
+        """Pull an image by its whole name, as who logged in to its registry."""
         self._docker("image", "prune", "--all", "--force")
         self._docker("pull", reference)
         return self._docker("image", "inspect", "--format={{.RepoDigests}}", reference)
 
-    def login(self, password: str = PASSWORD) -> str:
-        """C{docker login MIRROR}."""
-        return self._docker(
-            "login", f"--username={USER}", "--password-stdin", self._mirror, stdin=password
-        )
+    def login(self, password: str = PASSWORD, *, user: str = USER, registry: str = "") -> str:
+        """C{docker login}, at the mirror or at another registry."""
+        user = f"--username={user}"
+        registry = registry or self._mirror
+        return self._docker("login", user, "--password-stdin", registry, stdin=password)
 
-    def logout(self) -> None:
-        self._docker("logout", self._mirror)
+    def logout(self, registry: str = "") -> None:
+        self._docker("logout", registry or self._mirror)
 
     def push(self, name: str, target: str) -> str:
         """Push the image C{docker.io/NAME}, which is here, to C{MIRROR/TARGET}."""
-        self._docker("tag", f"docker.io/{name}", f"{self._mirror}/{target}")
-        return self._docker("push", f"{self._mirror}/{target}")
+        return self.pushByName(f"docker.io/{name}", f"{self._mirror}/{target}")
+
+    def pushByName(self, reference: str, target: str) -> str:
+        """Push an image that is here under another name."""
+        self._docker("tag", reference, target)
+        return self._docker("push", target)
 
     def search(self, term: str) -> str:
         """C{docker search MIRROR/TERM}."""
@@ -169,10 +176,19 @@ class Containerd:
         )
 
     def pull(self, name: str, *, private: bool = False) -> str:
-        reference = f"docker.io/{name}"
+        user = f"{USER}:{PASSWORD}" if private else ""
+        return self.pullByName(f"docker.io/{name}", self._registries, user)
+
+    def pullByName(self, reference: str, registries: Path, user: str = "") -> str:
+        """
+        Pull an image by its whole name.
+
+        @param registries: the folder of C{hosts.toml} files.
+        @param user: C{USER:PASSWORD}; empty for nobody.
+        """
         self._ctr("images", "remove", "--sync", reference)
-        user = [f"--user={USER}:{PASSWORD}"] if private else []
-        options = [f"--hosts-dir={self._registries}", "--snapshotter=native", *user]
+        credentials = [f"--user={user}"] if user else []
+        options = [f"--hosts-dir={registries}", "--snapshotter=native", *credentials]
         self._ctr("images", "pull", *options, reference)
         return self._ctr("images", "list", f"name=={reference}")
 
@@ -217,23 +233,41 @@ class Podman:
         ]
 
     def pull(self, name: str, *, private: bool = False) -> str:
-        reference = f"docker.io/{name}"
-        self._podman("rmi", "--all", "--force")
         if private:
-            credentials = [f"--username={USER}", "--password-stdin"]
-            authfile = f"--authfile={self._alice}"
-            self._podman("login", authfile, *credentials, self._mirror, stdin=PASSWORD)
-        authfile = f"--authfile={self._alice if private else self._anonymous}"
-        self._podman("pull", authfile, reference)
+            self.login(self._mirror, self._alice)
+        authfile = self._alice if private else self._anonymous
+        return self.pullByName(f"docker.io/{name}", authfile=authfile)
+
+    def pullByName(
+        self, reference: str, registries: Path | None = None, authfile: Path | None = None
+    ) -> str:
+        """
+        Pull an image by its whole name.
+
+        @param registries: a C{registries.conf} in place of its own.
+        @param authfile: where C{podman login} has left its credentials; else nobody is logged in.
+        """
+        self._podman("rmi", "--all", "--force")
+        self._podman(
+            "pull", f"--authfile={authfile or self._anonymous}", reference, conf=registries
+        )
         return self._podman("image", "inspect", "--format={{.RepoDigests}}", reference)
+
+    def login(
+        self, registry: str, authfile: Path, user: str = USER, password: str = PASSWORD
+    ) -> None:
+        """C{podman login REGISTRY}."""
+        credentials = [f"--username={user}", "--password-stdin"]
+        self._podman("login", f"--authfile={authfile}", *credentials, registry, stdin=password)
 
     def search(self, term: str) -> str:
         """C{podman search MIRROR/TERM}."""
         return self._podman("search", f"{self._mirror}/{term}")
 
-    def _podman(self, *arguments: str, stdin: str | None = None) -> str:
+    def _podman(self, *arguments: str, stdin: str | None = None, conf: Path | None = None) -> str:
         command = withHosts(self._hosts, [*self._command, *arguments])
-        return run(command, env=self._environment, stdin=stdin)
+        more = {"CONTAINERS_REGISTRIES_CONF": str(conf)} if conf else {}
+        return run(command, env={**self._environment, **more}, stdin=stdin)
 
 
 class Skopeo:
@@ -248,8 +282,7 @@ class Skopeo:
         folder.mkdir()
         self._folder = folder
         self._hosts = surroundings.hosts
-        registries = _writeRegistries(folder, surroundings.mirror)
-        self._command = ["skopeo", "--insecure-policy", f"--registries-conf={registries}"]
+        self._registries = _writeRegistries(folder, surroundings.mirror)
         self._environment = {"SSL_CERT_FILE": str(surroundings.bundle)}
         self._anonymous = _writeAuths(folder / "anonymous", {}) / "config.json"
         self._alice = _writeAuths(folder / "alice", {surroundings.mirror: USER}) / "config.json"
@@ -258,20 +291,44 @@ class Skopeo:
     def pull(self, name: str, *, private: bool = False) -> str:
         stored = self._folder / name.replace("/", "-").replace(":", "-")
         authfile = self._alice if private else self._anonymous
-        return self._copy(f"docker://docker.io/{name}", f"dir:{stored}", authfile)
+        return self.copy(f"docker://docker.io/{name}", f"dir:{stored}", authfile=authfile)
+
+    def pullByName(self, reference: str, registries: Path | None = None) -> str:
+        """
+        Pull an image by its whole name, as nobody.
+
+        @param registries: a C{registries.conf} in place of its own.
+        """
+        return self.copy(f"docker://{reference}", f"dir:{self._folder / 'pulled'}", registries)
 
     def push(self, image: Path, target: str) -> str:
         """Push an image from its folder to C{MIRROR/TARGET}; gives the digest."""
-        return self._copy(f"dir:{image}", f"docker://{self._mirror}/{target}", self._alice)
+        target = f"docker://{self._mirror}/{target}"
+        return self.copy(f"dir:{image}", target, authfile=self._alice)
 
-    def _copy(self, source: str, target: str, authfile: Path) -> str:
+    def copy(
+        self,
+        source: str,
+        target: str,
+        registries: Path | None = None,
+        authfile: Path | None = None,
+    ) -> str:
+        """C{skopeo copy}; gives the digest."""
         digest = self._folder / "digest"
-        options = ["--all", f"--authfile={authfile}", f"--digestfile={digest}"]
-        run(
-            withHosts(self._hosts, [*self._command, "copy", *options, source, target]),
-            env=self._environment,
-        )
+        options = [f"--authfile={authfile or self._anonymous}", f"--digestfile={digest}"]
+        self._skopeo(registries, "copy", "--all", *options, source, target)
         return digest.read_text()
+
+    def tags(self, repository: str, registries: Path | None = None) -> list[str]:
+        """C{skopeo list-tags}."""
+        options = [f"--authfile={self._anonymous}", f"docker://{repository}"]
+        found: list[str] = json.loads(self._skopeo(registries, "list-tags", *options))["Tags"]
+        return found
+
+    def _skopeo(self, registries: Path | None, *arguments: str) -> str:
+        conf = f"--registries-conf={registries or self._registries}"
+        command = ["skopeo", "--insecure-policy", conf, *arguments]
+        return run(withHosts(self._hosts, command), env=self._environment)
 
 
 def _writeRegistries(folder: Path, mirror: str) -> Path:
@@ -283,7 +340,7 @@ def _writeRegistries(folder: Path, mirror: str) -> Path:
     return path
 
 
-def _writeAuths(folder: Path, users: dict[str, str]) -> Path:
+def _writeAuths(folder: Path, users: dict[str, str], password: str = PASSWORD) -> Path:
     """
     Write the C{config.json} that C{docker login} makes.
 
@@ -292,7 +349,7 @@ def _writeAuths(folder: Path, users: dict[str, str]) -> Path:
     """
     folder.mkdir()
     auths = {
-        registry: {"auth": base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()}
+        registry: {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
         for registry, user in users.items()
     }
     (folder / "config.json").write_text(json.dumps({"auths": auths}))

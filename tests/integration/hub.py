@@ -17,7 +17,7 @@ from tests.integration.ca import CertificateAuthority
 from tests.integration.images import MIB, OCI, Image, Layer, Published, Publisher
 from tests.integration.nginx import Cdn, Front, Log
 from tests.integration.programs import Server, freePort, listens
-from tests.integration.tokens import ISSUER, SERVICE, Signer
+from tests.integration.tokens import HUB, Realm, Signer
 
 _REGISTRY = """
 version: 0.1
@@ -25,13 +25,17 @@ log: {level: info, formatter: json}
 storage:
   filesystem: {rootdirectory: %(storage)s}
   delete: {enabled: true}
-middleware:
-  storage:
-    - name: redirect
-      options: {baseurl: "%(cdnUrl)s"}
 http:
   addr: 127.0.0.1:%(port)d
   secret: of no importance here
+"""
+_REDIRECT = """
+middleware:
+  storage:
+    - name: redirect
+      options: {baseurl: "%s"}
+"""
+_AUTH = """
 auth:
   token:
     realm: %(tokenUrl)s
@@ -74,30 +78,14 @@ class Hub:
         self.hosts = f"127.0.0.1 {REGISTRY} {TOKENS} {INDEX} {CDN}\n"
 
         storage = folder / "storage"
-        (folder / "registry.yml").write_text(
-            _REGISTRY
-            % {
-                "storage": storage,
-                "cdnUrl": self.cdnUrl,
-                "port": registryPort,
-                "tokenUrl": self.tokenUrl,
-                "service": SERVICE,
-                "issuer": ISSUER,
-                "bundle": Signer.makeKey(folder),
-            }
-        )
+        settings = authentication(folder, self.tokenUrl, HUB) + _REDIRECT % self.cdnUrl
+        registry = dockerRegistry(folder, registryPort, settings)
         self._registryPort = registryPort
-        self._signer = Signer(folder)
-        registry = Server(
-            "registry",
-            ["docker-registry", "serve", str(folder / "registry.yml")],
-            folder,
-            ready=lambda: listens(registryPort),
-        )
+        self._signer = Signer(folder, HUB)
         self.front = Front(folder / "front", frontPort, certificate, registryPort)
         self.backdoor = Front(folder / "backdoor", backdoorPort, certificate, registryPort)
         self.cdn = Cdn(folder / "cdn", CDN, cdnPort, certificate, storage)
-        self.services, services = tokenAndIndex(folder, certificate, tokenPort, searchPort)
+        self.services, services = tokenAndIndex(folder, certificate, tokenPort, searchPort, HUB)
         self._servers = [
             registry,
             self.front.server,
@@ -118,13 +106,7 @@ class Hub:
             publisher.close()
 
     def _bearer(self, repository: str) -> str:
-        """A token that lets push to a repository, whoever owns it."""
-        access: dict[str, object] = {
-            "type": "repository",
-            "name": repository,
-            "actions": ["pull", "push"],
-        }
-        return self._signer.token("publisher", [access])
+        return publishersToken(self._signer, repository)
 
     def _publish(self, publisher: Publisher) -> None:
         layers = {
@@ -143,14 +125,52 @@ class Hub:
         self.images["library/multi:latest"] = publisher.index("library/multi", "latest", platforms)
 
 
+def publishersToken(signer: Signer, repository: str) -> str:
+    """A token that lets push to a repository, whoever owns it."""
+    access: dict[str, object] = {
+        "type": "repository",
+        "name": repository,
+        "actions": ["pull", "push"],
+    }
+    return signer.token("publisher", [access])
+
+
+def authentication(folder: Path, tokenUrl: str, realm: Realm) -> str:
+    """The settings of a registry with this token service, whose key is made in the folder."""
+    return _AUTH % {
+        "tokenUrl": tokenUrl,
+        "service": realm.service,
+        "issuer": realm.issuer,
+        "bundle": Signer.makeKey(folder),
+    }
+
+
+def dockerRegistry(folder: Path, port: int, settings: str = "") -> Server:
+    """
+    docker-registry, whose storage is C{storage} in the folder.
+
+    @param settings: more of its configuration, YAML.
+    """
+    values = {"storage": folder / "storage", "port": port}
+    configuration = folder / "registry.yml"
+    configuration.write_text(_REGISTRY % values + settings)
+    return Server(
+        "registry",
+        ["docker-registry", "serve", str(configuration)],
+        folder,
+        ready=lambda: listens(port),
+    )
+
+
 def tokenAndIndex(
-    folder: Path, certificate: Path, tokenPort: int, searchPort: int
+    folder: Path, certificate: Path, tokenPort: int, searchPort: int, realm: Realm
 ) -> tuple[Log, Server]:
     """The log of the process with token service and index, and the process."""
     settings = {
         "certificate": str(certificate),
         "tokenPort": tokenPort,
         "searchPort": searchPort,
+        "realm": realm,
     }
     (folder / "services.json").write_text(json.dumps(settings))
     server = Server(

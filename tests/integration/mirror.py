@@ -5,11 +5,14 @@ hubmirror itself, as its users start it: C{twistd -n hubmirror}.
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import ssl
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests import PLAIN
 from tests.integration.ca import CertificateAuthority
@@ -40,9 +43,21 @@ class Mirror:
         hosts: Path,
         authority: CertificateAuthority,
         options: Sequence[str],
+        *,
+        registries: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        """
+        @param registries: the settings of further registries, by name.
+        """
         folder.mkdir()
-        shutil.copy(authority.server(name, "127.0.0.1"), folder / "server.pem")
+        further = registries or {}
+        names = [host for settings in further.values() for host in settings.get("hosts", ())]
+        shutil.copy(authority.server(name, "127.0.0.1", *names), folder / "server.pem")
+        command = list(TWISTD)
+        if further:
+            settings = folder / "registries.json"
+            settings.write_text(json.dumps(further))
+            command = [sys.executable, "-m", "tests.integration.embedding", str(settings)]
         self._bundle = authority.bundle
         self.port, self.plainPort = freePort(), freePort()
         self.address = f"{name}:{self.port}"
@@ -53,7 +68,7 @@ class Mirror:
         tls = [f"--ca-file={authority.bundle}", *(["--plain-transport"] if PLAIN else [])]
         self.server = Server(
             "twistd",
-            withHosts(hosts, [*TWISTD, *ports, *tls, *options]),
+            withHosts(hosts, [*command, *ports, *tls, *options]),
             folder,
             ready=lambda: listens(self.port) and listens(self.plainPort),
         )

@@ -1,5 +1,5 @@
 """
-The nginx configurations of the stand-in Hub: the registry's front, and the CDN.
+The nginx configurations of the stand-in registries: their fronts, the CDN, and a region.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import contextlib
 import http.client
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.integration.programs import Server, listens
@@ -26,6 +26,7 @@ _LOG = {
     "host": "$http_host",
     "sni": "$ssl_server_name",
     "authorization": "$authorizationScheme",
+    "credentials": "$http_authorization",
     "cookie": "$http_cookie",
     "forwardedFor": "$http_x_forwarded_for",
     "forwardedProto": "$http_x_forwarded_proto",
@@ -52,6 +53,7 @@ http {
     fastcgi_temp_path %(folder)s/fastcgi;
     uwsgi_temp_path %(folder)s/uwsgi;
     scgi_temp_path %(folder)s/scgi;
+    large_client_header_buffers 4 32k;
     server {
         listen 127.0.0.1:%(port)d ssl;
         ssl_certificate %(certificate)s;
@@ -79,6 +81,48 @@ _FRONT = """
                 return 429 '{"errors":[{"code":"TOOMANYREQUESTS","message":"limit reached"}]}';
             }
             default_type application/json;
+            proxy_pass http://127.0.0.1:%(registryPort)d;
+        }
+"""
+
+# docker-registry gives all tags at once.  Here are pages, with links as quay.io had them.
+_PAGES = """
+        location ~ "^/v2/(?<repository>.+)/tags/list$" {
+            default_type application/json;
+            set $page "$authorizationScheme:$arg_next_page";
+            %(pages)s
+            proxy_pass http://127.0.0.1:%(registryPort)d;
+        }
+"""
+_PAGE = """
+            if ($page = "Bearer:%(this)s") {
+                add_header Link '</v2/$repository/tags/list?next_page=%(next)s&n=7>; rel="next"';
+                return 200 '{"name":"$repository","tags":%(tags)s}';
+            }
+"""
+_LAST_PAGE = """
+            if ($page = "Bearer:%(this)s") {
+                return 200 '{"name":"$repository","tags":%(tags)s}';
+            }
+"""
+
+_REDIRECTING = """
+        client_max_body_size 0;
+        proxy_request_buffering off;
+        proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-Proto https;
+        location / { proxy_pass http://127.0.0.1:%(registryPort)d; }
+        location ~ "^/v2/.+/(manifests/|blobs/sha256:)" {
+            if ($request_method ~ "^(GET|HEAD)$") { return 307 %(region)s$request_uri; }
+            proxy_pass http://127.0.0.1:%(registryPort)d;
+        }
+"""
+
+_REGION = """
+        location / {
+            if ($http_authorization) { return 400; }
+            if ($http_cookie) { return 400; }
+            if ($request_method !~ "^(GET|HEAD)$") { return 405; }
             proxy_pass http://127.0.0.1:%(registryPort)d;
         }
 """
@@ -151,15 +195,61 @@ class Front(Nginx):
 
     LIMITED, ABUSED, UNAVAILABLE = "limited", "abused", "unavailable"
 
-    def __init__(self, folder: Path, port: int, certificate: Path, registryPort: int) -> None:
-        values = {"folder": folder, "registryPort": registryPort, "query": SIGNED_QUERY}
-        super().__init__(folder, port, certificate, _FRONT % values)
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        certificate: Path,
+        registryPort: int,
+        tags: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """@param tags: of every repository, page after page; else what the registry says."""
+        values = {
+            "folder": folder,
+            "registryPort": registryPort,
+            "query": SIGNED_QUERY,
+            "pages": _pages(tags),
+        }
+        server = _FRONT + (_PAGES if tags else "")
+        super().__init__(folder, port, certificate, server % values)
 
     def switchOn(self, fault: str) -> None:
         (self.folder / fault).touch()
 
     def switchOff(self, fault: str) -> None:
         (self.folder / fault).unlink()
+
+
+def _pages(tags: Sequence[Sequence[str]]) -> str:
+    links = ["", *(f"gAAAA{n}-_%3D%3D" for n in range(1, len(tags))), None]
+    return "".join(
+        (_PAGE if following else _LAST_PAGE)
+        % {"this": this, "next": following, "tags": json.dumps(page)}
+        for page, this, following in zip(tags, links, links[1:], strict=False)
+    )
+
+
+class RedirectingFront(Nginx):
+    """
+    What stands before a registry whose manifests and blobs are elsewhere, as registry.k8s.io does.
+
+    @param region: the origin where they are.
+    """
+
+    def __init__(
+        self, folder: Path, port: int, certificate: Path, registryPort: int, region: str
+    ) -> None:
+        values = {"registryPort": registryPort, "region": region}
+        super().__init__(folder, port, certificate, _REDIRECTING % values)
+
+
+class Region(Nginx):
+    """
+    Where they are: for everybody, but for those who show a credential.
+    """
+
+    def __init__(self, folder: Path, port: int, certificate: Path, registryPort: int) -> None:
+        super().__init__(folder, port, certificate, _REGION % {"registryPort": registryPort})
 
 
 class Cdn(Nginx):

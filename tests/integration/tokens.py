@@ -1,9 +1,9 @@
 """
-The stand-in Hub's token service and index, one process: C{python -m tests.integration.tokens
+A stand-in registry's token service and index, one process: C{python -m tests.integration.tokens
 FOLDER}. (The registry and the CDN are real programs; for these two Debian has none.)
 
 The token service signs what docker-registry's C{auth: token} verifies: a JWT whose header carries
-the certificate. Everybody may pull what does not belong to alice; she may pull and push hers.
+the certificate. Everybody may pull what does not belong to its one user; he may pull and push his.
 
 Each request is a line of JSON in C{tokens.log} before it is answered.
 """
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
@@ -27,9 +28,26 @@ from twisted.web.server import Request, Site
 
 from tests.integration.ca import privatePem, selfSigned
 
-SERVICE = "registry.docker.io"
-ISSUER = "auth.docker.io"
-USER, PASSWORD = "alice", "correct horse"
+
+class Realm(NamedTuple):
+    """
+    Whom a token service knows, and what it says of itself.
+
+    @ivar service: what the registry calls itself in its challenge.
+    @ivar issuer: what the token service calls itself in its tokens.
+    @ivar user: its one user, who owns the repositories below his name.
+    @ivar padding: bytes of nothing in each token.
+    """
+
+    service: str
+    issuer: str
+    user: str
+    password: str
+    padding: int = 0
+
+
+HUB = Realm("registry.docker.io", "auth.docker.io", "alice", "correct horse")
+SERVICE, ISSUER, USER, PASSWORD, _ = HUB
 
 #: What the index finds, whatever it is asked.
 FOUND = "library/one"
@@ -38,7 +56,8 @@ FOUND = "library/one"
 class Signer:
     """Makes registry tokens; the key lies in a folder that the service and the tests share."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, realm: Realm) -> None:
+        self._realm = realm
         key = serialization.load_pem_private_key((folder / "token.key").read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         self._key = key
@@ -59,14 +78,15 @@ class Signer:
         now = int(time.time())
         header = {"typ": "JWT", "alg": "ES256", "x5c": [self._certificate]}
         claims = {
-            "iss": ISSUER,
+            "iss": self._realm.issuer,
             "sub": user,
-            "aud": SERVICE,
+            "aud": self._realm.service,
             "nbf": now - 10,
             "iat": now,
             "exp": now + 300,
             "jti": secrets.token_hex(8),
             "access": access,
+            "padding": "x" * self._realm.padding,
         }
         signed = b".".join(_base64(json.dumps(part).encode()) for part in (header, claims))
         r, s = utils.decode_dss_signature(self._key.sign(signed, ec.ECDSA(hashes.SHA256())))
@@ -78,18 +98,19 @@ def _base64(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
-def access(user: str, scopes: Iterable[str]) -> list[dict[str, object]]:
+def access(user: str, scopes: Iterable[str], owner: str) -> list[dict[str, object]]:
     """
     What this user (C{""} is nobody) gets of the scopes asked for.
 
+    @param owner: whose repositories nobody else gets.
     @param scopes: each one or several C{repository:NAME:ACTION,ACTION}, apart by spaces.
     """
     granted: list[dict[str, object]] = []
     for scope in " ".join(scopes).split():
         kind, _, rest = scope.partition(":")
         name, _, actions = rest.rpartition(":")
-        owner = name.partition("/")[0]
-        allowed = {"pull", "push"} if owner == user else {"pull"} if owner != USER else set()
+        first = name.partition("/")[0]
+        allowed = {"pull", "push"} if first == user else {"pull"} if first != owner else set()
         given = sorted(allowed.intersection(actions.split(",")))
         if kind == "repository" and given:
             granted.append({"type": kind, "name": name, "actions": given})
@@ -97,7 +118,7 @@ def access(user: str, scopes: Iterable[str]) -> list[dict[str, object]]:
 
 
 class _Logged(Resource):
-    """Writes down each request, without the credential itself."""
+    """Writes down each request, with what it says of who asks."""
 
     isLeaf = True
 
@@ -111,6 +132,7 @@ class _Logged(Resource):
             "method": request.method.decode(),
             "uri": request.uri.decode(),
             "authorization": scheme,
+            "credentials": request.getHeader("authorization") or "",
             "forwardedFor": request.getHeader("x-forwarded-for") or "",
             **more,
         }
@@ -123,35 +145,37 @@ class TokenResource(_Logged):
     C{/token}: the GET of the token specification and the POST of its OAuth2 form.
     """
 
-    def __init__(self, log: Path, signer: Signer) -> None:
+    def __init__(self, log: Path, signer: Signer, realm: Realm) -> None:
         super().__init__(log)
         self._signer = signer
+        self._realm = realm
         self._refreshTokens = {secrets.token_hex(16)}
 
     def render_GET(self, request: Request) -> bytes:
         self.note(request)
         user, password = request.getUser().decode(), request.getPassword().decode()
-        return self._answer(request, user, _same(password, PASSWORD) if user else True)
+        known = not user or _same(password, self._realm.password)
+        return self._answer(request, user, known)
 
     def render_POST(self, request: Request) -> bytes:
         grant = _argument(request, "grant_type")
-        self.note(request, grant=grant)
+        user, password = _argument(request, "username"), _argument(request, "password")
+        self.note(request, grant=grant, form=f"{user}:{password}" if password else "")
         if grant == "password":
-            user = _argument(request, "username")
-            return self._answer(request, user, _same(_argument(request, "password"), PASSWORD))
+            return self._answer(request, user, _same(password, self._realm.password))
         known = _argument(request, "refresh_token") in self._refreshTokens
-        return self._answer(request, USER, grant == "refresh_token" and known)
+        return self._answer(request, self._realm.user, grant == "refresh_token" and known)
 
     def _answer(self, request: Request, user: str, known: bool) -> bytes:
         request.setHeader("content-type", "application/json")
-        if user not in ("", USER) or not known:
+        if user not in ("", self._realm.user) or not known:
             request.setResponseCode(401)
             return b'{"details":"incorrect username or password"}\n'
-        if _argument(request, "service") != SERVICE:
+        if _argument(request, "service") != self._realm.service:
             request.setResponseCode(400)
             return b'{"details":"unknown service"}\n'
         scopes = [scope.decode() for scope in request.args.get(b"scope", [])]
-        token = self._signer.token(user, access(user, scopes))
+        token = self._signer.token(user, access(user, scopes, self._realm.user))
         answer: dict[str, object] = {"token": token, "access_token": token, "expires_in": 300}
         if user and "true" in (_argument(request, "offline_token")):
             answer["refresh_token"] = next(iter(self._refreshTokens))
@@ -180,9 +204,9 @@ def _same(one: str, other: str) -> bool:
 def main(folder: Path) -> None:
     """Serve as C{services.json} in the folder says."""
     settings = json.loads((folder / "services.json").read_text())
-    log = folder / "tokens.log"
+    log, realm = folder / "tokens.log", Realm(*settings["realm"])
     for resource, port in (
-        (TokenResource(log, Signer(folder)), settings["tokenPort"]),
+        (TokenResource(log, Signer(folder, realm), realm), settings["tokenPort"]),
         (IndexResource(log), settings["searchPort"]),
     ):
         description = f"ssl:{port}:interface=127.0.0.1:privateKey={settings['certificate']}"

@@ -8,8 +8,10 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,6 +21,7 @@ from tests.integration.hub import Hub
 from tests.integration.mirror import Mirror
 from tests.integration.nginx import Log
 from tests.integration.programs import require
+from tests.integration.registries import MIRRORS, REGISTRIES
 
 
 class World:
@@ -41,7 +44,10 @@ class World:
             self.hub.registryUrl,
             f"--fallback=https://{self.fallback.address}",
         )
-        self.clientHosts = self.hostsFile("clients", "127.0.0.1 mirror.test\n")
+        self.clientHosts = self.hostsFile(
+            "clients",
+            f"127.0.0.1 mirror.test {' '.join(MIRRORS)}\n127.255.255.254 {' '.join(REGISTRIES)}\n",
+        )
         self._surroundings = Surroundings(
             self.clientHosts, self.authority.bundle, self.mirror.address
         )
@@ -64,7 +70,14 @@ class World:
         )
         return path
 
-    def makeMirror(self, name: str, hosts: Path, registryUrl: str, *options: str) -> Mirror:
+    def makeMirror(
+        self,
+        name: str,
+        hosts: Path,
+        registryUrl: str,
+        *options: str,
+        registries: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Mirror:
         hub = self.hub
         return Mirror(
             self.folder / name,
@@ -78,6 +91,7 @@ class World:
                 f"--allow-redirects-to={hub.cdnUrl}",
                 *options,
             ],
+            registries=registries,
         )
 
     @cached_property

@@ -1,0 +1,107 @@
+"""
+The mirrors of all three registries, and what their clients are told: started when a test first
+needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.integration.mirror import Mirror
+from tests.integration.registries import BOB, K8S, QUAY, REGISTRIES, K8s, Quay, Witnesses
+from tests.integration.world import World
+
+
+class Several:
+    """
+    @ivar mirror: of the Hub, C{quay.test} and C{k8s.test}, with no account of its own.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.folder = world.folder / "several"
+        self.folder.mkdir()
+        self.quay = Quay(self.folder / QUAY, world.authority)
+        self.k8s = K8s(self.folder / K8S, world.authority)
+        self.witnesses = Witnesses(world.hub, self.quay, self.k8s)
+        self._hosts = world.hostsFile(
+            "several", f"{world.hub.hosts}127.0.0.1 {' '.join(REGISTRIES)}\n"
+        )
+        self.mirror = self._makeMirror("many.test")
+
+    @cached_property
+    def passing(self) -> Mirror:
+        """One that hands the passwords of its clients on to the token service of quay.test."""
+        return self._makeMirror("passing.test", pass_credentials=True)
+
+    @cached_property
+    def account(self) -> Mirror:
+        """One that asks quay.test with bob's account."""
+        path = self.folder / "password"
+        path.write_text(f"{BOB.password}\n")
+        account = {"username": BOB.user, "password_file": str(path)}
+        return self._makeMirror("account.test", account=[account])
+
+    def _makeMirror(self, name: str, **ofQuay: Any) -> Mirror:
+        registries = {
+            QUAY: {
+                "url": self.quay.url,
+                "auth_url": self.quay.tokenUrl,
+                "hosts": [f"quay.{name}"],
+                **ofQuay,
+            },
+            K8S: {"url": self.k8s.url, "hosts": [f"k8s.{name}"]},
+        }
+        mirror = self._world.makeMirror(
+            name,
+            self._hosts,
+            self._world.hub.registryUrl,
+            f"--allow-redirects-to={self.k8s.regionUrl}",
+            registries=registries,
+        )
+        mirror.server.start()
+        return mirror
+
+    def certsD(self, name: str, hosts: Mapping[str, str]) -> Path:
+        """
+        Write a folder as containerd's C{certs.d} is.
+
+        @param name: of the folder.
+        @param hosts: the URL of the mirror, by the folder in C{certs.d}; one with C{/v2} in it is
+            taken as it stands.
+        """
+        folder = self.folder / "certs.d" / name
+        for registry, url in hosts.items():
+            (folder / registry).mkdir(parents=True)
+            override = "  override_path = true\n" if "/v2" in url else ""
+            (folder / registry / "hosts.toml").write_text(
+                f'[host."{url}"]\n'
+                '  capabilities = ["pull", "resolve"]\n'
+                f'  ca = "{self._world.authority.bundle}"\n{override}'
+            )
+        return folder
+
+    def registriesConf(self, name: str, locations: Mapping[str, str]) -> Path:
+        """
+        Write a file as podman's and skopeo's C{registries.conf} is.
+
+        @param name: of the file.
+        @param locations: of the mirror, by the prefix that it is for.
+        """
+        path = self.folder / f"{name}.conf"
+        path.write_text(
+            "".join(
+                f'[[registry]]\nprefix = "{prefix}"\nlocation = "{prefix}"\n'
+                f'[[registry.mirror]]\nlocation = "{location}"\n'
+                for prefix, location in locations.items()
+            )
+        )
+        return path
+
+
+@cache
+def several(world: World) -> Several:
+    return Several(world)

@@ -1,0 +1,408 @@
+"""
+dockerd, containerd, podman and skopeo pull from three registries through one mirror, cut off from
+the registries themselves; and push, list and log in there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.integration.images import MIB, Image, Layer, Published, digestOf
+from tests.integration.nginx import Log
+from tests.integration.programs import CommandFailed
+from tests.integration.registries import BOB, K8S, QUAY, TAGS
+from tests.integration.several import several
+from tests.integration.world import IntegrationTestCase
+
+HUB = "docker.io"
+#: An image of each; that of quay.test has a namesake at the Hub.
+IMAGES = {
+    HUB: "library/one:latest",
+    QUAY: "library/one:latest",
+    K8S: "pause:1",
+}
+
+
+class RegistriesCase(IntegrationTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.several = several(self.world)
+        self.address = self.several.mirror.address
+        self._number = 0
+        self.mark()
+
+    def tearDown(self) -> None:
+        """Nobody has got what was meant for another."""
+        for log, mark in self._start.items():
+            strangers = list(self.several.witnesses.misdirected(log, log.since(mark)))
+            self.assertEqual(strangers, [])
+
+    def mark(self) -> None:
+        """What is asked from now on counts."""
+        self._marks = {log: log.mark() for log in self.several.witnesses.logs}
+        if self._number == 0:
+            self._start = self._marks
+
+    def asked(self, registry: str) -> list[dict[str, str]]:
+        """What a registry was asked, without its token service."""
+        return self.seen(self.front(registry))
+
+    def front(self, registry: str) -> Log:
+        return {
+            HUB: self.hub.front.log,
+            QUAY: self.several.quay.front.log,
+            K8S: self.several.k8s.front.log,
+        }[registry]
+
+    def image(self, registry: str) -> Published:
+        images = {
+            HUB: self.hub.images,
+            QUAY: self.several.quay.images,
+            K8S: self.several.k8s.images,
+        }
+        return images[registry][IMAGES[registry]]
+
+    def unique(self, name: str) -> str:
+        self._number += 1
+        return f"{self.id().rpartition('.')[2]}-{self._number}-{name}"
+
+    def assertPulls(self, registry: str, pull: Callable[[], str]) -> None:
+        """
+        A pull gives the image of that registry: all of it was asked of that one in its own
+        spelling, and of no other.
+        """
+        self.mark()
+        image = self.image(registry)
+        self.assertIn(image.digest, pull())
+        repository = IMAGES[registry].partition(":")[0]
+        for other in IMAGES:
+            uris = [request["uri"] for request in self.asked(other)]
+            below = [uri for uri in uris if uri != "/v2/"]
+            if other != registry:
+                self.assertEqual(below, [], f"{other} was asked too")
+                continue
+            for uri in below:
+                self.assertTrue(uri.startswith(f"/v2/{repository}/"), uri)
+                self.assertNotIn("ns=", uri)
+            blobs = {uri.rpartition("/")[2] for uri in below if "/blobs/" in uri}
+            self.assertEqual(blobs, set(image.blobs))
+            self.assertTrue([uri for uri in below if "/manifests/" in uri])
+
+    def assertPullsAll(self, pull: Callable[[str], str]) -> None:
+        """@param pull: what pulls the image of a registry."""
+        for registry in IMAGES:
+            self.assertPulls(registry, lambda registry=registry: pull(registry))
+
+
+class ContainerdTests(RegistriesCase):
+    def pullWith(self, hosts: Mapping[str, str]) -> None:
+        folder = self.several.certsD(self.unique("certs.d"), hosts)
+        self.assertPullsAll(
+            lambda registry: self.world.containerd.pullByName(
+                f"{registry}/{IMAGES[registry]}", folder
+            )
+        )
+
+    def test_namespace(self) -> None:
+        """C{certs.d/NAME} leads to the mirror, and containerd adds C{ns}."""
+        self.pullWith(dict.fromkeys(IMAGES, f"https://{self.address}"))
+
+    def test_default(self) -> None:
+        """C{certs.d/_default} is for all registries."""
+        self.pullWith({"_default": f"https://{self.address}"})
+
+    def test_pathBefore(self) -> None:
+        """C{https://MIRROR/NAME}, which becomes C{/NAME/v2/}."""
+        self.pullWith({name: f"https://{self.address}/{name}" for name in IMAGES})
+
+    def test_pathAfter(self) -> None:
+        """C{https://MIRROR/v2/NAME} with C{override_path}."""
+        self.pullWith({name: f"https://{self.address}/v2/{name}" for name in IMAGES})
+
+    def test_host(self) -> None:
+        """A name of the mirror for each registry."""
+        self.pullWith(
+            {
+                HUB: f"https://{self.address}",
+                QUAY: f"https://quay.{self.address}",
+                K8S: f"https://k8s.{self.address}",
+            }
+        )
+
+    def test_notMirrored(self) -> None:
+        """A registry that the operator has not named is not reached, and nobody is asked."""
+        folder = self.several.certsD(
+            self.unique("certs.d"), {"_default": f"https://{self.address}"}
+        )
+        failure = self.assertRaises(
+            CommandFailed,
+            self.world.containerd.pullByName,
+            "other.test/library/one:latest",
+            folder,
+        )
+        self.assertNotIn("library/one", "".join(map(str, self.asked(HUB))))
+        self.assertEqual([self.asked(name) for name in IMAGES], [[], [], []])
+        self.assertIn("other.test", failure.output)
+
+
+class ImageNameTests(RegistriesCase):
+    """C{MIRROR/NAME/owner/image}, which needs no setting."""
+
+    def test_dockerd(self) -> None:
+        self.assertPullsAll(
+            lambda registry: self.world.dockerd.pullByName(
+                f"{self.address}/{registry}/{IMAGES[registry]}"
+            )
+        )
+
+    def test_podman(self) -> None:
+        self.assertPullsAll(
+            lambda registry: self.world.podman.pullByName(
+                f"{self.address}/{registry}/{IMAGES[registry]}"
+            )
+        )
+
+    def test_skopeo(self) -> None:
+        self.assertPullsAll(
+            lambda registry: self.world.skopeo.pullByName(
+                f"{self.address}/{registry}/{IMAGES[registry]}"
+            )
+        )
+
+    def test_dockerdByHost(self) -> None:
+        """The names of the mirror for each registry."""
+        for registry, host in ((QUAY, "quay"), (K8S, "k8s")):
+            name = f"{host}.{self.address}/{IMAGES[registry]}"
+            self.assertPulls(registry, lambda name=name: self.world.dockerd.pullByName(name))
+
+    def test_dockerdLoggedIn(self) -> None:
+        """Who has logged in to the mirror, with an account of the Hub, pulls from all the same."""
+        docker = self.world.dockerd
+        self.addCleanup(docker.logout, self.address)
+        docker.login(registry=self.address)
+        self.assertPullsAll(
+            lambda registry: docker.pullByName(f"{self.address}/{registry}/{IMAGES[registry]}")
+        )
+
+
+class RegistriesConfTests(RegistriesCase):
+    def pullWith(self, locations: Mapping[str, str], authfile: Path | None = None) -> None:
+        conf = self.several.registriesConf(self.unique("registries"), locations)
+        for pull in (
+            lambda reference: self.world.podman.pullByName(reference, conf, authfile),
+            lambda reference: self.world.skopeo.pullByName(reference, conf),
+        ):
+            self.assertPullsAll(lambda registry, pull=pull: pull(f"{registry}/{IMAGES[registry]}"))
+
+    def test_path(self) -> None:
+        """A mirror at C{MIRROR/NAME}, which becomes C{/v2/NAME/}."""
+        self.pullWith({name: f"{self.address}/{name}" for name in IMAGES})
+
+    def test_host(self) -> None:
+        """A name of the mirror for each registry."""
+        self.pullWith(
+            {
+                HUB: self.address,
+                QUAY: f"quay.{self.address}",
+                K8S: f"k8s.{self.address}",
+            }
+        )
+
+    def test_loggedIn(self) -> None:
+        """Who has logged in to the mirror, with an account of the Hub, pulls from all the same."""
+        authfile = self.several.folder / "alice.json"
+        self.world.podman.login(self.address, authfile)
+        self.pullWith({name: f"{self.address}/{name}" for name in IMAGES}, authfile)
+
+
+class PrivateTests(RegistriesCase):
+    """C{bob/secret} of quay.test, which the public does not see."""
+
+    name = "bob/secret:1"
+
+    def digest(self) -> str:
+        return self.several.quay.images[self.name].digest
+
+    def assertKnown(self) -> None:
+        """The token service of quay.test, and no other, knew who asked."""
+        asked = self.seen(self.several.quay.services)
+        self.assertTrue([each for each in asked if each["credentials"] or each.get("form")])
+
+    def test_nobody(self) -> None:
+        """Without a login nobody gets it, by whichever way."""
+        self.assertRaises(
+            CommandFailed, self.world.dockerd.pullByName, f"{self.address}/{QUAY}/{self.name}"
+        )
+        folder = self.several.certsD(
+            self.unique("certs.d"), {"_default": f"https://{self.address}"}
+        )
+        pull = self.world.containerd.pullByName
+        self.assertRaises(CommandFailed, pull, f"{QUAY}/{self.name}", folder)
+
+    def test_podmanLogin(self) -> None:
+        """C{podman login} at the mirror's name for the registry, where passwords are handed on."""
+        mirror = f"quay.{self.several.passing.address}"
+        podman, authfile = self.world.podman, self.several.folder / "bob.json"
+        self.mark()
+        podman.login(mirror, authfile, BOB.user, BOB.password)
+        conf = self.several.registriesConf(self.unique("registries"), {QUAY: mirror})
+        self.assertIn(self.digest(), podman.pullByName(f"{QUAY}/{self.name}", conf, authfile))
+        self.assertKnown()
+        self.assertEqual(self.seen(self.hub.services), [])
+
+    def test_dockerLogin(self) -> None:
+        """C{docker login} there, and the image under that name."""
+        mirror = f"quay.{self.several.passing.address}"
+        docker = self.world.dockerd
+        self.addCleanup(docker.logout, mirror)
+        docker.login(BOB.password, user=BOB.user, registry=mirror)
+        self.assertIn(self.digest(), docker.pullByName(f"{mirror}/{self.name}"))
+        self.assertKnown()
+
+    def test_containerdUser(self) -> None:
+        """containerd has one user for a host, here for the one that it names by C{ns}."""
+        folder = self.several.certsD(
+            self.unique("certs.d"), {QUAY: f"https://{self.several.passing.address}"}
+        )
+        user = f"{BOB.user}:{BOB.password}"
+        pulled = self.world.containerd.pullByName(f"{QUAY}/{self.name}", folder, user)
+        self.assertIn(self.digest(), pulled)
+        self.assertKnown()
+
+    def test_passwordNotHandedOn(self) -> None:
+        """Without C{pass_credentials} no password of a client reaches quay.test, not even bob's."""
+        folder = self.several.certsD(self.unique("certs.d"), {QUAY: f"https://{self.address}"})
+        user = f"{BOB.user}:{BOB.password}"
+        pull = self.world.containerd.pullByName
+        self.assertRaises(CommandFailed, pull, f"{QUAY}/{self.name}", folder, user)
+        told = [
+            request
+            for request in self.seen(self.several.quay.services)
+            if request["credentials"] or request.get("form")
+        ]
+        self.assertEqual(told, [])
+
+    def test_operatorsAccount(self) -> None:
+        """With an account of the mirror's own its clients need none, whatever they are."""
+        address = self.several.account.address
+        folder = self.several.certsD(self.unique("certs.d"), {QUAY: f"https://{address}"})
+        conf = self.several.registriesConf(self.unique("registries"), {QUAY: f"{address}/{QUAY}"})
+        reference = f"{QUAY}/{self.name}"
+        world = self.world
+        for pull in (
+            lambda: world.containerd.pullByName(reference, folder),
+            lambda: world.podman.pullByName(reference, conf),
+            lambda: world.skopeo.pullByName(reference, conf),
+            lambda: world.dockerd.pullByName(f"{address}/{reference}"),
+        ):
+            self.assertIn(self.digest(), pull())
+        self.assertKnown()
+
+    def test_operatorsAccountAndLogin(self) -> None:
+        """What clients of such a mirror send as their own goes to the Hub alone."""
+        address = self.several.account.address
+        docker = self.world.dockerd
+        self.addCleanup(docker.logout, address)
+        docker.login(registry=address)
+        self.assertIn(self.digest(), docker.pullByName(f"{address}/{QUAY}/{self.name}"))
+        secret = "alice/secret:latest"
+        pulled = docker.pullByName(f"{address}/{secret}")
+        self.assertIn(self.hub.images[secret].digest, pulled)
+        self.assertRaises(
+            CommandFailed, docker.pushByName, f"{address}/{secret}", f"{address}/{QUAY}/bob/x:1"
+        )
+
+
+class PushTests(RegistriesCase):
+    def write(self, name: str) -> tuple[Path, Image]:
+        """An image of two layers that no registry has seen."""
+        image = Image.make([Layer.make(f"{name}/{n}", 2 * MIB) for n in range(2)])
+        folder = self.several.folder / self.unique(name)
+        image.write(folder)
+        return folder, image
+
+    def created(self, registry: str) -> list[str]:
+        """What was put there, without the queries."""
+        return [
+            request["uri"].partition("?")[0]
+            for request in self.asked(registry)
+            if request["status"] == "201"
+        ]
+
+    def test_skopeo(self) -> None:
+        """C{skopeo copy} to C{MIRROR/NAME/...}: the registry gets it, and no other does."""
+        folder, image = self.write("skopeo")
+        target = f"docker://{self.address}/{K8S}/pushed/skopeo:1"
+        digest = self.world.skopeo.copy(f"dir:{folder}", target)
+        self.assertEqual(digest, digestOf(image.manifest))
+        created = self.created(K8S)
+        self.assertEqual(len(created), 4, created)
+        self.assertEqual(created[-1], "/v2/pushed/skopeo/manifests/1")
+        for other in (HUB, QUAY):
+            self.assertEqual([r["uri"] for r in self.asked(other) if r["uri"] != "/v2/"], [])
+
+    def test_skopeoMounts(self) -> None:
+        """A layer that is in another repository of the registry is mounted from there."""
+        folder, _ = self.write("mounts")
+        skopeo = self.world.skopeo
+        first, second = (f"docker://{self.address}/{K8S}/mounts/{each}:1" for each in "ab")
+        skopeo.copy(f"dir:{folder}", first)
+        self.mark()
+        skopeo.copy(first, second)
+        mounted = [
+            request["uri"]
+            for request in self.asked(K8S)
+            if "mount=" in request["uri"] and request["status"] == "201"
+        ]
+        self.assertEqual(len(mounted), 2, mounted)
+        for uri in mounted:
+            self.assertRegex(uri, r"^/v2/mounts/b/blobs/uploads/\?.*from=mounts(/|%2F)a(&|$)")
+
+    def test_dockerMounts(self) -> None:
+        """
+        docker offers the repository that it has pulled from: one of the same registry is mounted,
+        one of another is not, and the layer is uploaded.
+        """
+        docker = self.world.dockerd
+        pulled = f"{self.address}/{K8S}/{IMAGES[K8S]}"
+        docker.pullByName(pulled)
+        docker.pushByName(pulled, f"{self.address}/{K8S}/mounts/docker:1")
+        self.assertTrue([uri for uri in self.uris(K8S) if "from=pause" in uri], self.uris(K8S))
+        pulled = f"{self.address}/{QUAY}/{IMAGES[QUAY]}"
+        docker.pullByName(pulled)
+        self.mark()
+        docker.pushByName(pulled, f"{self.address}/{K8S}/mounts/other:1")
+        self.assertEqual([uri for uri in self.uris(K8S) if "mount=" in uri or "from=" in uri], [])
+        self.assertIn("/v2/mounts/other/manifests/1", self.created(K8S))
+
+    def uris(self, registry: str) -> list[str]:
+        return [request["uri"] for request in self.asked(registry)]
+
+    def test_login(self) -> None:
+        """With a login that is handed on, to a registry that wants one, by name and by C{Host}."""
+        mirror = self.several.passing.address
+        podman, skopeo = self.world.podman, self.world.skopeo
+        folder, image = self.write("login")
+        authfile = self.several.folder / "pusher.json"
+        podman.login(f"quay.{mirror}", authfile, BOB.user, BOB.password)
+        target = f"docker://quay.{mirror}/bob/pushed:1"
+        digest = skopeo.copy(f"dir:{folder}", target, authfile=authfile)
+        self.assertEqual(digest, digestOf(image.manifest))
+        self.assertEqual(self.created(QUAY)[-1], "/v2/bob/pushed/manifests/1")
+
+
+class ListTests(RegistriesCase):
+    def test_tags(self) -> None:
+        """Tags over three pages, each asked of the registry of the first."""
+        for name in (f"{self.address}/{QUAY}", f"quay.{self.address}"):
+            self.mark()
+            tags = self.world.skopeo.tags(f"{name}/library/one")
+            self.assertEqual(tags, list(itertools.chain(*TAGS)))
+            lists = [uri for uri in self.uris(QUAY) if "/tags/list" in uri]
+            self.assertEqual(len(lists), len(TAGS), lists)
+            self.assertEqual([uri for uri in self.uris(HUB) if uri != "/v2/"], [])
+
+    def uris(self, registry: str) -> list[str]:
+        return [r["uri"] for r in self.asked(registry) if r["status"] == "200"]

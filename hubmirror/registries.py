@@ -5,6 +5,7 @@ with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,19 @@ from hubmirror.upstream.registry import Registry
 
 
 def makeRegistries(
-    reactor: Any, config: MirrorConfig, asking: IAgent | Pool | None, mostUpstreams: int
+    reactor: Any,
+    config: MirrorConfig,
+    asking: IAgent | Pool | None,
+    mostUpstreams: int,
+    previous: Mapping[bytes, Registry] | None = None,
 ) -> Registries:
     """
     Make all registries of a configuration.
 
     @param asking: the pool for all of them, or an agent that sends one request to one origin.
     @param mostUpstreams: how many requests there may be at upstreams.
+    @param previous: those that there are already.  One whose upstreams are the same hands on what
+        is known of them.
     @raise ConfigError: when a file that the configuration names can't be used.
     """
     attempts = Attempts(furtherAttempts(mostUpstreams))
@@ -46,17 +53,19 @@ def makeRegistries(
             )
         else:
             agent = asking
-        registries.append(
-            Registry(
-                reactor,
-                config,
-                each,
-                agent,
-                [_account(each, account) for account in each.account],
-                asksAnonymously=asksAnonymously,
-                believed=policy.add,
-            )
+        registry = Registry(
+            reactor,
+            config,
+            each,
+            agent,
+            [_account(each, account) for account in each.account],
+            asksAnonymously=asksAnonymously,
+            believed=policy.add,
         )
+        known = (previous or {}).get(registry.names.name)
+        if known is not None and known.upstreams == registry.upstreams:
+            registry.inherit(known)
+        registries.append(registry)
     return Registries(registries)
 
 

@@ -4,37 +4,35 @@ The composition root: makes a mirror of its parts, and starts, drains and stops 
 
 from __future__ import annotations
 
-import re
 import resource
 import secrets
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
-from hubmirror.config import ConfigError, MirrorConfig
+from hubmirror.config import MirrorConfig, optionName, options
 from hubmirror.downstream.admission import Admission
 from hubmirror.downstream.budget import Budget
+from hubmirror.downstream.incoming import Registries, Settings
 from hubmirror.downstream.proxy import Mirror
 from hubmirror.downstream.relay import abortRequest
 from hubmirror.downstream.resources import MirrorResource
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Exchange
 from hubmirror.limits import limitsOf, overlap, shortage
+from hubmirror.listening import Certificates, makeEndpoint
 from hubmirror.operations.accesslog import logExchange
 from hubmirror.operations.banner import announce
 from hubmirror.registries import makeRegistries
 from hubmirror.transport.pool import Pool
-from hubmirror.transport.servertls import folderEndpoint
 from hubmirror.transport.tlsendpoints import TLSReactor
 
 
@@ -84,7 +82,11 @@ class HubMirror:
             reactor, limits.upstreams, limits.upstreamsOfClient, config.queue_timeout
         )
         mirror = Mirror(
-            reactor, config, registries, self.budget, self.via.encode("ascii"), listeners
+            reactor,
+            Settings(config, registries),
+            self.budget,
+            self.via.encode("ascii"),
+            listeners,
         )
         self.resource: IResource = MirrorResource(mirror)
         self.site = MirrorSite(
@@ -98,7 +100,13 @@ class HubMirror:
             onRefused=mirror.refused,
         )
         listening = TLSReactor(listening or reactor, plain=config.plain_transport)
-        self.endpoints = [_endpoint(listening, each) for each in config.port]
+        self.endpoints = [makeEndpoint(listening, each) for each in config.port]
+
+        def makeAgain(config: MirrorConfig) -> Registries:
+            return makeRegistries(
+                reactor, config, agent or self._pool, limits.upstreams, mirror.settings.registries
+            )
+
         self.service = MirrorService(
             mirror,
             self.site,
@@ -106,6 +114,8 @@ class HubMirror:
             self._pool,
             announces=announces,
             warning=shortage(limits, files),
+            certificates=Certificates(reactor, config.port, listening.servers),
+            makeRegistries=makeAgain,
         )
 
 
@@ -122,43 +132,6 @@ def fileLimit() -> int:
     """
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
-
-
-def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
-    try:
-        if description.startswith("tls:"):
-            return folderEndpoint(reactor, description)
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, _withChain(description))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"--port {description}: there is no {error.filename} here; put certificate and key"
-            " into it, or name them: ssl:443:privateKey=key.pem:certKey=cert.pem"
-        ) from None
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        if description.startswith("systemd:") and isinstance(error, LookupError):
-            reason = "systemd has given this process no such socket"
-        raise ConfigError(f"--port {description}: {reason}") from None
-    return endpoint
-
-
-def _withChain(description: str) -> str:
-    """
-    An endpoint description that has TLS send all certificates of its file.  Of itself C{ssl:} sends
-    the first, and clients then don't find the way to the authority that they trust.
-    """
-    parts = re.split(r"(?<!\\):", description)
-    named = dict(part.split("=", 1) for part in parts if "=" in part)
-    if parts[0] != "ssl" or "extraCertChain" in named:
-        return description
-    file = named.get("certKey") or named.get("privateKey", "server.pem")
-    try:
-        text = Path(file.replace("\\:", ":")).read_bytes()
-    except OSError:
-        # Whoever makes the endpoint says so better.
-        return description
-    isChain = text.count(b"-----BEGIN CERTIFICATE-----") > 1
-    return f"{description}:extraCertChain={file}" if isChain else description
 
 
 class MirrorService(Service):
@@ -179,11 +152,17 @@ class MirrorService(Service):
         pool: Pool | None,
         announces: bool,
         warning: str | None,
+        certificates: Certificates,
+        makeRegistries: Callable[[MirrorConfig], Registries],
     ) -> None:
         """
         @param announces: whether to log where it listens.
         @param warning: to log when it starts.
+        @param certificates: of the ports.
+        @param makeRegistries: makes the registries of another configuration.
         """
+        self._certificates = certificates
+        self._makeRegistries = makeRegistries
         self._warning = warning
         self._announces = announces
         self._mirror = mirror
@@ -207,10 +186,11 @@ class MirrorService(Service):
         """
         super().startService()
         self._listen()
+        self._certificates.start()
         if self._warning is not None:
             self._log.warn("{warning}", warning=self._warning)
         if self._announces:
-            announce(self._mirror.config, self.ports)
+            announce(self._mirror.settings.config, self.ports)
 
     def _listen(self) -> None:
         for endpoint in self._endpoints[len(self.ports) :]:
@@ -219,6 +199,31 @@ class MirrorService(Service):
             for problem in problems:
                 problem.raiseException()
 
+    def reload(self, config: MirrorConfig) -> None:
+        """
+        Go on with other settings.  They hold for the requests from now on; answers under way end as
+        they began.  Settings that take effect only at the start are named in the log.
+
+        @raise ConfigError: when they can't work; everything then stays as it was.
+        """
+        before = self._mirror.settings.config
+        # This is the one thing that can fail, and comes first.
+        registries = self._makeRegistries(config)
+        self._mirror.settings = Settings(config, registries)
+        self._certificates.look()
+        waiting = [
+            optionName(field)
+            for field in options()
+            if field.metadata["atStart"]
+            and getattr(before, field.name) != getattr(config, field.name)
+        ]
+        self._log.info("the configuration has been read again")
+        if waiting:
+            self._log.warn(
+                "these take effect when the mirror is started again: {options}",
+                options=", ".join(waiting),
+            )
+
     def stopService(self) -> Deferred[None]:
         """
         Stop listening, take no more requests, wait for those under way, end the rest.
@@ -226,6 +231,7 @@ class MirrorService(Service):
         @return: fires when no connection is left.
         """
         super().stopService()
+        self._certificates.stop()
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
@@ -233,7 +239,9 @@ class MirrorService(Service):
         for port in ports:
             await maybeDeferred(port.stopListening)
         self._mirror.closing = True
-        deadline = self._mirror.reactor.callLater(self._mirror.config.drain_timeout, self._endAll)
+        deadline = self._mirror.reactor.callLater(
+            self._mirror.settings.config.drain_timeout, self._endAll
+        )
         await gatherResults([self._mirror.active.whenEmpty(), self._site.close()])
         if deadline.active():
             deadline.cancel()

@@ -16,10 +16,19 @@ import attrs
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 from twisted.internet.selectreactor import SelectReactor
+from twisted.logger import Logger
 from twisted.python import usage
 
-from hubmirror.config import ConfigError, MirrorConfig, describeDefault, optionName, options
+from hubmirror.config import (
+    ConfigError,
+    MirrorConfig,
+    describeDefault,
+    optionName,
+    options,
+    readFile,
+)
 from hubmirror.limits import mostDescriptors
+from hubmirror.operations.configcheck import describeConfig
 from hubmirror.service import HubMirror, MirrorService
 from hubmirror.workers import AdoptingReactor, Lifeline, Supervisor, inheritance
 
@@ -72,7 +81,39 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}
+        self._file: str | None = None
+        self._isCheck = False
         super().__init__()
+
+    def opt_config(self, path: str) -> None:
+        """
+        TOML file with options, by the same words with "_" for "-"; the command line wins over it
+        """
+        self._file = os.path.abspath(path)
+
+    def opt_check_config(self) -> None:
+        """
+        say what would run, and end: with status 1 if it can't
+        """
+        self._isCheck = True
+
+    def read(self) -> MirrorConfig:
+        """
+        What file and command line say now.
+
+        @raise ConfigError: when it can't work.
+        """
+        return MirrorConfig(**self._fromFile() | self.given)
+
+    def _fromFile(self) -> dict[str, Any]:
+        found = {} if self._file is None else readFile(self._file)
+        if "registries" in found and "registries" in self.given:
+            # A registry that is named on the command line is one more.
+            named = {each.name for each in found["registries"]}
+            further = [each for each in self.given["registries"] if each.lower() not in named]
+            found["registries"] = [*found["registries"], *further]
+            self.given.pop("registries")
+        return found
 
     def postOptions(self) -> None:
         """
@@ -82,10 +123,15 @@ class Options(usage.Options):
         from twisted.internet import reactor
 
         try:
-            self.config = MirrorConfig(**self.given)
+            self.config = self.read()
             self.service = self._makeService(reactor)
         except ConfigError as error:
+            if self._isCheck:
+                raise SystemExit(f"hubmirror: {error}") from None
             raise usage.UsageError(str(error)) from None
+        if self._isCheck:
+            print(describeConfig(self.config, self._fromFile(), self.given), end="")
+            raise SystemExit(0)
 
     def _makeService(self, reactor: Any) -> MirrorService | Supervisor:
         config, inherited = self.config, inheritance()
@@ -106,7 +152,13 @@ class Options(usage.Options):
             raise ConfigError("--workers: a unix: port can't be shared; use tcp:, or one process")
         count = config.workers or len(os.sched_getaffinity(0))
         return Supervisor(
-            reactor, config, mirror.endpoints, count, self._workerArguments, via=mirror.via
+            reactor,
+            config,
+            mirror.endpoints,
+            count,
+            self._workerArguments,
+            via=mirror.via,
+            check=mirror.service.reload,
         )
 
     def _workerArguments(self, number: int) -> list[str]:
@@ -118,6 +170,8 @@ class Options(usage.Options):
         if twistd and not (twistd["nodaemon"] and twistd["logfile"] in (None, "-")):
             arguments.append(f"--logfile={twistd['logfile'] or 'twistd.log'}.worker-{number}")
         arguments.append("hubmirror")
+        if self._file is not None:
+            arguments.append(f"--config={self._file}")
         for field in options():
             value = self.given.get(field.name)
             if value is None:
@@ -165,8 +219,25 @@ def _collectSeldom() -> None:
 class CommandLineService(MultiService):
     """
     The mirror as a process.  A port that can't be had ends it with one line, without a traceback;
-    SIGTERM or SIGINT drains it and ends it with status 0, a second one ends it at once.
+    SIGTERM or SIGINT drains it and ends it with status 0, a second one ends it at once.  SIGHUP has
+    it read its configuration again.
     """
+
+    _log = Logger()
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self._options = options
+
+    def reload(self) -> None:
+        """
+        Read the configuration again.  One that can't work changes nothing.
+        """
+        try:
+            self._options.service.reload(self._options.read())
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                self._log.error("the configuration stays as it was: {line}", line=line)
 
     def startService(self) -> None:
         """
@@ -197,6 +268,7 @@ class CommandLineService(MultiService):
 
         for each in signals:
             signal.signal(each, stop)
+        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reload))
 
     def privilegedStartService(self) -> None:
         try:
@@ -209,6 +281,6 @@ def makeService(options: Options) -> MultiService:
     """
     The service of a command line.
     """
-    service = CommandLineService()
+    service = CommandLineService(options)
     options.service.setServiceParent(service)
     return service

@@ -272,9 +272,11 @@ class Supervisor(Service):
         arguments: Callable[[int], Sequence[str]],
         *,
         via: str,
+        check: Callable[[MirrorConfig], object],
     ) -> None:
         """
         @param arguments: of a worker's twistd, by its number.
+        @param check: makes what a worker would make of a configuration.
         @param via: their common name in C{Via}.
         """
         self.reactor = reactor
@@ -282,6 +284,7 @@ class Supervisor(Service):
         self._endpoints = endpoints
         self._arguments = arguments
         self._via = via
+        self._check = check
         self._config = config
         self._listening: list[_Listening] = []
         self._workers = [_Worker(self, number + 1) for number in range(count)]
@@ -327,6 +330,17 @@ class Supervisor(Service):
             env=environment,
             childFDs={0: "w", 1: 1, 2: 2, **{fd: fd for fd, _family in sockets}},
         )
+
+    def reload(self, config: MirrorConfig) -> None:
+        """
+        Have all workers read the configuration again.
+
+        @raise ConfigError: when it can't work; no worker is told then.
+        """
+        self._check(config)
+        self._config = config
+        for worker in self._workers:
+            worker.signal("HUP")
 
     def ended(self, number: int) -> None:
         """

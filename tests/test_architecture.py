@@ -16,7 +16,9 @@ import hubmirror
 #: names. A room is a module, or a package with all that lies in it and has no line of its own.
 ALLOWED = {
     "protocol": set(),
-    "config": {"protocol"},
+    "config": {"config.file", "protocol"},
+    # It is read where it is asked for, which is the one thing that is not pure in there.
+    "config.file": {"config", "protocol"},
     "exchange": {"protocol"},
     "limits": {"config"},
     "transport": {"protocol"},
@@ -39,18 +41,20 @@ ALLOWED = {
         "upstream",
         "upstream.policy",
     },
+    "listening": {"config", "transport"},
     "service": {
         "config",
         "downstream",
         "exchange",
         "limits",
+        "listening",
         "operations",
         "registries",
         "transport",
     },
     "workers": {"config", "operations"},
     "": {"config", "service"},
-    "tap": {"config", "limits", "service", "workers"},
+    "tap": {"config", "config.file", "limits", "operations", "service", "workers"},
     "testing": set(),
     # Programs of their own, which nothing in a mirror knows.
     "operations.doctor": {"config", "operations", "protocol", "transport"},

@@ -143,6 +143,7 @@ class SpawningClock(Clock):
 class SupervisorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = SpawningClock()
+        self.checked: list[MirrorConfig] = []
         self.supervisor = Supervisor(
             self.clock,
             MirrorConfig(port=(), drain_timeout=10),
@@ -150,6 +151,7 @@ class SupervisorTests(SynchronousTestCase):
             2,
             lambda number: [f"--number={number}"],
             via="hubmirror-1",
+            check=self.checked.append,
         )
         self.supervisor.startService()
 

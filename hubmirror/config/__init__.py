@@ -3,15 +3,18 @@ What an operator can set: frozen values, their defaults and their validation, no
 """
 
 from hubmirror.config.fields import ConfigError, describeDefault, optionName
+from hubmirror.config.file import ConfigFileError, readFile
 from hubmirror.config.options import MirrorConfig, options
 from hubmirror.config.registries import Account, RegistryConfig
 
 __all__ = [
     "Account",
     "ConfigError",
+    "ConfigFileError",
     "MirrorConfig",
     "RegistryConfig",
     "describeDefault",
     "optionName",
     "options",
+    "readFile",
 ]

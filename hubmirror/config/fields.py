@@ -22,22 +22,40 @@ class ConfigError(ValueError):
         self.reason = text if reason is None else reason
 
 
-def one(coerce: Callable[[Any], object], default: Any, help: str) -> Any:
+def one(
+    coerce: Callable[[Any], object],
+    default: Any,
+    help: str,
+    *,
+    table: str = "",
+    atStart: bool = False,
+) -> Any:
     """
     The attribute of an option that has one value.
 
     @param coerce: makes the value of what was given; raises C{ValueError} when that can't work.
+    @param table: the table of the configuration file in which it stands.
+    @param atStart: a change takes effect only when the mirror is started again.
     """
-    return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "repeats": False})
+    metadata = {"coerce": coerce, "help": help, "repeats": False, "table": table}
+    return attrs.field(default=default, metadata={**metadata, "atStart": atStart})
 
 
-def many(coerce: Callable[[Any], object], default: tuple[Any, ...], help: str) -> Any:
+def many(
+    coerce: Callable[[Any], object],
+    default: tuple[Any, ...],
+    help: str,
+    *,
+    table: str = "",
+    atStart: bool = False,
+) -> Any:
     """
     The attribute of an option that may be given more than once.
 
-    @param coerce: makes one value, as for L{one}.
+    @param coerce: makes one value, as for L{one}, whose other parameters it shares.
     """
-    return attrs.field(default=default, metadata={"help": help, "coerce": coerce, "repeats": True})
+    metadata = {"coerce": coerce, "help": help, "repeats": True, "table": table}
+    return attrs.field(default=default, metadata={**metadata, "atStart": atStart})
 
 
 def coerced(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
@@ -58,6 +76,8 @@ def _converter(field: attrs.Attribute[Any]) -> Callable[[Any], Any]:
             if isinstance(value, str | bytes) or not isinstance(value, Iterable):
                 value = [value]
             return tuple(coerce(item) for item in value)
+        except (TypeError, AttributeError):
+            raise ConfigError(f"--{name}: {value!r} is of the wrong type", "wrong type") from None
         except ValueError as error:
             raise ConfigError(f"--{name}: {error}", str(error)) from None
 

@@ -15,6 +15,7 @@ import attrs
 
 from hubmirror.config import values
 from hubmirror.config.fields import coerced, many, one
+from hubmirror.config.file import readFile
 from hubmirror.config.known import HUB
 from hubmirror.config.registries import RegistryConfig, registry
 from hubmirror.protocol.forwarded import Network
@@ -33,6 +34,7 @@ class MirrorConfig:
         values.endpoint,
         ("tcp:5000:interface=127.0.0.1",),
         "Twisted endpoint description to listen on, such as ssl:443 or tcp6:5000",
+        atStart=True,
     )
     public_url: str | None = one(
         values.baseURL,
@@ -59,10 +61,15 @@ class MirrorConfig:
         "origin or network (CIDR) that a redirect may lead to although it is not global",
     )
     ca_file: str | None = one(
-        str, None, "PEM bundle that upstream certificates are verified with; else the system's"
+        values.path,
+        None,
+        "PEM bundle that upstream certificates are verified with; else the system's",
     )
     workers: int = one(
-        values.workerCount, 1, "processes that share the work, or auto for one on each processor"
+        values.workerCount,
+        1,
+        "processes that share the work, or auto for one on each processor",
+        atStart=True,
     )
     resolver: tuple[str, int] | None = one(
         values.server, None, "ADDRESS[:PORT] of a DNS server for upstream names; else the system's"
@@ -72,9 +79,9 @@ class MirrorConfig:
         None,
         "outgoing proxy for all upstreams: http://host:port or socks5://host:port",
     )
-    read_only: bool = one(bool, False, "refuse pushes")
-    no_cors: bool = one(bool, False, "leave out the fields that let web pages read answers")
-    no_forwarded: bool = one(bool, False, "don't tell upstreams the client's address")
+    read_only: bool = one(values.flag, False, "refuse pushes")
+    no_cors: bool = one(values.flag, False, "leave out the fields that let web pages read answers")
+    no_forwarded: bool = one(values.flag, False, "don't tell upstreams the client's address")
     trusted_proxy: tuple[Network, ...] = many(
         values.network, (), "address or network whose Forwarded and X-Forwarded-* fields count"
     )
@@ -92,9 +99,10 @@ class MirrorConfig:
         values.speed, 1024.0, "bytes each second below which an upstream's body counts as stalled"
     )
     plain_transport: bool = one(
-        bool,
+        values.flag,
         False,
         "use Twisted's own TLS and h2's own frames in place of the mirror's, which cost less",
+        atStart=True,
     )
     connect_timeout: float = one(
         values.seconds, 5.0, "seconds for the name, the connection and TLS to an upstream"
@@ -116,32 +124,56 @@ class MirrorConfig:
         values.seconds,
         30.0,
         "seconds that a client has to shake hands, and to send a request's head",
+        atStart=True,
     )
     drain_timeout: float = one(
         values.seconds, 30.0, "seconds that answers under way have to end when the mirror stops"
     )
     max_connections: int | None = one(
-        values.limit, None, "connections of clients in all; else what the open files allow"
+        values.limit,
+        None,
+        "connections of clients in all; else what the open files allow",
+        atStart=True,
     )
     max_connections_per_client: int | None = one(
-        values.limit, None, "connections of one address or IPv6 /64; else half of all, up to 1024"
+        values.limit,
+        None,
+        "connections of one address or IPv6 /64; else half of all, up to 1024",
+        atStart=True,
     )
     max_upstream_connections: int | None = one(
-        values.limit, None, "connections to upstreams in all; else what the open files allow"
+        values.limit,
+        None,
+        "connections to upstreams in all; else what the open files allow",
+        atStart=True,
     )
     max_upstream_connections_per_client: int | None = one(
-        values.limit, None, "of those, what one client may use; else half of all, up to 1024"
+        values.limit,
+        None,
+        "of those, what one client may use; else half of all, up to 1024",
+        atStart=True,
     )
     queue_timeout: float = one(
         values.seconds,
         5.0,
         "seconds that a request waits for its turn when too many are under way",
+        atStart=True,
     )
-    max_head: int = one(values.headSize, "64k", "size of a request's head")
+    max_head: int = one(values.headSize, "64k", "size of a request's head", atStart=True)
     max_upload: int = one(values.size, "0", "size of one request's body; 0 for any")
     idle_timeout: float = one(
-        values.seconds, 75.0, "seconds that a connection without a request is kept"
+        values.seconds, 75.0, "seconds that a connection without a request is kept", atStart=True
     )
+
+    @classmethod
+    def fromFile(cls, path: str, **values: Any) -> MirrorConfig:
+        """
+        The settings of a configuration file.
+
+        @param values: options that count in place of what the file says.
+        @raise ConfigError: when the file can't be read or used, with a line for each problem.
+        """
+        return cls(**{**readFile(path), **values})
 
     def allRegistries(self) -> tuple[RegistryConfig, ...]:
         """

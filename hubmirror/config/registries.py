@@ -78,7 +78,9 @@ class RegistryConfig:
     fallback: tuple[str, ...] = many(
         values.fallbackURL, (), "base URL of a mirror of it, asked in order when it fails"
     )
-    ca_file: str | None = one(str, None, "PEM bundle that its certificates are verified with")
+    ca_file: str | None = one(
+        values.path, None, "PEM bundle that its certificates are verified with"
+    )
     resolver: tuple[str, int] | None = one(
         values.server, None, "ADDRESS[:PORT] of a DNS server for its names"
     )

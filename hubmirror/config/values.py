@@ -42,6 +42,15 @@ def fallbackURL(value: str) -> str:
     return baseURL(value.removesuffix("?ns")) + ("/?ns" if value.endswith("?ns") else "")
 
 
+def path(value: str) -> str:
+    """
+    The name of a file.
+    """
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is no file's name")
+    return value
+
+
 def flag(value: bool) -> bool:
     """
     True or false.
@@ -109,7 +118,7 @@ def server(value: str | tuple[str, int]) -> tuple[str, int]:
     """
     The address and port of a DNS server.
     """
-    if not isinstance(value, str):
+    if isinstance(value, tuple):
         return value
     match = re.match(r"(?:\[(.+)\]|([^:]+))(?::([0-9]{1,5}))?\Z", value)
     host, port = (match[1] or match[2], int(match[3] or 53)) if match else (value, 53)

@@ -41,9 +41,23 @@ class Registries(dict[bytes, Registry]):
         self.addressing = Addressing([each.names for each in registries], secretPath)
 
 
+@attrs.frozen(eq=False)
+class Settings:
+    """
+    What a request is served by.  A request keeps those that it began with.
+
+    @ivar registries: those that are mirrored.
+    """
+
+    config: MirrorConfig
+    registries: Registries
+
+
 @attrs.frozen
 class Incoming:
     """
+    @ivar config: the settings that it is served by.
+    @ivar registries: those that are mirrored.
     @ivar target: what is asked for, as its registry is asked for it.
     @ivar registry: the registry that is meant.
     @ivar isExplicit: the request itself names that registry.
@@ -54,6 +68,8 @@ class Incoming:
     @ivar base: the mirror's URL as this client knows it, without a trailing slash.
     """
 
+    config: MirrorConfig
+    registries: Registries
     target: Target
     registry: Registry
     isExplicit: bool
@@ -86,18 +102,17 @@ def methodsAllowed(config: MirrorConfig) -> tuple[bytes, ...]:
     return READING if config.read_only else READING + WRITING
 
 
-def readIncoming(
-    request: Request, config: MirrorConfig, registries: Registries, via: bytes
-) -> Incoming:
+def readIncoming(request: Request, settings: Settings, via: bytes) -> Incoming:
     """
     Make a request ready.
 
-    @param registries: those that are mirrored.
+    @param settings: what it is served by.
     @param via: the mirror's name in C{Via}.
     @raise RequestRefused: when it can't be served, whatever it asks for.
     """
     if request.method not in READING + WRITING:
-        raise refusedMethod(request.method, methodsAllowed(config))
+        raise refusedMethod(request.method, methodsAllowed(settings.config))
+    config, registries = settings.config, settings.registries
     headers = request.requestHeaders
     if hasPassed(headers, via):
         raise LoopDetected("this request has passed here before: the mirrors ask each other")
@@ -110,6 +125,8 @@ def readIncoming(
     target = readTarget(_originForm(request, config, scheme))
     addressed = registries.addressing.find(target, host.lower())
     return Incoming(
+        config,
+        registries,
         addressed.target,
         registries[addressed.registry.name],
         addressed.isExplicit,

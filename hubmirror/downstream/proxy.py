@@ -25,7 +25,7 @@ from hubmirror.downstream.answer import API_VERSION, writeError, writeHead, writ
 from hubmirror.downstream.budget import Budget
 from hubmirror.downstream.incoming import (
     Incoming,
-    Registries,
+    Settings,
     addressOf,
     methodsAllowed,
     readIncoming,
@@ -60,7 +60,7 @@ class Mirror:
     """
     What the resources of one mirror share.
 
-    @ivar registries: those that are mirrored.
+    @ivar settings: of the requests from now on.
     @ivar budget: of requests under way at upstreams.
     @ivar via: the mirror's name in C{Via}; unlike any other's.
     @ivar listeners: told of each exchange when it has ended.
@@ -69,8 +69,7 @@ class Mirror:
     """
 
     reactor: IReactorTime
-    config: MirrorConfig
-    registries: Registries
+    settings: Settings
     budget: Budget
     via: bytes
     listeners: Sequence[Callable[[Exchange], None]]
@@ -81,7 +80,7 @@ class Mirror:
         """
         The fields of every answer that let web pages read it.
         """
-        return () if self.config.no_cors else CORS_FIELDS
+        return () if self.settings.config.no_cors else CORS_FIELDS
 
     def refused(self, peer: IAddress, error: RequestRefused) -> None:
         """
@@ -111,7 +110,7 @@ class ProxyResource(Resource):
         super().__init__()
         self._mirror = mirror
 
-    def methods(self) -> tuple[bytes, ...]:
+    def methods(self, config: MirrorConfig) -> tuple[bytes, ...]:
         """
         The methods that it takes.
         """
@@ -155,7 +154,7 @@ class ProxyResource(Resource):
         problem: MirrorError
         try:
             mirror = self._mirror
-            incoming = readIncoming(request, mirror.config, mirror.registries, mirror.via)
+            incoming = readIncoming(request, mirror.settings, mirror.via)
             exchange.registry = incoming.registry.name
             exchange.client = incoming.client.address
             exchange.kind = incoming.target.kind
@@ -199,26 +198,27 @@ class ProxyResource(Resource):
         mirror = self._mirror
         if mirror.closing:
             raise ShuttingDown("the mirror is shutting down", fields=RETRY_SOON)
-        if not mirror.config.no_cors:
+        if not incoming.config.no_cors:
             preflight = preflightFields(
-                request.method, request.requestHeaders, methodsAllowed(mirror.config)
+                request.method, request.requestHeaders, methodsAllowed(incoming.config)
             )
             if preflight is not None:
                 self._answered(exchange, 204)
                 writeOwn(request, 204, preflight)
                 return True
-        if request.method not in self.methods():
-            raise refusedMethod(request.method, self.methods())
+        allowed = self.methods(incoming.config)
+        if request.method not in allowed:
+            raise refusedMethod(request.method, allowed)
         forbidCatalog(incoming.target)
         if not incoming.registry.offers(self.service):
             raise UnknownName(f"{incoming.registry.name} has no search")
         body = request.content
         if isinstance(body, RequestBody):
-            body.limit = mirror.config.max_upload or None
+            body.limit = incoming.config.max_upload or None
             if body.isTooLarge:
                 raise tooLarge(body)
             body.watch = StallWatch(
-                mirror.reactor, mirror.config.client_timeout, 0, lambda: abortRequest(request)
+                mirror.reactor, incoming.config.client_timeout, 0, lambda: abortRequest(request)
             )
         return False
 
@@ -262,7 +262,7 @@ class ProxyResource(Resource):
         mirror = self._mirror
         headers = forUpstream(
             request.requestHeaders,
-            None if mirror.config.no_forwarded else incoming.client,
+            None if incoming.config.no_forwarded else incoming.client,
             incoming.scheme,
             mirror.via,
             request.clientproto.rpartition(b"/")[2],
@@ -319,7 +319,7 @@ class ProxyResource(Resource):
             return Outcome.COMPLETE
         # The head goes out before the body's first byte: a stalled body must not hide it.
         request.write(b"")
-        relay = Relay(request, exchange, mirror.reactor, mirror.config.client_timeout, length)
+        relay = Relay(request, exchange, mirror.reactor, incoming.config.client_timeout, length)
         response.deliverBody(relay)
         return await relay.done
 

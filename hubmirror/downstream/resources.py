@@ -12,6 +12,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from twisted.web.resource import Resource
 
+from hubmirror.config import MirrorConfig
 from hubmirror.downstream.answer import API_VERSION, writeOwn
 from hubmirror.downstream.incoming import (
     READING,
@@ -52,7 +53,7 @@ class MirrorResource(Resource):
         uri = request.uri
         try:
             target = uri if uri.startswith(b"/") else splitURL(uri)[1]
-            kind = self._mirror.registries.addressing.kindOf(target)
+            kind = self._mirror.settings.registries.addressing.kindOf(target)
         except (BadRequest, ValueError):
             return self._registry
         if kind is Kind.TOKEN:
@@ -69,8 +70,8 @@ class RegistryResource(ProxyResource):
 
     service = Service.REGISTRY
 
-    def methods(self) -> tuple[bytes, ...]:
-        return methodsAllowed(self._mirror.config)
+    def methods(self, config: MirrorConfig) -> tuple[bytes, ...]:
+        return methodsAllowed(config)
 
     def _answerHere(self, request: Any, exchange: Exchange, incoming: Incoming) -> bool:
         if super()._answerHere(request, exchange, incoming):
@@ -91,14 +92,14 @@ class RegistryResource(ProxyResource):
         A mirror of several registries says so where clients begin: other mirrors, and whoever
         writes settings for clients, learn it there.
         """
-        registries = self._mirror.registries
+        registries = incoming.registries
         if len(registries) == 1 or incoming.target.kind is not Kind.PING:
             return ()
         return [(b"Hubmirror-Registries", b", ".join(registries))]
 
     async def _ask(self, request: Any, exchange: Exchange, incoming: Incoming) -> IResponse:
         isPing = incoming.target.kind is Kind.PING and not incoming.isExplicit
-        if not isPing or len(self._mirror.registries) == 1:
+        if not isPing or len(incoming.registries) == 1:
             return await super()._ask(request, exchange, incoming)
         # Clients begin here whichever registry they mean: that the default one is down must not
         # keep them from the others.
@@ -122,7 +123,7 @@ class SearchResource(ProxyResource):
 
     service = Service.SEARCH
 
-    def methods(self) -> tuple[bytes, ...]:
+    def methods(self, config: MirrorConfig) -> tuple[bytes, ...]:
         return READING
 
     def upstreamTarget(self, incoming: Incoming) -> bytes:

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IConsumer
 from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
+from hubmirror.config import MirrorConfig
 from hubmirror.downstream.incoming import READING, Incoming
 from hubmirror.downstream.proxy import ProxyResource, tooLarge
 from hubmirror.downstream.upload import RequestBody, collect
@@ -37,7 +38,7 @@ class TokenResource(ProxyResource):
 
     service = Service.TOKEN
 
-    def methods(self) -> tuple[bytes, ...]:
+    def methods(self, config: MirrorConfig) -> tuple[bytes, ...]:
         return (*READING, b"POST")
 
     async def _ask(self, request: Any, exchange: Exchange, incoming: Incoming) -> IResponse:
@@ -57,7 +58,7 @@ class TokenResource(ProxyResource):
                 return _ownToken(registry.names.name)
 
         def change(name: bytes) -> bytes | None:
-            addressing = self._mirror.registries.addressing
+            addressing = incoming.registries.addressing
             return addressing.nameAt(registry.names, name, unprefixed=not isRerouted)
 
         def fit(part: bytes) -> bytes:
@@ -79,7 +80,7 @@ class TokenResource(ProxyResource):
         answer = await self._askWith(request, exchange, named, target, body)
         if registry.isDefault or answer.code != 200 or request.method == b"HEAD":
             return answer
-        return await self._marked(answer, registry.names.name)
+        return await self._marked(answer, registry.names.name, incoming.config)
 
     def _named(self, incoming: Incoming, forms: list[bytes]) -> Incoming:
         """
@@ -88,7 +89,7 @@ class TokenResource(ProxyResource):
         """
         if incoming.isExplicit:
             return incoming
-        registries = self._mirror.registries
+        registries = incoming.registries
         for form in forms:
             for name in namesIn(form):
                 owner, _ = registries.addressing.split(name)
@@ -96,10 +97,8 @@ class TokenResource(ProxyResource):
                     return attrs.evolve(incoming, registry=registries[owner.name])
         return incoming
 
-    async def _marked(self, answer: IResponse, name: bytes) -> IResponse:
-        body = await readShortBody(
-            answer, self._mirror.reactor, self._mirror.config.response_timeout
-        )
+    async def _marked(self, answer: IResponse, name: bytes, config: MirrorConfig) -> IResponse:
+        body = await readShortBody(answer, self._mirror.reactor, config.response_timeout)
         try:
             marked = credentials.markAnswer(name, body)
         except (ValueError, RecursionError):

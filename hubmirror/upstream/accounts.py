@@ -84,6 +84,7 @@ class Accounts:
     The accounts at one registry, and the tokens that were got with them.
 
     @ivar reactor: the reactor.
+    @ivar quotas: knows how many pulls an account has left.
     """
 
     _log = Logger()
@@ -107,7 +108,7 @@ class Accounts:
         self._services = services
         self._accounts = list(accounts)
         self._refused: set[Account] = set()
-        self._quotas = quotas
+        self.quotas = quotas
         self._tokens: dict[_Key, _Token] = {}
         self._fetching: dict[_Key, list[Deferred[bytes]]] = {}
 
@@ -124,7 +125,7 @@ class Accounts:
         usable = [each for each in self._accounts if each not in self._refused] or self._accounts
         registry = self._upstreams[0]
         return sorted(
-            usable, key=lambda each: -self._quotas.remaining(registry, self.identity(each))
+            usable, key=lambda each: -self.quotas.remaining(registry, self.identity(each))
         )
 
     def upstreamOf(self, uri: bytes) -> Upstream | None:

@@ -101,6 +101,14 @@ class Registry:
         self._retryPolicy = RetryPolicy(config.resumes, config.stall_timeout, config.min_speed)
         self._byName = {upstream.name: upstream for upstream in self.upstreams}
 
+    def inherit(self, previous: Registry) -> None:
+        """
+        Go on with what is known of the upstreams of another registry, which are the same.
+        """
+        self.health = previous.health
+        self.quotas = previous.quotas
+        self._accounts.quotas = previous.quotas
+
     def offers(self, service: Service) -> bool:
         """
         Whether the registry may have a service: its token service may have to be asked for first.

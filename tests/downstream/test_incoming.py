@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from hubmirror import MirrorConfig
-from hubmirror.downstream.incoming import Incoming, Registries, addressOf, readIncoming
+from hubmirror.downstream.incoming import Incoming, Registries, Settings, addressOf, readIncoming
 from hubmirror.protocol.errors import BadRequest, LoopDetected, NotAllowed
 from hubmirror.upstream.registry import Registry
 from tests.downstream.support import HERE, THERE
@@ -51,7 +51,7 @@ class Request:
 def read(request: Request, **options: Any) -> Incoming:
     config = MirrorConfig(port=(), **options)
     made = [Registry(Clock(), config, each, RecordingAgent()) for each in config.allRegistries()]
-    return readIncoming(request, config, Registries(made), b"hubmirror-1")
+    return readIncoming(request, Settings(config, Registries(made)), b"hubmirror-1")
 
 
 class PeerTests(SynchronousTestCase):

@@ -172,7 +172,7 @@ class DefectTests(MemoryCase):
     """
 
     def test_beforeTheHead(self) -> None:
-        self.patch(self.mirror.service._mirror.registries[b"docker.io"], "_config", None)
+        self.patch(self.mirror.service._mirror.settings.registries[b"docker.io"], "_config", None)
         got = self.local(b"/v2/")
         self.assertEqual((got.status, got.error), (500, "UNKNOWN"))
         self.assertNotIn(b"Error", got.body)

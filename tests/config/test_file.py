@@ -1,0 +1,183 @@
+"""
+The configuration file: every option by its word, and all that is wrong told at once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.config import (
+    Account,
+    ConfigFileError,
+    MirrorConfig,
+    RegistryConfig,
+    options,
+    readFile,
+)
+from hubmirror.config.file import Problem, parse
+
+GOOD = """
+port = ["ssl:443", "tcp:5000"]
+registry_url = "https://hub.example"
+read_only = true
+connect_timeout = 2.5
+resumes = 3
+max_upload = "10G"
+ca_file = "ca.pem"
+
+[registry."ghcr.io"]
+
+[registry."quay.io"]
+url = "https://quay.example"
+hosts = ["quay.mirror.example"]
+username = "me"
+password_file = "secrets/quay"
+
+[registry."docker.io"]
+[[registry."docker.io".account]]
+username = "first"
+password_file = "/run/first"
+[[registry."docker.io".account]]
+username = "second"
+password_file = "$CREDENTIALS_DIRECTORY/second"
+"""
+
+#: A file, and the place and the reason of what is wrong in it.
+WRONG: list[tuple[str, list[tuple[int | None, str, str]]]] = [
+    ("port = [", [(None, "", "no TOML")]),
+    ("a = 1\nb\n", [(2, "", "no TOML")]),
+    ("regsitry_url = 'https://a.example'", [(1, "regsitry_url", "did you mean registry_url?")]),
+    ("read-only = true", [(1, "read-only", "did you mean read_only?")]),
+    ("xyzzy = 1", [(1, "xyzzy", "there is no such option")]),
+    ("read_only = 'yes'", [(1, "read_only", "neither true nor false")]),
+    ("registry_url = 5", [(1, "registry_url", "write a single value")]),
+    ("registry_url = ['https://a.example']", [(1, "registry_url", "write a single value")]),
+    ("port = 5000", [(1, "port", "write an array of texts")]),
+    ("connect_timeout = 'soon'", [(1, "connect_timeout", "no number of seconds")]),
+    (
+        "\nresumes = -1\n\nstall_timeout = 0\n",
+        [(2, "resumes", "write a number"), (4, "stall_timeout", "write seconds")],
+    ),
+    ("[limits]\nclient_pulse = 1", [(2, "limits.client_pulse", "there is no such option")]),
+    ("[limit]\nx = 1", [(None, "limit", "did you mean limits?")]),
+    ("[registry.ghcr]", [(None, 'registry."ghcr"', "such as ghcr.io")]),
+    ('[registry]\n"ghcr.io" = 1', [(None, 'registry."ghcr.io"', "it is a table")]),
+    (
+        '[registry."a.b"]\nurl = "a.b"\n[registry."c.d"]\nurll = "https://c.d"',
+        [
+            (2, 'registry."a.b".url', "write for example"),
+            (4, 'registry."c.d".urll', "did you mean url?"),
+        ],
+    ),
+    (
+        '[registry."a.b"]\nusername = "me"',
+        [(2, 'registry."a.b".username', "an account has a username and a password_file")],
+    ),
+]
+
+
+def read(text: str) -> tuple[dict[str, Any], list[Problem]]:
+    """What a file in /etc/hubmirror means."""
+    return parse(text, "/etc/hubmirror", {"CREDENTIALS_DIRECTORY": "/run/credentials"})
+
+
+class ParseTests(SynchronousTestCase):
+    def test_good(self) -> None:
+        found, problems = read(GOOD)
+        self.assertEqual(problems, [])
+        config = MirrorConfig(**found)
+        self.assertEqual(config.port, ("ssl:443", "tcp:5000"))
+        self.assertEqual((config.read_only, config.connect_timeout, config.resumes), (True, 2.5, 3))
+        self.assertEqual(config.max_upload, 10 << 30)
+        self.assertEqual(config.ca_file, "/etc/hubmirror/ca.pem")
+        self.assertEqual(
+            config.registries,
+            (
+                RegistryConfig(name="ghcr.io"),
+                RegistryConfig(
+                    name="quay.io",
+                    url="https://quay.example",
+                    hosts=["quay.mirror.example"],
+                    account=[Account(username="me", password_file="/etc/hubmirror/secrets/quay")],
+                ),
+                RegistryConfig(
+                    name="docker.io",
+                    account=[
+                        Account(username="first", password_file="/run/first"),
+                        Account(username="second", password_file="/run/credentials/second"),
+                    ],
+                ),
+            ),
+        )
+
+    def test_empty(self) -> None:
+        self.assertEqual(read(""), ({}, []))
+
+    def test_wrong(self) -> None:
+        """Each problem has its line, its key and what to write instead."""
+        for text, expected in WRONG:
+            _, problems = read(text)
+            self.assertEqual(
+                [problem[:2] for problem in problems], [each[:2] for each in expected], text
+            )
+            for problem, (_line, _key, reason) in zip(problems, expected, strict=True):
+                self.assertIn(reason, problem.reason)
+                self.assertNotIn("\n", problem.describe("x"))
+
+    def test_everyOption(self) -> None:
+        """Every option can be set in a file, by its word, in its table."""
+        for field in options():
+            if field.name == "registries":
+                continue
+            table = field.metadata["table"]
+            text = (f"[{table}]\n" if table else "") + f"{field.name} = [[1]]"
+            _, problems = read(text)
+            self.assertFalse([each for each in problems if "no such option" in each.reason])
+
+    @given(st.text())
+    def test_anything(self, text: str) -> None:
+        """Whatever is written: options that work, or problems."""
+        found, problems = read(text)
+        if not problems:
+            MirrorConfig(**found)
+
+
+class ReadFileTests(SynchronousTestCase):
+    def write(self, text: str, mode: int = 0o644) -> str:
+        path = os.path.abspath(self.mktemp())
+        with open(path, "w") as file:
+            file.write(text)
+        os.chmod(path, mode)
+        return path
+
+    def test_fromFile(self) -> None:
+        """What is given besides wins over the file."""
+        path = self.write("resumes = 3\nstall_timeout = 4\n")
+        config = MirrorConfig.fromFile(path, resumes=7)
+        self.assertEqual((config.resumes, config.stall_timeout), (7, 4.0))
+
+    def test_problems(self) -> None:
+        path = self.write("resumes = -1\nx = 1\n")
+        error = self.assertRaises(ConfigFileError, readFile, path)
+        first, second = str(error).splitlines()
+        self.assertTrue(first.startswith(f"{path}:1: resumes: "), first)
+        self.assertTrue(second.startswith(f"{path}:2: x: "), second)
+
+    def test_unreadable(self) -> None:
+        path = os.path.abspath(self.mktemp())
+        error = self.assertRaises(ConfigFileError, readFile, path)
+        self.assertEqual(str(error), f"{path}: can't be read: No such file or directory")
+
+    def test_writableByOthers(self) -> None:
+        """Whoever may write it could have passwords sent elsewhere."""
+        text = '[registry."a.b"]\nusername = "me"\npassword_file = "x"\n'
+        for mode in (0o664, 0o646):
+            error = self.assertRaises(ConfigFileError, readFile, self.write(text, mode))
+            self.assertIn("chmod go-w", str(error))
+        readFile(self.write(text, 0o640))
+        readFile(self.write("resumes = 3\n", 0o666))

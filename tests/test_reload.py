@@ -1,0 +1,166 @@
+"""
+Other settings while the mirror runs: for requests from then on, and only if they can work.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from http.client import HTTPConnection
+from pathlib import Path
+
+from twisted.logger import capturedLogs, formatEvent
+
+from hubmirror import MirrorConfig
+from hubmirror.config import Account, ConfigError, RegistryConfig
+from tests.test_workers import CommandCase
+from tests.wire.support import MemoryCase, answer
+
+
+class ReloadTests(MemoryCase):
+    def reload(self, **options: object) -> None:
+        config = MirrorConfig(
+            **{"port": (), "registry_url": "https://other.example", **options}  # type: ignore[arg-type]
+        )
+        self.mirror.service.reload(config)
+
+    def test_upstream(self) -> None:
+        """Requests from now on go elsewhere, and one under way ends as it began."""
+        before = self.send(b"/v2/o/a/manifests/1")
+        self.reload()
+        self.send(b"/v2/o/a/manifests/1")
+        self.assertEqual(
+            [origin.host for origin in self.network.origins], [b"hub.example", b"other.example"]
+        )
+        self.network.lines[0].says(answer(200, b"{}"))
+        self.assertEqual(self.answered(before).status, 200)
+
+    def test_registries(self) -> None:
+        self.assertEqual(self.local(b"/v2/ghcr.test/o/a/manifests/1").status, 404)
+        self.reload(registries=["ghcr.test"])
+        self.send(b"/v2/ghcr.test/o/a/manifests/1")
+        self.assertEqual(self.network.origins[-1].host, b"ghcr.test")
+
+    def test_readOnly(self) -> None:
+        self.reload(read_only=True)
+        got = self.local(b"/v2/o/a/blobs/uploads/", method=b"POST")
+        self.assertEqual(got.status, 405)
+
+    def test_health(self) -> None:
+        """What is known of an upstream that stays is not forgotten."""
+        self.network.refuses.add(b"hub.example")
+        options = {"fallback": ["https://f.example"], "auth_url": "https://auth.example/token"}
+        self.reload(registry_url="https://hub.example", **options)
+        self.send(b"/v2/o/a/manifests/1")
+        self.network.refuses.clear()
+        self.reload(registry_url="https://hub.example", resumes=1, **options)
+        self.send(b"/v2/o/a/manifests/1")
+        self.assertEqual(self.network.origins[-1].host, b"f.example")
+
+    def test_wrong(self) -> None:
+        """What can't work changes nothing."""
+        account = Account(username="me", password_file=self.mktemp())
+        with self.assertRaises(ConfigError):
+            self.reload(registries=[RegistryConfig(name="ghcr.test", account=[account])])
+        self.send(b"/v2/o/a/manifests/1")
+        self.assertEqual(self.network.origins[-1].host, b"hub.example")
+
+    def test_atStart(self) -> None:
+        """What takes effect only at the start is named."""
+        with capturedLogs() as logs:
+            self.reload(port=["tcp:1"], max_head="8k", read_only=True)
+        [warning] = [formatEvent(event) for event in logs if event["log_level"].name == "warn"]
+        self.assertIn("started again: port, max-head", str(warning))
+
+
+class HangUpTests(CommandCase):
+    """
+    SIGHUP.
+    """
+
+    def configure(self, text: str) -> None:
+        (self.folder / "mirror.toml").write_text(text)
+
+    def begin(self, *options: str) -> int:
+        self.configure("read_only = false\n")
+        self.start("--config=mirror.toml", "--port=tcp:0:interface=127.0.0.1", *options)
+        return int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1])
+
+    def allowed(self, port: int) -> str:
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("TRACE", "/v2/")
+        allowed = connection.getresponse().headers["Allow"]
+        connection.close()
+        return str(allowed)
+
+    def test_changed(self) -> None:
+        port = self.begin()
+        self.assertIn("PUT", self.allowed(port))
+        self.configure("read_only = true\n")
+        os.kill(self.process.pid, signal.SIGHUP)
+        self.said("the configuration has been read again")
+        self.assertNotIn("PUT", self.allowed(port))
+
+    def test_wrong(self) -> None:
+        port = self.begin()
+        self.assertIn("PUT", self.allowed(port))
+        self.configure("read_only = 1\nx = 2\n")
+        os.kill(self.process.pid, signal.SIGHUP)
+        self.said(r"stays as it was: .*mirror.toml:1: read_only")
+        self.said(r"stays as it was: .*mirror.toml:2: x")
+        self.assertIn("PUT", self.allowed(port))
+
+    def test_workers(self) -> None:
+        """All of them read it again, or none."""
+        port = self.begin("--workers=2")
+        for _ in "12":
+            self.said(r"MirrorSite .*starting on")
+        self.configure("x = 1\n")
+        os.kill(self.process.pid, signal.SIGHUP)
+        self.said("stays as it was: .*there is no such option")
+        self.configure("read_only = true\n")
+        os.kill(self.process.pid, signal.SIGHUP)
+        for _ in "123":
+            self.said("the configuration has been read again")
+        for _ in range(8):
+            self.assertNotIn("PUT", self.allowed(port))
+
+
+class CheckTests(CommandCase):
+    def check(self, text: str, *options: str) -> tuple[int, str]:
+        (self.folder / "mirror.toml").write_text(text)
+        self.start("--config=mirror.toml", "--check-config", *options)
+        output, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, output
+
+    def test_good(self) -> None:
+        """Every value and where it comes from; nothing is started."""
+        Path(self.folder, "password").write_text("secret\n")
+        status, output = self.check(
+            'resumes = 7\n[registry."quay.io"]\nusername = "me"\npassword_file = "password"\n',
+            "--read-only",
+        )
+        self.assertEqual(status, 0)
+        for line in (
+            "resumes = 7  # file",
+            "read_only = true  # command line",
+            "stall_timeout = 15  # default",
+            '[registry."docker.io"]',
+            'url = "https://registry-1.docker.io"',
+            '[registry."quay.io"]',
+            'username = "me"',
+        ):
+            self.assertIn(line + "\n", output)
+        self.assertNotIn("secret", output)
+
+    def test_wrong(self) -> None:
+        status, _ = self.check("resumes = -1\n")
+        self.assertEqual(status, 1)
+
+    def test_certificate(self) -> None:
+        """A key that is another certificate's is found without a client."""
+        (self.folder / "ca-key.pem").write_bytes((self.folder / "server.pem").read_bytes())
+        status, _ = self.check(
+            "", "--port=ssl:0:privateKey=server.pem:certKey=ca.pem:interface=127.0.0.1"
+        )
+        self.assertEqual(status, 1)

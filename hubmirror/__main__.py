@@ -7,10 +7,13 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from hubmirror import __version__
+from hubmirror.config import ConfigError, MirrorConfig
 from hubmirror.operations import demo, doctor
-from hubmirror.operations.clientconfig import CLIENTS, Unusable, describe, readURL
+from hubmirror.operations.clientconfig import CLIENTS, Unusable, describe, readURL, write
+from hubmirror.operations.discovery import registriesOf
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +60,13 @@ def _parser() -> ArgumentParser:
     command.add_argument("--ca-file", metavar="FILE", help="PEM bundle to verify certificates with")
     command.add_argument("--repository", default="library/alpine", help="default: %(default)s")
     command.add_argument("--tag", default="latest", help="default: %(default)s")
+    command.add_argument(
+        "--registry",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a registry to check as well; by default those that the mirror names",
+    )
     command.set_defaults(run=doctor.run)
 
     command = commands.add_parser(
@@ -67,12 +77,40 @@ def _parser() -> ArgumentParser:
     )
     command.add_argument("url", metavar="URL", help="of the mirror, such as https://mirror.example")
     command.add_argument("client", metavar="CLIENT", help="which client")
+    command.add_argument(
+        "--registry",
+        metavar="NAME",
+        action="append",
+        help="a registry whose images are pulled through the mirror; may be given more than once;"
+        " by default those that the mirror names",
+    )
+    command.add_argument(
+        "--config", metavar="FILE", help="the mirror's configuration file, to learn them there"
+    )
+    command.add_argument(
+        "--write", action="store_true", help="put the files in place; what was there is kept"
+    )
     command.set_defaults(run=_clientConfig)
     return parser
 
 
 def _clientConfig(options: Namespace) -> None:
-    print(describe(options.client, readURL(options.url)), end="")
+    mirror = readURL(options.url)
+    if options.registry:
+        registries = options.registry
+    elif options.config:
+        try:
+            config = MirrorConfig.fromFile(options.config)
+        except ConfigError as error:
+            raise Unusable(str(error)) from None
+        registries = [each.name for each in config.allRegistries()]
+    else:
+        registries = registriesOf(mirror)
+    if options.write:
+        for line in write(options.client, mirror, registries, Path("/")):
+            print(line)
+    else:
+        print(describe(options.client, mirror, registries), end="")
 
 
 if __name__ == "__main__":

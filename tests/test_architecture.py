@@ -59,7 +59,7 @@ ALLOWED = {
     # Programs of their own, which nothing in a mirror knows.
     "operations.doctor": {"config", "operations", "protocol", "transport"},
     "operations.demo": {"operations", "testing"},
-    "__main__": {"", "operations", "operations.demo", "operations.doctor"},
+    "__main__": {"", "config", "operations", "operations.demo", "operations.doctor"},
 }
 
 #: The rooms that only compute, and what gives anything else away. A name stands for all below it.

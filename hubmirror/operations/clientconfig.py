@@ -1,5 +1,5 @@
 """
-The settings by which each client pulls from the Hub through a mirror, ready to copy.
+The settings by which each client pulls through a mirror, ready to copy or to be put in place.
 
 What a client makes of a mirror's URL is its own affair: some take the whole of it, some only host
 and port, and a path goes before C{/v2/} with some and after it with others.
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import attrs
 
+from hubmirror.config.known import HUB, known
 from hubmirror.protocol.url import splitURL
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
@@ -57,11 +59,13 @@ class SettingsFile:
     @ivar path: where it goes.
     @ivar text: what is in it, for this purpose.
     @ivar note: when it counts, and what makes the client read it.
+    @ivar isWhole: nothing else is in it, so that it can be written as it is.
     """
 
     path: str
     text: str
     note: str
+    isWhole: bool = False
 
 
 def readURL(url: str) -> MirrorURL:
@@ -84,37 +88,82 @@ def readURL(url: str) -> MirrorURL:
     return MirrorURL(origin.scheme.decode("ascii"), origin.authority.decode("ascii"), path)
 
 
-def settingsFor(client: str, mirror: MirrorURL) -> tuple[SettingsFile, ...]:
+def settingsFor(
+    client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.name,)
+) -> tuple[SettingsFile, ...]:
     """
     The files for one of L{CLIENTS}.
 
+    @param registries: the registries whose images the client is to pull through the mirror.
     @raise Unusable: when there is no such client, or it can't use this URL.
     """
     try:
         files = CLIENTS[client]
     except KeyError:
         raise Unusable(f"there are settings for {', '.join(CLIENTS)}, not for {client!r}") from None
-    return files(mirror)
+    return files(mirror, registries)
 
 
-def describe(client: str, mirror: MirrorURL) -> str:
+def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.name,)) -> str:
     """
     The files for one of L{CLIENTS}, and what to do with them.
 
     @raise Unusable: as L{settingsFor}.
     """
-    parts = [f"{file.path}\n\n{file.text}\n{file.note}\n" for file in settingsFor(client, mirror)]
+    files = settingsFor(client, mirror, registries)
+    parts = [f"{file.path}\n\n{file.text}\n{file.note}\n" for file in files]
+    further = [name for name in registries if name != HUB.name]
+    if further and client == "docker":
+        names = "\n".join(f"  docker pull {mirror.authority}/{name}/NAME" for name in further)
+        parts.append(
+            "dockerd before 29 has mirrors for the Hub alone. It pulls from the others by\n"
+            f"{names}\n"
+        )
     if mirror.path:
         asked = f"/v2{mirror.path}/" if client in _PATH_AFTER_VERSION else f"{mirror.path}/v2/"
         parts.append(
-            f"{client} will ask for {asked}...; hubmirror itself knows no such path, so what\n"
-            f"stands before it passes that on as /v2/..., and {mirror.path}/token as /token.\n"
-            f"Start it with --public-url {mirror}\n"
+            f"{client} will ask for {asked}...; start the mirror with\n"
+            f'secret_path = "{mirror.path[1:]}", or with --public-url {mirror}\n'
+            "where something before it takes the path away.\n"
         )
     return "\n".join(parts)
 
 
-def _docker(mirror: MirrorURL) -> tuple[SettingsFile, ...]:
+def write(client: str, mirror: MirrorURL, registries: Sequence[str], root: Path) -> Iterator[str]:
+    """
+    Put the files for one of L{CLIENTS} in place.  Whatever was there before is kept beside it.
+
+    @param root: the folder that stands for C{/}.
+    @return: a line about each file.
+    @raise Unusable: as L{settingsFor}.
+    """
+    for file in settingsFor(client, mirror, registries):
+        path = root / file.path.lstrip("/")
+        text = file.text
+        before = path.read_text() if path.exists() else None
+        if before is not None and file.path.endswith(".json"):
+            try:
+                text = json.dumps({**json.loads(before), **json.loads(text)}, indent=2) + "\n"
+            except (ValueError, TypeError):
+                yield f"{path}: is no JSON object; left as it is"
+                continue
+        elif before is not None and not file.isWhole:
+            yield f"{path}: is there already; add this yourself:\n{text}"
+            continue
+        if before == text:
+            yield f"{path}: is right already"
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = ""
+        if before is not None:
+            copy = path.with_name(f"{path.name}.before-hubmirror")
+            copy.write_text(before)
+            kept = f" (what was there is in {copy.name})"
+        path.write_text(text)
+        yield f"{path}: written{kept}. {file.note}"
+
+
+def _docker(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
     settings = {"registry-mirrors": [str(mirror)]}
     if mirror.plain:
         # On loopback too: dockerd 29.10 takes that for insecure no longer once this list is set.
@@ -122,22 +171,26 @@ def _docker(mirror: MirrorURL) -> tuple[SettingsFile, ...]:
     note = "Join it with what is there already. Then: systemctl reload docker"
     if mirror.path:
         note += "\nDocker takes a path from 25 on."
+    daemon = SettingsFile("/etc/docker/daemon.json", json.dumps(settings, indent=2) + "\n", note)
+    files = [daemon] if HUB.name in registries or mirror.plain else []
     return (
-        SettingsFile("/etc/docker/daemon.json", json.dumps(settings, indent=2) + "\n", note),
-        SettingsFile(
-            "/etc/docker/certs.d/docker.io/hosts.toml",
-            _hostsTOML(mirror),
+        *files,
+        *_hostsFiles(
+            "/etc/docker/certs.d",
+            mirror,
+            registries,
             "In place of the other from Docker 29 on, with its containerd image store. Read at"
             " every pull.",
         ),
     )
 
 
-def _containerd(mirror: MirrorURL) -> tuple[SettingsFile, ...]:
+def _containerd(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
     return (
-        SettingsFile(
-            "/etc/containerd/certs.d/docker.io/hosts.toml",
-            _hostsTOML(mirror),
+        *_hostsFiles(
+            "/etc/containerd/certs.d",
+            mirror,
+            registries,
             "Read at every pull. ctr wants --hosts-dir /etc/containerd/certs.d with it.",
         ),
         SettingsFile(
@@ -152,67 +205,103 @@ def _containerd(mirror: MirrorURL) -> tuple[SettingsFile, ...]:
     )
 
 
-def _hostsTOML(mirror: MirrorURL) -> str:
-    return (
-        'server = "https://registry-1.docker.io"\n\n'
-        f'[host."{mirror}"]\n'
-        'capabilities = ["pull", "resolve"]\n'
-    )
+def _hostsFiles(
+    folder: str, mirror: MirrorURL, registries: Sequence[str], note: str
+) -> Iterator[SettingsFile]:
+    """
+    One C{hosts.toml} for each registry, which the client names in C{ns}.
+    """
+    for name in registries:
+        row = known(name)
+        server = f"https://{name}" if row is None else row.url
+        text = f'server = "{server}"\n\n[host."{mirror}"]\ncapabilities = ["pull", "resolve"]\n'
+        yield SettingsFile(f"{folder}/{_folder(name)}/hosts.toml", text, note, True)
 
 
-def _podman(mirror: MirrorURL) -> tuple[SettingsFile, ...]:
+def _folder(name: str) -> str:
+    """
+    A registry's folder: containerd has no colon in it (containerd, C{hostDirectory}).
+    """
+    host, colon, port = name.partition(":")
+    return f"{host}_{port}_" if colon else host
+
+
+def _podman(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
     if mirror.path != mirror.path.lower():
         # There the path is part of a repository's name.
         raise Unusable("podman and skopeo take no capital letters in the path of a mirror's URL")
-    text = (
-        '[[registry]]\nlocation = "docker.io"\n\n'
-        f'[[registry.mirror]]\nlocation = "{mirror.authority}{mirror.path}"\n'
-    )
-    if mirror.plain:
-        text += "insecure = true\n"
+    tables = []
+    for name in registries:
+        # The name of a registry that is not the default one follows /v2/.
+        suffix = "" if name == HUB.name else f"/{name}"
+        table = (
+            f'[[registry]]\nlocation = "{name}"\n\n'
+            f'[[registry.mirror]]\nlocation = "{mirror.authority}{mirror.path}{suffix}"\n'
+        )
+        tables.append(table + "insecure = true\n" if mirror.plain else table)
     return (
         SettingsFile(
-            "/etc/containers/registries.conf.d/hubmirror.conf", text, "Read at every pull."
+            "/etc/containers/registries.conf.d/hubmirror.conf",
+            "\n".join(tables),
+            "Read at every pull.",
+            True,
         ),
     )
 
 
-def _buildkit(mirror: MirrorURL) -> tuple[SettingsFile, ...]:
-    text = f'[registry."docker.io"]\nmirrors = ["{mirror.authority}{mirror.path}"]\n'
+def _crio(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
+    [file] = _podman(mirror, registries)
+    return (attrs.evolve(file, note="Then: systemctl reload crio"),)
+
+
+def _buildkit(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
+    tables = [
+        f'[registry."{name}"]\nmirrors = ["{mirror.authority}{mirror.path}"]\n'
+        for name in registries
+    ]
     if mirror.plain:
-        text += f'\n[registry."{mirror.authority}"]\nhttp = true\n'
+        tables.append(f'[registry."{mirror.authority}"]\nhttp = true\n')
     return (
         SettingsFile(
             "/etc/buildkit/buildkitd.toml",
-            text,
+            "\n".join(tables),
             "Then: systemctl restart buildkit\n"
             "For buildx: docker buildx create --use --buildkitd-config THIS-FILE",
         ),
     )
 
 
-def _k3s(mirror: MirrorURL) -> tuple[SettingsFile, ...]:
+def _k3s(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
     # What has a path is taken as it is, without a /v2 of k3s's own.
     endpoint = f"{mirror}/v2" if mirror.path else str(mirror)
+    entries = [f'  {_yaml(name)}:\n    endpoint:\n      - "{endpoint}"\n' for name in registries]
     return (
         SettingsFile(
             "/etc/rancher/k3s/registries.yaml",
-            f'mirrors:\n  docker.io:\n    endpoint:\n      - "{endpoint}"\n',
+            "mirrors:\n" + "".join(entries),
             "On every node. Then: systemctl restart k3s (on agents: k3s-agent)",
         ),
     )
 
 
-CLIENTS: dict[str, Callable[[MirrorURL], tuple[SettingsFile, ...]]] = {
+def _yaml(name: str) -> str:
+    return f'"{name}"' if ":" in name else name
+
+
+Files = Callable[[MirrorURL, Sequence[str]], tuple[SettingsFile, ...]]
+
+CLIENTS: dict[str, Files] = {
     "docker": _docker,
     "containerd": _containerd,
     "podman": _podman,
     "skopeo": _podman,
     "buildkit": _buildkit,
     "k3s": _k3s,
+    "nerdctl": _containerd,
+    "cri-o": _crio,
 }
 """
 The clients that are known, and what makes each one's files.
 """
 
-_PATH_AFTER_VERSION = frozenset(("podman", "skopeo", "buildkit"))
+_PATH_AFTER_VERSION = frozenset(("podman", "skopeo", "buildkit", "cri-o"))

@@ -20,7 +20,9 @@ from twisted.web.client import ResponseFailed
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from hubmirror.config import MirrorConfig
+from hubmirror.config.known import HUB as KNOWN_HUB
 from hubmirror.operations.clientconfig import Unusable, readURL
+from hubmirror.operations.discovery import FIELD, listed
 from hubmirror.operations.pulling import (
     ACCEPTED,
     Challenge,
@@ -91,9 +93,32 @@ def mirrorAt(url: str) -> Subject:
     return Subject(url, url, url, mirror=True)
 
 
+PUBLIC_IMAGES = {
+    "docker.io": ("library/alpine", "latest"),
+    "ghcr.io": ("linuxcontainers/alpine", "latest"),
+    "quay.io": ("prometheus/busybox", "latest"),
+    "registry.k8s.io": ("pause", "3.10"),
+    "gcr.io": ("distroless/static", "latest"),
+    "mcr.microsoft.com": ("hello-world", "latest"),
+    "public.ecr.aws": ("docker/library/alpine", "latest"),
+}
+"""
+An image of each registry that anybody may pull.
+"""
+
+
+def registryAt(url: str, name: str) -> Subject:
+    """
+    One of the registries of a mirror.
+    """
+    return Subject(f"{url}/{name}", url, url, mirror=True)
+
+
 class Examination:
     """
     The checks, in their order.  Each returns what is right, or raises L{Wrong}.
+
+    @ivar registries: those that the mirror says it serves.
     """
 
     def __init__(
@@ -106,6 +131,7 @@ class Examination:
         self._tag = tag
         self._origin = splitURL(subject.url.encode("ascii"))[0]
         self._client = RegistryClient(reactor, trust)
+        self.registries: list[str] = []
         self._challenge: Challenge | None = None
         self._token: str | None = None
         self._config = ""
@@ -138,6 +164,20 @@ class Examination:
         finally:
             await self._client.close()
         return pulled and searched
+
+    async def performFurther(
+        self, say: Callable[[str], None], *, pulls: bool, limit: float = LIMIT
+    ) -> bool:
+        """
+        Perform the checks of a further registry of a mirror that has been reached already.
+
+        @param pulls: whether an image is known that anybody may pull.
+        """
+        checks = [self.token, self.head, self.manifest, self.blob, self.range] if pulls else []
+        try:
+            return await self._chain(say, limit, self.version, *checks)
+        finally:
+            await self._client.close()
 
     async def _chain(
         self,
@@ -211,6 +251,7 @@ class Examination:
         """
         response = await self._client.ask("GET", f"{self._subject.url}/v2/")
         await read(response)
+        self.registries = listed(response.headers.getRawHeaders(FIELD, [None])[0])
         if response.code == 200:
             return "GET /v2/ answers 200: no token is needed"
         _expectServed(response)
@@ -414,7 +455,15 @@ def run(arguments: Namespace) -> NoReturn:
 
     async def main(reactor: Any) -> None:
         examination = Examination(reactor, subject, trust, arguments.repository, arguments.tag)
-        if not await examination.perform(print):
+        right = await examination.perform(print)
+        for name in arguments.registry or examination.registries:
+            if arguments.url is None or name == KNOWN_HUB.name:
+                continue
+            print(f"\n{name}:")
+            repository, tag = PUBLIC_IMAGES.get(name, ("", ""))
+            further = Examination(reactor, registryAt(subject.url, name), trust, repository, tag)
+            right = await further.performFurther(print, pulls=bool(repository)) and right
+        if not right:
             raise SystemExit(1)
 
     react(main)

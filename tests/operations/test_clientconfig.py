@@ -9,7 +9,15 @@ from unittest import skipIf
 from twisted.trial.unittest import SynchronousTestCase
 
 import hubmirror
-from hubmirror.operations.clientconfig import CLIENTS, Unusable, describe, readURL, settingsFor
+from hubmirror.operations.clientconfig import (
+    CLIENTS,
+    Unusable,
+    describe,
+    readURL,
+    settingsFor,
+    write,
+)
+from hubmirror.operations.discovery import listed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -178,3 +186,107 @@ class DescriptionTests(SynchronousTestCase):
             self.assertIn(f"ask for {asked}", describe(client, readURL(SECRET)))
             self.assertIn(f"--public-url {SECRET}", describe(client, readURL(SECRET)))
             self.assertNotIn("ask for", describe(client, readURL(SECURE)))
+
+
+REGISTRIES = ("docker.io", "ghcr.io", "registry.example:5000")
+
+
+class RegistriesTests(SynchronousTestCase):
+    """
+    Several registries.
+    """
+
+    def files(self, client: str, url: str = SECURE) -> dict[str, str]:
+        return {file.path: file.text for file in settingsFor(client, readURL(url), REGISTRIES)}
+
+    def test_hosts(self) -> None:
+        """One file for each registry, which the client names in ns."""
+        for client, folder in (("docker", "docker"), ("containerd", "containerd")):
+            files = self.files(client)
+            for name, server in (
+                ("docker.io", "https://registry-1.docker.io"),
+                ("ghcr.io", "https://ghcr.io"),
+                ("registry.example_5000_", "https://registry.example:5000"),
+            ):
+                text = files[f"/etc/{folder}/certs.d/{name}/hosts.toml"]
+                self.assertIn(f'server = "{server}"', text)
+                self.assertIn(f'[host."{SECURE}"]', text)
+
+    def test_podman(self) -> None:
+        """The registry's name follows the mirror's."""
+        [text] = self.files("podman").values()
+        for name, location in (
+            ("docker.io", "mirror.example"),
+            ("ghcr.io", "mirror.example/ghcr.io"),
+            ("registry.example:5000", "mirror.example/registry.example:5000"),
+        ):
+            self.assertIn(
+                f'[[registry]]\nlocation = "{name}"\n\n'
+                f'[[registry.mirror]]\nlocation = "{location}"\n',
+                text,
+            )
+        self.assertEqual(list(self.files("cri-o").values()), [text])
+
+    def test_buildkitAndK3s(self) -> None:
+        [text] = self.files("buildkit").values()
+        self.assertIn('[registry."ghcr.io"]\nmirrors = ["mirror.example"]', text)
+        [text] = self.files("k3s").values()
+        self.assertIn(f'  ghcr.io:\n    endpoint:\n      - "{SECURE}"', text)
+        self.assertIn('  "registry.example:5000":\n', text)
+
+    def test_oldDocker(self) -> None:
+        """One without mirrors for other registries gets the names to pull by."""
+        text = describe("docker", readURL(SECURE), REGISTRIES)
+        self.assertIn("docker pull mirror.example/ghcr.io/NAME", text)
+        self.assertNotIn("docker pull", describe("docker", readURL(SECURE)))
+
+
+class WriteTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        self.root.mkdir()
+
+    def write(self, client: str, url: str = SECURE) -> str:
+        return "\n".join(write(client, readURL(url), ("docker.io",), self.root))
+
+    def test_new(self) -> None:
+        self.assertIn("written", self.write("podman"))
+        path = self.root / "etc/containers/registries.conf.d/hubmirror.conf"
+        self.assertEqual([path.read_text()], texts("podman", SECURE))
+        self.assertIn("is right already", self.write("podman"))
+
+    def test_kept(self) -> None:
+        """What was there is kept beside it."""
+        self.write("podman", PLAIN)
+        path = self.root / "etc/containers/registries.conf.d/hubmirror.conf"
+        before = path.read_text()
+        self.assertIn("hubmirror.conf.before-hubmirror", self.write("podman"))
+        self.assertEqual(path.with_name(path.name + ".before-hubmirror").read_text(), before)
+
+    def test_joined(self) -> None:
+        """Other settings of dockerd stay."""
+        path = self.root / "etc/docker/daemon.json"
+        path.parent.mkdir(parents=True)
+        path.write_text('{"debug": true, "registry-mirrors": ["https://old.example"]}')
+        self.write("docker")
+        self.assertEqual(
+            json.loads(path.read_text()), {"debug": True, "registry-mirrors": [SECURE]}
+        )
+
+    def test_notJoined(self) -> None:
+        """A file that can't be joined is left as it is."""
+        path = self.root / "etc/rancher/k3s/registries.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text("mirrors: {}\n")
+        self.assertIn("add this yourself", self.write("k3s"))
+        self.assertEqual(path.read_text(), "mirrors: {}\n")
+
+
+class DiscoveryTests(SynchronousTestCase):
+    def test_listed(self) -> None:
+        for value, names in (
+            (None, ["docker.io"]),
+            ("", ["docker.io"]),
+            ("docker.io, ghcr.io", ["docker.io", "ghcr.io"]),
+        ):
+            self.assertEqual(listed(value), names)

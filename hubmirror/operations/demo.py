@@ -3,8 +3,8 @@ C{python -m hubmirror demo}: the mirror at work, in front of a Hub that is made 
 
 The Hub is L{hubmirror.testing}'s, in this process.  Two mirrors run under twistd, in processes of
 their own: one in front of the Hub, the other, with another origin of the same Hub behind it, as
-its fallback.  A third party, the client, pulls through the first; what it was told and what the
-Hub was asked is what is shown.
+its fallback.  Beside the Hub there is another registry.  A third party, the client, pulls through
+the first mirror; what it was told and what the registries were asked is what is shown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twisted.internet.task import react
 
 from hubmirror.operations.pulling import Pulled, PullFailed, RegistryClient, pull
 from hubmirror.operations.twistd import NotRunning, Twistd
-from hubmirror.testing import EmbeddedHub, Seen
+from hubmirror.testing import EmbeddedHub, EmbeddedRegistry, Seen
 
 LIMIT = 50.0
 """
@@ -31,6 +31,8 @@ Seconds that all of it may take.
 
 _REPOSITORY, _TAG = "library/hello", "latest"
 _PLATFORM = ("linux", "arm64")
+_OTHER, _OTHER_REPOSITORY = "quay.test", "team/app"
+_OTHER_PLATFORM = ("linux", "amd64")
 _CUT = 12 * 1024 * 1024
 _LAYERS = (64 * 1024, 4 * 1024 * 1024, 32 * 1024 * 1024)
 
@@ -46,12 +48,14 @@ class Stage:
     """
     What the acts play on.
 
+    @ivar other: a registry beside the Hub.
     @ivar url: of the mirror that the client pulls through.
     @ivar say: takes each line for the user.
     """
 
     reactor: Any
     hub: EmbeddedHub
+    other: EmbeddedRegistry
     client: RegistryClient
     url: str
     say: Callable[[str], None]
@@ -172,10 +176,31 @@ async def throughCuts(stage: Stage) -> None:
     stage.say("  answered   in one piece, bytes lost: 0; the client noticed nothing")
 
 
+async def fromAnotherRegistry(stage: Stage) -> None:
+    """
+    A pull from another registry through the same mirror, with a token of that one.
+    """
+    before, requests, asked = len(stage.hub.seen), stage.client.requests, len(stage.other.seen)
+    started = stage.reactor.seconds()
+    url = f"{stage.url}/{stage.other.name}"
+    pulled = await pull(stage.client, url, _OTHER_REPOSITORY, _TAG, _OTHER_PLATFORM)
+    seconds = stage.reactor.seconds() - started
+    sight = Sight(
+        pulled, stage.client.requests - requests, seconds, tuple(stage.other.seen[asked:])
+    )
+    _tellPull(stage, sight)
+    stage.say(f"  asked for  {url}/v2/{_OTHER_REPOSITORY}/manifests/{_TAG}")
+    stage.say(f"  registry   {stage.other.name}: {sight.traffic('registry')}")
+    if len(stage.hub.seen) > before or stage.hub.misdirected():
+        raise DemoFailed("one registry was asked for what is another's")
+    stage.say("  Hub        was asked nothing; no registry saw a token of the other")
+
+
 ACTS: tuple[tuple[str, Callable[[Stage], Awaitable[None]]], ...] = (
     ("A pull through the mirror", throughTheMirror),
     ("The same, while the Hub says 429 (too many requests)", throughTheFallback),
     ("The same, while the CDN cuts every connection off", throughCuts),
+    ("Another registry, through the same mirror", fromAnotherRegistry),
 )
 """
 What is shown, in this order.
@@ -210,6 +235,9 @@ async def perform(reactor: Any, say: Callable[[str], None]) -> None:
         for architecture in ("amd64", "arm64")
     }
     hub.addIndex(_REPOSITORY, _TAG, images)
+    other = hub.addRegistry(_OTHER)
+    app = other.addImage(_OTHER_REPOSITORY, "amd64", sizes=_LAYERS[:2], platform="linux/amd64")
+    other.addIndex(_OTHER_REPOSITORY, _TAG, {"linux/amd64": app})
     trust = trustRootFromCertificates([Certificate.loadPEM(hub.caPEM)])
     client = RegistryClient(reactor, trust)
     mirrors: list[Twistd] = []
@@ -229,6 +257,11 @@ async def perform(reactor: Any, say: Callable[[str], None]) -> None:
                 say(f"  {name}   {url}, process {mirror.pid}")
                 return url
 
+            Path(folder, "mirror.toml").write_text(
+                f'[registry."{_OTHER}"]\n'
+                f'url = "{other.registryURL}"\n'
+                f'auth_url = "{other.authURL}"\n'
+            )
             say("Two mirrors, both twistd hubmirror")
             fallback = await start(
                 "fallback",
@@ -242,9 +275,11 @@ async def perform(reactor: Any, say: Callable[[str], None]) -> None:
                 *("--auth-url", hub.authURL),
                 *("--search-url", hub.searchURL),
                 *("--allow-redirects-to", hub.cdnOrigin),
+                *("--allow-redirects-to", other.cdnOrigin),
                 *("--fallback", fallback),
+                *("--config", str(Path(folder, "mirror.toml"))),
             )
-            stage = Stage(reactor, hub, client, url, say)
+            stage = Stage(reactor, hub, other, client, url, say)
             for number, (title, act) in enumerate(ACTS, 1):
                 say(f"\n{number}. {title}")
                 await act(stage)

@@ -39,6 +39,7 @@ SECTIONS: dict[str, list[Measure]] = {
     "blob": [
         partial(blobs, http=http, atOnce=atOnce) for atOnce in (1, 4) for http in ("1.1", "2")
     ],
+    "busy": [partial(blobs, http="1.1", atOnce=1, busy=True)],
     "manifest": [kept, oneEach],
     "readers": [slow, beside],
     "stalled": [partial(stalled, http="1.1"), partial(stalled, http="2")],

@@ -4,28 +4,37 @@ Big blobs, through a redirect to the CDN.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from benchmarks.clients import getBlobs
+from benchmarks.neighbour import busyMemory
 from benchmarks.scale import Scale
 from benchmarks.servers import Proxy
 from benchmarks.usage import MIB
 from benchmarks.world import World
 
 
-def blobs(proxy: Proxy, world: World, scale: Scale, http: str, atOnce: int) -> dict[str, float]:
+def blobs(
+    proxy: Proxy, world: World, scale: Scale, http: str, atOnce: int, busy: bool = False
+) -> dict[str, float]:
     """
     Get the blob, once or several times at once.
 
     @param http: C{1.1}, with a connection each, or C{2}, with a stream each.
+    @param busy: with a neighbour that copies all the time.
     """
     blob = world.contents.blob
     usage = proxy.usage
     usage.resetPeak()
-    before = usage.cpu()
-    # They all begin at once.
-    each = getBlobs(proxy.place, [blob] * atOnce, http, atOnce).each
-    cpu = usage.cpu() - before
+    with busyMemory() if busy else nullcontext():
+        before = usage.cpu()
+        # They all begin at once.
+        each = getBlobs(proxy.place, [blob] * atOnce, http, atOnce).each
+        cpu = usage.cpu() - before
     mebibytes = atOnce * blob.size / MIB
     title = f"{'blob' if atOnce == 1 else f'{atOnce} blobs at once'}, HTTP/{http}"
+    if busy:
+        title += ", busy memory"
     figures = {
         f"{title}: MiB/s": mebibytes / max(each),
         f"{title}: CPU s/GiB": cpu / mebibytes * 1024,

@@ -45,77 +45,161 @@ class BulkTLS(TLSMemoryBIOProtocol):
     """
     The protocol of a C{TLSMemoryBIOFactory}.
 
-    It is Twisted's in what it is to others, down to the reasons that connections end with, and
+    It behaves towards others as Twisted's does, down to the reasons that connections end with, and
     takes nothing from it but the making of its C{OpenSSL.SSL.Connection}.  Its names begin with
     two underscores because those of Twisted's begin with one.
 
     It is stricter than Twisted's in that who pauses or loses the connection in a delivery gets no
     further one; who loses it while paused does not wait for the other side's goodbye for ever;
     and all that was written before that goodbye is sent.  It does without pull producers.
-
-    To send at once is to write to the transport's socket past the transport, as long as that has
-    nothing to send itself.  Whatever the socket does not take is the transport's.
     """
-
-    transport: Any
 
     def __init__(
         self, reactor: IReactorTime, factory: TLSMemoryBIOFactory, wrappedProtocol: IProtocol
     ) -> None:
         super().__init__(factory, wrappedProtocol)
-        self.__reactor = reactor
-        self.__socket: socket.socket | None = None
-        self.__established = False
-        # Nothing is read or written any more.
-        self.__ended = False
-        self.__reason: Failure | None = None
-        self.__readingPaused = False
-        # Small writes that wait for others, or any that wait for OpenSSL.
-        self.__pending: list[bytes] = []
-        self.__size = 0
-        self.__flushing = False
-        self.__blocked = True
-        # The transport has something to send.
-        self.__backlog = False
-        self.__producer: Any = None
-        self.__producerPaused = False
-        self.__leaving: IDelayedCall | None = None
+        self.__batches = _Batches(reactor, wrappedProtocol)
+
+    @property
+    def disconnecting(self) -> bool:  # type: ignore[override]
+        """
+        Whether the connection is about to end.
+        """
+        return self.__batches.disconnecting
 
     def makeConnection(self, transport: Any) -> None:
+        batches = self.__batches
+        batches.open(transport)
+        super().makeConnection(transport)
+        batches.connection = self.getHandle()
+
+    def pauseProducing(self) -> None:
+        self.__batches.pauseReading()
+
+    def resumeProducing(self) -> None:
+        self.__batches.resumeReading()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.__batches.received(data)
+
+    def write(self, data: bytes) -> None:
+        self.__batches.write(data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        self.__batches.write(b"".join(iovec))
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """
+        @param streaming: always: the channels of this package pull by themselves.
+        """
+        if not streaming:
+            raise ValueError("pull producers are not supported")
+        self.__batches.registerProducer(producer)
+
+    def unregisterProducer(self) -> None:
+        self.__batches.unregisterProducer()
+
+    def loseConnection(self) -> None:
+        self.__batches.lose()
+
+    def abortConnection(self) -> None:
+        self.__batches.abort()
+
+    def failVerification(self, reason: Failure) -> None:
+        self.__batches.over(reason)
+        self.__batches.abort()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.connected = False
+        told = self.__batches.lost()
+        connection = self.getHandle()
+        # Twisted's would read on; and these are the reference cycles.
+        ProtocolWrapper.connectionLost(self, told)
+        connection.set_app_data(None)
+
+
+class _Batches:
+    """
+    The work of a L{BulkTLS}.
+
+    It is an object of its own because each use of an attribute costs several times as much in a
+    class with C{__getattr__}, such as Twisted's C{ProtocolWrapper}.
+
+    To send at once is to write to the transport's socket past the transport, as long as that has
+    nothing to send itself.  Whatever the socket does not take is the transport's.
+
+    @ivar connection: OpenSSL's side, from the moment that the handshake may begin.
+    @ivar disconnecting: whether the connection is about to end.
+    """
+
+    def __init__(self, reactor: IReactorTime, protocol: IProtocol) -> None:
+        self.connection: Any = None
+        self.disconnecting = False
+        self._reactor = reactor
+        self._protocol: Any = protocol
+        self._transport: Any = None
+        self._socket: socket.socket | None = None
+        self._established = False
+        # Nothing is read or written any more.
+        self._ended = False
+        self._reason: Failure | None = None
+        self._readingPaused = False
+        # Small writes that wait for others, or any that wait for OpenSSL.
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._flushing = False
+        self._blocked = True
+        # The transport has something to send.
+        self._backlog = False
+        self._producer: Any = None
+        self._producerPaused = False
+        self._leaving: IDelayedCall | None = None
+
+    def open(self, transport: Any) -> None:
+        """
+        There is a connection, whose handshake has not begun.
+        """
+        self._transport = transport
         handle: object = transport.getHandle() if ISystemHandle.providedBy(transport) else None
         if isinstance(handle, socket.socket):
-            self.__socket = handle
+            self._socket = handle
             transport.bufferSize = BATCH
-        super().makeConnection(transport)
 
     # Reading
 
-    def pauseProducing(self) -> None:
-        self.__readingPaused = True
-        self.transport.pauseProducing()
+    def pauseReading(self) -> None:
+        self._readingPaused = True
+        self._transport.pauseProducing()
 
-    def resumeProducing(self) -> None:
-        self.__readingPaused = False
-        self.transport.resumeProducing()
+    def resumeReading(self) -> None:
+        self._readingPaused = False
+        self._transport.resumeProducing()
 
-    def dataReceived(self, data: bytes) -> None:
-        self.__decrypt(data)
+    def received(self, data: bytes) -> None:
+        """
+        Bytes of the network.
+        """
+        self._decrypt(data)
         # A full read has left more behind.  To take as much again saves a turn of the reactor; to
         # take all of it would keep the other connections waiting.
-        if len(data) < BATCH or self.__readingPaused or self.__socket is None:
-            return
-        try:
-            data = self.__socket.recv(BATCH)
-        except OSError:
-            return
-        # At the end, as after an error, the transport will find the same.
-        if data:
-            self.__decrypt(data)
+        if len(data) == BATCH and not self._readingPaused and self._socket is not None:
+            # At the end, as after an error, the transport will find the same.
+            data = b""
+            with suppress(OSError):
+                data = self._socket.recv(BATCH)
+            if data:
+                self._decrypt(data)
+        if self._established and not self._ended:
+            # Some of it may have to be answered: a key update, a renegotiation.  To look for that
+            # costs as much as to decrypt a record, so it is not done for each batch.
+            self._transmit(self.connection, _CONTROL)
+            if self._blocked:
+                self._flush()
 
-    def __decrypt(self, data: bytes) -> None:
-        connection = self.getHandle()
+    def _decrypt(self, data: bytes) -> None:
+        connection = self.connection
         connection.bio_write(data)
-        if not self.__established and not self.__shakeHands(connection):
+        if not self._established and not self._shakeHands(connection):
             return
         pieces: list[bytes] = []
         closed = False
@@ -130,87 +214,80 @@ class BulkTLS(TLSMemoryBIOProtocol):
         except Error:
             problem = Failure()
         if pieces and not self.disconnecting:
-            self.wrappedProtocol.dataReceived(b"".join(pieces))
-        if self.__ended:
+            self._protocol.dataReceived(b"".join(pieces))
+        if self._ended:
             return
         if problem is not None:
-            self.__stop(problem)
+            self._stop(problem)
         elif closed:
-            self.__flush()
-            self.__sayGoodbye()
-            self.__finish()
-        else:
-            # Some of it may have to be answered: a key update, a renegotiation.
-            self.__transmit(connection, _CONTROL)
-            if self.__blocked:
-                self.__flush()
+            self._flush()
+            self._sayGoodbye()
+            self._finish()
 
-    def __shakeHands(self, connection: Connection) -> bool:
+    def _shakeHands(self, connection: Connection) -> bool:
         """
         @return: whether the handshake is done.
         """
         try:
             connection.do_handshake()
         except WantReadError:
-            self.__transmit(connection, _CONTROL)
+            self._transmit(connection, _CONTROL)
             return False
         except Error:
-            self.__stop(Failure())
+            self._stop(Failure())
             return False
-        self.__established = True
-        if IHandshakeListener.providedBy(self.wrappedProtocol):
-            self.wrappedProtocol.handshakeCompleted()
-        self.__flush()
-        return not self.__ended
+        self._established = True
+        if IHandshakeListener.providedBy(self._protocol):
+            self._protocol.handshakeCompleted()
+        self._flush()
+        return not self._ended
 
     # Writing
 
     def write(self, data: bytes) -> None:
-        if not data or self.__ended or (self.disconnecting and self.__producer is None):
+        if not data or self._ended or (self.disconnecting and self._producer is None):
             return
-        self.__pending.append(data)
-        self.__size += len(data)
-        if self.__size >= _RECORD:
-            self.__flush()
-        elif not self.__flushing:
+        self._pending.append(data)
+        self._size += len(data)
+        if self._size >= _RECORD:
+            self._flush()
+        elif not self._flushing:
             # More is likely to follow: a head's body, a frame's next.
-            self.__flushing = True
-            self.__reactor.callLater(0, self.__flushLater)
+            self._flushing = True
+            self._reactor.callLater(0, self._flushLater)
 
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        self.write(b"".join(iovec))
+    def _flushLater(self) -> None:
+        self._flushing = False
+        if self._pending:
+            self._flush()
 
-    def __flushLater(self) -> None:
-        self.__flushing = False
-        if self.__pending:
-            self.__flush()
+    def _flush(self) -> None:
+        if self._established and self._pending and not self._ended:
+            self._encrypt()
+        self._balance()
+        if self.disconnecting and not (self._producer or self._pending or self._ended):
+            self._sayGoodbye()
 
-    def __flush(self) -> None:
-        if self.__established and self.__pending and not self.__ended:
-            self.__encrypt()
-        self.__balance()
-        if self.disconnecting and not (self.__producer or self.__pending or self.__ended):
-            self.__sayGoodbye()
-
-    def __encrypt(self) -> None:
-        connection = self.getHandle()
-        data = memoryview(b"".join(self.__pending))
-        self.__pending.clear()
-        self.__size = sent = 0
-        self.__blocked = False
+    def _encrypt(self) -> None:
+        connection = self.connection
+        data = b"".join(self._pending)
+        self._pending.clear()
+        self._size = sent = 0
+        self._blocked = False
         try:
-            # Once, or once for each record, as the context has it.
+            sent = connection.send(data)
+            # A context of another's making encrypts one record at a time.
             while sent < len(data):
-                sent += connection.send(data[sent:])
+                sent += connection.send(memoryview(data)[sent:])
         except WantReadError:
             # TLS 1.2 shakes hands anew.
-            self.__blocked = True
-            self.__pending.append(bytes(data[sent:]))
+            self._blocked = True
+            self._pending.append(data[sent:])
         except Error:
-            self.__stop(Failure())
-        self.__transmit(connection, BATCH + _CONTROL)
+            self._stop(Failure())
+        self._transmit(connection, BATCH + _CONTROL)
 
-    def __transmit(self, connection: Connection, likely: int) -> None:
+    def _transmit(self, connection: Connection, likely: int) -> None:
         """
         Send all that OpenSSL has to send.
 
@@ -219,136 +296,134 @@ class BulkTLS(TLSMemoryBIOProtocol):
         try:
             while True:
                 data = connection.bio_read(likely)
-                self.__send(data)
+                self._send(data)
                 if len(data) < likely:
                     return
         except WantReadError:
             return
 
-    def __send(self, data: bytes) -> None:
-        if self.__socket is not None and not self.__backlog:
+    def _send(self, data: bytes) -> None:
+        if self._socket is not None and not self._backlog:
             try:
-                sent = self.__socket.send(data)
+                sent = self._socket.send(data)
             except OSError:
                 # When it is not that the socket is full, the transport will find the same.
                 sent = 0
             if sent == len(data):
                 return
             data = data[sent:]
-        self.transport.write(data)
-        if not self.__backlog:
-            self.__backlog = True
-            drain = _Drain(self.__drained)
-            self.transport.registerProducer(drain, False)
+        self._transport.write(data)
+        if not self._backlog:
+            self._backlog = True
+            drain = _Drain(self._drained)
+            self._transport.registerProducer(drain, False)
             drain.registered = True
 
-    def __drained(self) -> None:
-        self.__backlog = False
-        self.transport.unregisterProducer()
-        self.__balance()
+    def _drained(self) -> None:
+        self._backlog = False
+        self._transport.unregisterProducer()
+        self._balance()
 
     # The producer
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        """
-        @param streaming: always: the channels of this package pull by themselves.
-        """
-        if not streaming:
-            raise ValueError("pull producers are not supported")
-        if self.__producer is not None:
-            raise RuntimeError(f"{self.__producer} was never unregistered")
-        if self.__ended:
+    def registerProducer(self, producer: IPushProducer) -> None:
+        if self._producer is not None:
+            raise RuntimeError(f"{self._producer} was never unregistered")
+        if self._ended:
             producer.stopProducing()
             return
-        self.__producer = producer
-        self.__producerPaused = False
-        self.__balance()
+        self._producer = producer
+        self._producerPaused = False
+        self._balance()
 
     def unregisterProducer(self) -> None:
-        self.__producer = None
+        self._producer = None
         if self.disconnecting:
-            self.__flush()
+            self._flush()
 
-    def __balance(self) -> None:
+    def _balance(self) -> None:
         """
         Pause the producer while what it has produced waits for the network.
         """
-        full = self.__backlog or (self.__blocked and bool(self.__pending))
-        if self.__producer is not None and self.__producerPaused != full:
-            self.__producerPaused = full
+        full = self._backlog or (self._blocked and bool(self._pending))
+        if self._producer is not None and self._producerPaused != full:
+            self._producerPaused = full
             if full:
-                self.__producer.pauseProducing()
+                self._producer.pauseProducing()
             else:
-                self.__producer.resumeProducing()
+                self._producer.resumeProducing()
 
     # The end
 
-    def loseConnection(self) -> None:
-        if not self.__established and not self.__pending:
-            self.abortConnection()
+    def lose(self) -> None:
+        if not self._established and not self._pending:
+            self.abort()
             return
         self.disconnecting = True
-        self.__flush()
+        self._flush()
 
-    def __sayGoodbye(self) -> None:
+    def _sayGoodbye(self) -> None:
         """
         Send a C{close_notify}.  When the other side has done so too, the connection ends.  It is
         not waited for for long (RFC 8446 6.1): who keeps an idle connection may not look at it.
         """
-        connection = self.getHandle()
+        connection = self.connection
         if not connection.get_shutdown() & SENT_SHUTDOWN:
             with suppress(Error):
                 connection.shutdown()
-            self.__transmit(connection, _CONTROL)
-            self.__leaving = self.__reactor.callLater(_CLOSE_TIMEOUT, self.__finish)
-        if self.__readingPaused:
-            self.resumeProducing()
+            self._transmit(connection, _CONTROL)
+            self._leaving = self._reactor.callLater(_CLOSE_TIMEOUT, self._finish)
+        if self._readingPaused:
+            self.resumeReading()
 
-    def __finish(self) -> None:
+    def _finish(self) -> None:
         """
         TLS has ended as it should.  However the connection itself ends, nothing is missing.
         """
-        self.__stop(Failure(CONNECTION_DONE))
+        self._stop(Failure(CONNECTION_DONE))
 
-    def __stop(self, reason: Failure) -> None:
+    def _stop(self, reason: Failure) -> None:
         """
         TLS is over: end the connection when all is sent.
         """
-        self.__over(reason)
+        self.over(reason)
         # An alert, maybe.
-        self.__transmit(self.getHandle(), _CONTROL)
-        self.transport.loseConnection()
+        self._transmit(self.connection, _CONTROL)
+        self._transport.loseConnection()
 
-    def __over(self, reason: Failure) -> None:
+    def over(self, reason: Failure) -> None:
         # Its traceback leads to frames that lead back to it.
         reason.cleanFailure()
-        if self.__leaving is not None and self.__leaving.active():
-            self.__leaving.cancel()
-        if not self.__ended:
-            self.__ended = True
-            self.__reason = reason
-            self.__socket = None
+        if self._leaving is not None and self._leaving.active():
+            self._leaving.cancel()
+        if not self._ended:
+            self._ended = True
+            self._reason = reason
+            self._socket = None
 
-    def abortConnection(self) -> None:
+    def abort(self) -> None:
+        """
+        End the connection at once.
+        """
         self.disconnecting = True
-        self.__over(Failure(CONNECTION_LOST))
-        self.transport.abortConnection()
+        self.over(Failure(CONNECTION_LOST))
+        self._transport.abortConnection()
 
-    def failVerification(self, reason: Failure) -> None:
-        self.__over(reason)
-        self.abortConnection()
+    def lost(self) -> Failure:
+        """
+        The connection is gone.
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        @return: why, as the protocol is to be told.
+        """
         # Whatever the transport says, without a close_notify it was broken off.
-        self.__over(Failure(CONNECTION_LOST))
-        self.connected = False
-        producer, self.__producer = self.__producer, None
+        self.over(Failure(CONNECTION_LOST))
+        producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
-        connection = self.getHandle()
-        # Twisted's would read on; and these are the reference cycles.
-        ProtocolWrapper.connectionLost(self, self.__reason)
-        connection.set_app_data(None)
+        # These would be reference cycles.
+        self._protocol = None
+        assert self._reason is not None
+        return self._reason
 
 
 @implementer(IPullProducer)

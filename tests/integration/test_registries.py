@@ -241,6 +241,16 @@ class PrivateTests(RegistriesCase):
         pull = self.world.containerd.pullByName
         self.assertRaises(CommandFailed, pull, f"{QUAY}/{self.name}", folder)
 
+    def test_ofTheHub(self) -> None:
+        """C{podman login} at the mirror is one at the Hub, whatever else the mirror mirrors."""
+        podman, authfile = self.world.podman, self.several.folder / "private.json"
+        podman.login(self.address, authfile)
+        secret = "alice/secret:latest"
+        for location in (self.address, f"{self.address}/{HUB}"):
+            conf = self.several.registriesConf(self.unique("registries"), {HUB: location})
+            pulled = podman.pullByName(f"{HUB}/{secret}", conf, authfile)
+            self.assertIn(self.hub.images[secret].digest, pulled)
+
     def test_podmanLogin(self) -> None:
         """C{podman login} at the mirror's name for the registry, where passwords are handed on."""
         mirror = f"quay.{self.several.passing.address}"

@@ -8,7 +8,6 @@ import http.client
 import json
 import shutil
 import ssl
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +46,18 @@ class Mirror:
         registries: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """
-        @param registries: the settings of further registries, by name.
+        @param registries: the settings of further registries, by name, as they stand in the
+            configuration file.
         """
         folder.mkdir()
         further = registries or {}
         names = [host for settings in further.values() for host in settings.get("hosts", ())]
         shutil.copy(authority.server(name, "127.0.0.1", *names), folder / "server.pem")
-        command = list(TWISTD)
+        configuration = []
         if further:
-            settings = folder / "registries.json"
-            settings.write_text(json.dumps(further))
-            command = [sys.executable, "-m", "tests.integration.embedding", str(settings)]
+            path = folder / "hubmirror.toml"
+            path.write_text("".join(map(_table, further, further.values())))
+            configuration = [f"--config={path}"]
         self._bundle = authority.bundle
         self.port, self.plainPort = freePort(), freePort()
         self.address = f"{name}:{self.port}"
@@ -68,7 +68,7 @@ class Mirror:
         tls = [f"--ca-file={authority.bundle}", *(["--plain-transport"] if PLAIN else [])]
         self.server = Server(
             "twistd",
-            withHosts(hosts, [*command, *ports, *tls, *options]),
+            withHosts(hosts, [*TWISTD, *configuration, *ports, *tls, *options]),
             folder,
             ready=lambda: listens(self.port) and listens(self.plainPort),
         )
@@ -103,3 +103,9 @@ def ask(
     connection.request(method, target, headers=dict(fields or {}))
     response = connection.getresponse()
     return Answer(response.status, response.headers, response.read())
+
+
+def _table(registry: str, settings: Mapping[str, Any]) -> str:
+    """A registry in the configuration file: TOML has texts and arrays of them as JSON has."""
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
+    return f'[registry."{registry}"]\n{"".join(lines)}'

@@ -42,8 +42,7 @@ class Several:
         """One that asks quay.test with bob's account."""
         path = self.folder / "password"
         path.write_text(f"{BOB.password}\n")
-        account = {"username": BOB.user, "password_file": str(path)}
-        return self._makeMirror("account.test", account=[account])
+        return self._makeMirror("account.test", username=BOB.user, password_file=str(path))
 
     def _makeMirror(self, name: str, **ofQuay: Any) -> Mirror:
         registries = {

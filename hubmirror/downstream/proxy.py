@@ -154,6 +154,12 @@ class ProxyResource(Resource):
         problem: MirrorError
         try:
             mirror = self._mirror
+            if (request.method, request.uri) == (b"OPTIONS", b"*"):
+                # It asks of the server as a whole (RFC 9110 9.3.7).
+                allowed = b", ".join(methodsAllowed(mirror.settings.config))
+                self._answered(exchange, 204)
+                writeOwn(request, 204, [(b"Allow", allowed), *mirror.cors()])
+                return Outcome.COMPLETE
             incoming = readIncoming(request, mirror.settings, mirror.via)
             exchange.registry = incoming.registry.name
             exchange.client = incoming.client.address

@@ -34,6 +34,8 @@ from hubmirror.protocol.errors import BodyFailed, RequestRefused
 from hubmirror.transport.http1server import HTTP1Channel
 from hubmirror.transport.http2server import HTTP2Channel
 
+_GOODBYE = 3.0
+
 
 class MirrorRequest(Request):
     """
@@ -51,8 +53,8 @@ class MirrorRequest(Request):
         """
         self.method, self.uri, self.clientproto = method, target, version
         path, _, query = target.partition(b"?")
-        # What Twisted itself has to say of any other request for "*" is not a registry's error.
-        self.path = b"/" if path == b"*" and method != b"OPTIONS" else path
+        # What Twisted itself has to say of a request for "*" is no registry's answer, nor logged.
+        self.path = b"/" if path == b"*" else path
         self.args = parse_qs(query, True)
         self.content = BytesIO() if length == 0 else RequestBody(self.channel, length)
         self.process()
@@ -205,6 +207,14 @@ class MirrorSite(Site):
         """
 
     stopFactory = startFactory
+
+    def goodbyeTimeout(self, otherwise: float) -> float:
+        """
+        Seconds that a connection gets to close when all was written.  Twisted's own TLS waits for
+        the client's C{close_notify}; when the mirror stops, it is not waited for for long, as
+        L{hubmirror.transport.tls.BulkTLS} never does.
+        """
+        return _GOODBYE if self.plain and self.closing else otherwise
 
     def opened(self, channel: Any) -> None:
         """

@@ -53,6 +53,12 @@ class ReceiveBuffer:
         """
         return self._data[0]
 
+    def peek(self, size: int) -> bytes:
+        """
+        The first bytes, which stay.
+        """
+        return bytes(memoryview(self._data)[:size])
+
     def startswith(self, prefix: bytes) -> bool:
         """
         Whether these bytes are the first.

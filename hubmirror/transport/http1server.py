@@ -85,7 +85,11 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def timeoutConnection(self) -> None:
         if self._closing:
-            self.abortConnection()
+            if self._full and self.site.closing:
+                # It is not a goodbye that is waited for: the client still reads.
+                self.setTimeout(self._idleTimeout)
+            else:
+                self.abortConnection()
         elif self._request is not None:
             # A request may take its time.  The call is kept, since a new one for each request costs
             # more than to find it here.
@@ -354,7 +358,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
             self._closing = True
             self.transport.unregisterProducer()
             self.transport.loseConnection()
-            self.setTimeout(self._idleTimeout)
+            self.setTimeout(self.site.goodbyeTimeout(self._idleTimeout))
 
     def abortConnection(self) -> None:
         """

@@ -32,18 +32,22 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hubmirror.transport.http2frames import Outbound, outbound
+from hubmirror.transport.http2input import FrameReader
 from hubmirror.transport.http2stream import HTTP2Stream
 
 _MAX_STREAMS = 100
 _CONNECTION_WINDOW = 1024 * 1024
-_STREAM_WINDOW = 256 * 1024
+_STREAM_WINDOW = 64 * 1024
+_MAX_CONTROL = 1000
+_CONTROL_EACH_SECOND = 10
+_CONTROL_EACH_BATCH = 32
 _BATCH = 96 * 1024
 _TURN = 32 * 1024
 _MAX_UNREAD = 256 * 1024
@@ -69,6 +73,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     site: Any = None
     factory: Any = None
     requestFactory: Any = None
+    callLater: Any = None
     outbound: Outbound
 
     def __init__(self) -> None:
@@ -81,7 +86,10 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self.full = False
         self._unread = 0
         self._resets = 0
-        self._headBegun = False
+        self._reader = FrameReader()
+        self._control = 0.0
+        self._controlAt = 0.0
+        self._headTimer: IDelayedCall | None = None
         self._draining = False
         self._closing = False
 
@@ -91,6 +99,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self.transport.registerProducer(self, True)
         self._idleTimeout = self.timeOut
         self.setTimeout(self._idleTimeout)
+        self._controlAt = self._now()
         self.site.opened(self)
         self._initiate()
 
@@ -118,6 +127,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._closing = True
         self._loseStreams(reason)
         self.setTimeout(None)
+        self._stopHeadTimer()
         # The transport would keep its producer, and so this channel, until the next collection.
         self.transport.unregisterProducer()
         self.site.closed(self)
@@ -137,34 +147,82 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
+        before = self._reader.control
+        frames = self._reader.feed(data)
+        if self._isFlooded(self._reader.control - before):
+            self._close(ErrorCodes.ENHANCE_YOUR_CALM)
+            return
         try:
-            events = self.h2.receive_data(data)
+            events = [event for frame in frames for event in self.h2.receive_data(frame)]
         except ProtocolError:
             self._shut()
             return
+        self._watchHead()
         # h2 is ahead of what is told here: on a stream that has ended nothing can be sent, nor can
         # a request be made of it.  So ends come first.
         reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
         events.sort(key=lambda event: not isinstance(event, StreamReset | ConnectionTerminated))
-        if not events and not self._streams:
-            self._awaitRestOfHead()
         self._busy = True
         try:
             for event in events:
                 if not (isinstance(event, RequestReceived) and event.stream_id in reset):
                     self._handle(event)
+            self._reopenConnection()
         finally:
             self._busy = False
         self.send()
 
-    def _awaitRestOfHead(self) -> None:
+    def _isFlooded(self, frames: int) -> bool:
         """
-        What makes no event is not whole yet, or of no importance.  As in HTTP/1.1, bytes that
-        trickle in don't give a head more time.
+        Whether a client sends far more PING, SETTINGS, WINDOW_UPDATE and the like than its requests
+        need (CVE-2019-9512, 9513, 9515, 9518): a few each second, and some for each batch that it
+        is sent; or whether a header block is over the limit before it is whole.
         """
-        if not self._headBegun:
-            self._headBegun = True
-            self.setTimeout(self.site.headTimeout)
+        if frames:
+            now = self._now()
+            earned = (now - self._controlAt) * _CONTROL_EACH_SECOND
+            self._control = max(0.0, self._control - earned) + frames
+            self._controlAt = now
+        mostBlock = self.site.maxHead + _HEAD_ROOM
+        return self._control > _MAX_CONTROL or self._reader.blockSize > mostBlock
+
+    def _now(self) -> float:
+        seconds: float = self.site.reactor.seconds()
+        return seconds
+
+    def _watchHead(self) -> None:
+        """
+        As in HTTP/1.1, a head that has begun must be whole in time, whatever else is under way, and
+        bytes that trickle in don't give it more.
+        """
+        if self._reader.headBegun:
+            if self._headTimer is None:
+                # This is not idle.
+                self.setTimeout(None)
+                self._headTimer = self.callLater(self.site.headTimeout, self._headTimedOut)
+        elif self._headTimer is not None:
+            self._stopHeadTimer()
+            if not self._streams:
+                self.setTimeout(self._idleTimeout)
+
+    def _stopHeadTimer(self) -> None:
+        timer, self._headTimer = self._headTimer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _headTimedOut(self) -> None:
+        self._headTimer = None
+        self.loseConnection()
+
+    def _reopenConnection(self) -> None:
+        """
+        Give the connection's window back for all that has arrived.  What a stream holds is bounded
+        by its own window; were it counted here too, a few uploads that are stuck would keep all
+        others from sending.
+        """
+        size = _CONNECTION_WINDOW - self.h2.inbound_flow_control_window
+        if size >= _CONNECTION_WINDOW // 4 and not self._closing:
+            self.h2.increment_flow_control_window(size)
 
     def _handle(self, event: Event) -> None:
         if self._closing:
@@ -190,18 +248,14 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             self.h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
             return
         self._lastStream = event.stream_id
-        self._headBegun = False
         self.setTimeout(None)
         stream = self._streams[event.stream_id] = HTTP2Stream(self, event.stream_id)
         stream.requestReceived(event.headers, event.stream_ended is not None)
 
     def _dataReceived(self, event: DataReceived) -> None:
-        size = event.flow_controlled_length
         stream = self._streams.get(event.stream_id)
         if stream is not None:
-            stream.dataReceived(event.data, size)
-        else:
-            self.h2.acknowledge_received_data(size, event.stream_id)
+            stream.dataReceived(event.data, event.flow_controlled_length)
 
     def _streamReset(self, event: StreamReset) -> None:
         if event.stream_id in self._streams:
@@ -248,6 +302,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             if sent and stream.queued:
                 self._ready[stream] = None
         if room < _BATCH:
+            # Whoever reads updates windows.
+            self._control = max(0.0, self._control - _CONTROL_EACH_BATCH)
             # Without a request, whoever still reads is not idle.
             self.resetTimeout()
 
@@ -330,10 +386,11 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     def _shut(self) -> None:
         self._flush()
         self._closing = True
+        self._stopHeadTimer()
         self._loseStreams(Failure(ConnectionDone()))
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        self.setTimeout(self._idleTimeout)
+        self.setTimeout(self.site.goodbyeTimeout(self._idleTimeout))
 
     def abortConnection(self) -> None:
         """

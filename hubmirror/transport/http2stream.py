@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from hubmirror.transport.http2server import HTTP2Channel
 
 _LINGER = 1.0
+_GROWTH = 192 * 1024
+"""
+Bytes by which a stream's window grows when its body is wanted, for clients that are far away.
+"""
 
 
 def _readHead(fields: list[tuple[bytes, bytes]], most: int) -> RequestHead:
@@ -87,6 +91,7 @@ class HTTP2Stream:
         self._hasBody = False
         self._bodyPaused = False
         self._withheld = 0
+        self._grown = False
         self._continue = False
         self._isHead = False
         self._answered = False
@@ -151,6 +156,10 @@ class HTTP2Stream:
         The request's body is wanted: says C{100} where the client waits for it.
         """
         self._bodyPaused = False
+        if self._hasBody and not self._grown and self._receiving:
+            # Until somebody takes the body, it need not have come.
+            self._grown = True
+            self._open(_GROWTH)
         if self._continue and self._sending and not self._answered:
             self._channel.h2.send_headers(self.number, [(b":status", b"100")])
         self._continue = False
@@ -158,9 +167,17 @@ class HTTP2Stream:
 
     def _reopen(self) -> None:
         size, self._withheld = self._withheld, 0
-        if size:
-            self._channel.h2.acknowledge_received_data(size, self.number)
+        if size and self._receiving:
+            self._open(size)
         self._channel.send()
+
+    def _open(self, size: int) -> None:
+        """
+        Let the client send more of this stream's body.
+        """
+        # The client's end may have come together with what is being handled now.
+        with suppress(StreamClosedError):
+            self._channel.h2.increment_flow_control_window(size, self.number)
 
     # To the client
 

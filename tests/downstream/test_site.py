@@ -6,12 +6,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.interfaces import INegotiated, ISSLTransport
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from zope.interface import directlyProvides
 
+from hubmirror.downstream.site import MirrorSite
 from hubmirror.downstream.upload import RequestBody
 from tests.downstream.support import Server
+from tests.transport.http2client import TLSTransport
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -188,3 +193,38 @@ class ProtocolTests(SynchronousTestCase):
         """The server's part of HTTP/2 begins with its settings."""
         client = Server().connect(secure=True, negotiated=b"h2")
         self.assertEqual(client.hears()[3:5], b"\x04\x00")
+
+
+class GoodbyeTests(SynchronousTestCase):
+    """
+    Twisted's own TLS waits for the client's goodbye.
+    """
+
+    def connect(self, protocol: bytes, plain: bool) -> tuple[MirrorSite, Clock, TLSTransport]:
+        clock = Clock()
+        site = MirrorSite(Resource(), clock, 75, plain=plain)
+        transport = TLSTransport(protocol)
+        directlyProvides(transport, ISSLTransport, INegotiated)
+        channel = site.buildProtocol(None)
+        channel.makeConnection(transport)
+        channel.handshakeCompleted()
+        return site, clock, transport
+
+    def test_drain(self) -> None:
+        """When the mirror stops, it is not waited for for long."""
+        for protocol in (b"http/1.1", b"h2"):
+            site, clock, transport = self.connect(protocol, plain=True)
+            site.close()
+            self.assertTrue(transport.disconnecting)
+            clock.advance(2.9)
+            self.assertFalse(transport.aborted)
+            clock.advance(0.2)
+            self.assertTrue(transport.aborted, protocol)
+
+    def test_stillReading(self) -> None:
+        """A client that has not got all of its answer yet is no such client."""
+        site, clock, transport = self.connect(b"http/1.1", plain=True)
+        transport.producer.pauseProducing()
+        site.close()
+        clock.advance(4)
+        self.assertFalse(transport.aborted)

@@ -142,23 +142,45 @@ class SendingTests(HTTP2Case):
             self.assertLessEqual(producer.written, 3 * 64 * KiB)
         self.assertLessEqual(len(transport.value()), 3 * 64 * KiB)
 
+    def flood(self, pings: int) -> None:
+        for _ in range(pings):
+            self.client.h2.ping(b"12345678")
+        self.client.protocol.dataReceived(self.client.h2.data_to_send())
+
     def test_floodUnread(self) -> None:
-        """A client that has the server answer without reading loses its connection."""
+        """A client that has the server answer without reading loses its connection, soon."""
         self.client.full(True)
         for _ in range(32):
-            for _ in range(1000):
-                self.client.h2.ping(b"12345678")
-            self.client.protocol.dataReceived(self.client.h2.data_to_send())
-        self.assertTrue(self.client.transport.aborted)
+            self.flood(1000)
+        self.assertTrue(self.client.transport.disconnecting)
+        # No more than those of the first read have been answered.
+        self.assertLess(len(self.client.transport.value()), 32 * KiB)
 
     def test_floodRead(self) -> None:
-        """As long as it reads, it may ask."""
-        for _ in range(32):
-            for _ in range(1000):
-                self.client.h2.ping(b"12345678")
-            self.client.full(True)
+        """Nor may it do so while it reads, at a rate that no client needs."""
+        self.flood(990)
+        self.assertFalse(self.client.transport.disconnecting)
+        self.flood(20)
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def test_alive(self) -> None:
+        """A client may ask whether the server is alive as often as clients do."""
+        self.request()
+        for _ in range(300):
+            self.flood(10)
+            self.clock.advance(1)
+        self.assertFalse(self.client.transport.disconnecting)
+
+    def test_windowUpdates(self) -> None:
+        """Whoever reads much updates windows often."""
+        _stream, request = self.request()
+        for _ in range(100):
+            request.write(bytes(96 * KiB))
             self.client.exchange()
-            self.client.full(False)
+            for _ in range(30):
+                self.client.h2.increment_flow_control_window(1)
+            self.client.exchange()
         self.assertFalse(self.client.transport.disconnecting)
 
 

@@ -5,7 +5,7 @@ HTTP/2 connections of clients that want more than they may have.
 import json
 
 from h2.errors import ErrorCodes
-from hyperframe.frame import ContinuationFrame, HeadersFrame, WindowUpdateFrame
+from hyperframe.frame import ContinuationFrame, HeadersFrame, PingFrame, WindowUpdateFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -130,12 +130,79 @@ class DefenceTests(HTTP2Case):
         self.clock.advance(IDLE - 1)
         self.assertFalse(self.client.transport.disconnecting)
 
+    def test_slowHeadBeside(self) -> None:
+        """The time for a head holds while other requests are under way."""
+        self.site.headTimeout = 10.0
+        block = self.client.h2.encoder.encode(REQUEST)
+        head = HeadersFrame(1, block[:1]).serialize()
+        for trickle in (head, head[:5], head[:9], PingFrame(0, b"12345678").serialize()[:12]):
+            self.client = Client(self.site)
+            self.client.ask()
+            trickle = trickle.replace(b"\0\0\0\1", b"\0\0\0\3")
+            for at in range(len(trickle)):
+                self.client.protocol.dataReceived(trickle[at : at + 1])
+            self.clock.advance(9.9)
+            self.assertFalse(self.client.transport.disconnecting)
+            self.clock.advance(0.1)
+            self.assertTrue(self.client.transport.disconnecting)
+
+    def test_slowBody(self) -> None:
+        """The frame of a body may take its time: that is another limit's."""
+        self.site.headTimeout = 10.0
+        stream = self.client.ask(ended=False)
+        self.client.h2.send_data(stream, b"a" * 100)
+        frame = self.client.h2.data_to_send()
+        self.client.protocol.dataReceived(frame[:20])
+        self.clock.advance(11)
+        self.assertFalse(self.client.transport.disconnecting)
+        self.client.protocol.dataReceived(frame[20:])
+        self.assertEqual(self.requests[-1].content.received, 100)
+
+    def test_largeBlock(self) -> None:
+        """A header block that is too large is not waited for."""
+        self.site.maxHead = 8 * KiB
+        self.client = Client(self.site)
+        head = HeadersFrame(1, b"").serialize()
+        self.client.protocol.dataReceived(head)
+        sent = 0
+        while not self.client.transport.disconnecting:
+            self.client.protocol.dataReceived(ContinuationFrame(1, bytes(4 * KiB)).serialize())
+            sent += 4 * KiB
+        self.assertLessEqual(sent, 80 * KiB)
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def test_stuckUploads(self) -> None:
+        """Uploads that nobody takes keep no other from sending."""
+        for _ in range(99):
+            stream = self.client.ask(ended=False)
+            self.client.sendBody(stream, bytes(2**20))
+            self.assertEqual(self.requests[-1].content.received, 64 * KiB)
+        stream = self.client.ask(ended=False)
+        received: list[int] = []
+        body = self.requests[-1].content
+
+        class Upstream:
+            def registerProducer(self, producer: object, streaming: bool) -> None:
+                pass
+
+            def unregisterProducer(self) -> None:
+                pass
+
+            def write(self, data: bytes) -> None:
+                received.append(len(data))
+
+        body.startProducing(Upstream())
+        self.client.exchange()
+        self.assertEqual(self.client.sendBody(stream, bytes(2**20)), 2**20)
+        self.assertEqual(sum(received), 2**20)
+
     def test_settings(self) -> None:
         """The limits are announced."""
         settings = self.client.h2.remote_settings
         self.assertEqual(settings.max_concurrent_streams, 100)
         self.assertEqual(settings.max_header_list_size, 64 * KiB)
-        self.assertEqual(settings.initial_window_size, 256 * KiB)
+        self.assertEqual(settings.initial_window_size, 64 * KiB)
         self.assertEqual(self.client.h2.outbound_flow_control_window, 1024 * KiB)
 
     def test_streams(self) -> None:

@@ -232,3 +232,19 @@ class InterimTests(MemoryCase):
         for _ in range(3):
             self.assertEqual(self.ask(b"HTTP/1.1 100 Continue\r\n\r\n" * 8).status, 200)
         self.assertEqual(len(self.network.lines), 1)
+
+
+class ServerWideTests(MemoryCase):
+    def test_options(self) -> None:
+        """OPTIONS of the server as a whole is answered here, and logged as any other."""
+        got = self.local(b"*", method=b"OPTIONS")
+        self.assertEqual((got.status, got.body), (204, b""))
+        self.assertIn(b"GET, HEAD", got.values(b"Allow")[0])
+        self.assertEqual(
+            [(each.method, each.target, each.status) for each in self.exchanges],
+            [(b"OPTIONS", b"*", 204)],
+        )
+
+    def test_other(self) -> None:
+        got = self.local(b"*")
+        self.assertEqual((got.status, got.error), (400, "BAD_REQUEST"))

@@ -1,0 +1,89 @@
+"""
+What arrives on an HTTP/2 connection, cut into whole frames (RFC 9113 4.1) before h2 sees it.
+
+h2 copies what it has not read yet for each frame and for each read, so that many small frames, or a
+frame that comes byte by byte, would cost the square of their size.  It also does not tell that a
+header block has begun.
+"""
+
+from __future__ import annotations
+
+from hubmirror.protocol.buffers import ReceiveBuffer
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MAX_FRAME = 16 * 1024
+"""
+Bytes that a frame may carry: h2 announces no more.
+"""
+
+_HEAD = 9
+_DATA, _HEADERS, _CONTINUATION = 0, 1, 9
+_END_STREAM, _END_HEADERS = 1, 4
+
+
+class FrameReader:
+    """
+    @ivar control: frames so far that carry no request and no body.  A client needs few of them, and
+        each may cost an answer.
+    @ivar blockSize: bytes of the header block that has begun; 0 when there is none.
+    """
+
+    def __init__(self) -> None:
+        self.control = 0
+        self.blockSize = 0
+        self._buffer = ReceiveBuffer()
+        self._needed = len(PREFACE)
+        self._isPreface = True
+        self._type = _HEADERS
+
+    @property
+    def headBegun(self) -> bool:
+        """
+        Whether something has begun that takes no longer than a request's head does: anything but
+        the frame of a body.
+        """
+        return self.blockSize > 0 or (len(self._buffer) > 0 and self._type != _DATA)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """
+        Take what has arrived.
+
+        @return: the frames that are whole now; the client's preface is the first.
+        """
+        self._buffer.add(data)
+        frames: list[bytes] = []
+        while len(self._buffer) >= self._needed:
+            frame = self._next()
+            if frame is None:
+                break
+            frames.append(frame)
+        if self._isPreface and not self._buffer.startswith(PREFACE[: len(self._buffer)]):
+            # This is no HTTP/2: h2 says so.
+            frames.append(self._buffer.takeAll())
+        return frames
+
+    def _next(self) -> bytes | None:
+        if self._isPreface:
+            self._isPreface = False
+            self._needed, self._type = _HEAD, _HEADERS
+            return self._buffer.take(len(PREFACE))
+        if self._needed == _HEAD:
+            head = self._buffer.peek(_HEAD)
+            size = int.from_bytes(head[:3], "big")
+            if size > MAX_FRAME:
+                # h2 refuses it by its head.
+                return self._buffer.takeAll()
+            self._type = head[3]
+            self._needed = _HEAD + size
+            self._count(head[3], head[4], size)
+            if len(self._buffer) < self._needed:
+                return None
+        frame = self._buffer.take(self._needed)
+        self._needed, self._type = _HEAD, _HEADERS
+        return frame
+
+    def _count(self, kind: int, flags: int, size: int) -> None:
+        if kind in (_HEADERS, _CONTINUATION):
+            self.blockSize = 0 if flags & _END_HEADERS else self.blockSize + max(1, size)
+        elif kind != _DATA or not (size or flags & _END_STREAM):
+            self.control += 1

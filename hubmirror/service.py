@@ -188,7 +188,7 @@ class MirrorService(Service):
         self._listen()
         self._certificates.start()
         if self._warning is not None:
-            self._log.warn("{warning}", warning=self._warning)
+            self._log.warn("{line}", line=self._warning)
         if self._announces:
             announce(self._mirror.settings.config, self.ports)
 

@@ -24,8 +24,12 @@ from tests.integration.programs import (
     run,
 )
 
-#: Runs a command where nothing but a loopback interface is.
-_ALONE = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "alone")
+#: Runs a command where nothing but a loopback interface is, and where the machine's own hosts file
+#: knows none of the Hub's names.
+_ALONE = (
+    *("unshare", "--net", "--mount", "sh", "-c"),
+    'ip link set lo up && mount --bind "$0" /etc/hosts && exec "$@"',
+)
 
 _ASK = """
 import json, sys, urllib.request, urllib.error, ssl
@@ -45,10 +49,13 @@ class ReadmeTests(SynchronousTestCase):
         self.folder = Path(self.mktemp()).resolve()
         self.folder.mkdir()
         self.authority = CertificateAuthority(self.folder)
+        hosts = self.folder / "hosts"
+        hosts.write_text("127.0.0.1 localhost\n")
+        self.alone = [*_ALONE, str(hosts)]
 
     def start(self, port: int, *options: str) -> Server:
         """Start C{twistd -n hubmirror} with these options, and wait for its port."""
-        command = [*_ALONE, *TWISTD, *options]
+        command = [*self.alone, *TWISTD, *options]
         server = Server("twistd", command, self.folder, ready=lambda: self.listens(server, port))
         self.addCleanup(server.stop)
         server.start()
@@ -121,7 +128,7 @@ class ReadmeTests(SynchronousTestCase):
         self.assertIn("5000", failure.output)
 
     def runAlone(self, command: Sequence[str]) -> None:
-        run([*_ALONE, *command], timeout=30)
+        run([*self.alone, *command], timeout=30)
 
 
 def _namespace(pid: int) -> str:

@@ -189,6 +189,11 @@ class MemoryCase(SynchronousTestCase):
                 "registry_url": "https://hub.example",
                 "auth_url": "https://auth.example/token",
                 "search_url": "https://index.example",
+                # Else they follow from what this machine allows.
+                "max_connections": 8192,
+                "max_connections_per_client": 1024,
+                "max_upstream_connections": 8192,
+                "max_upstream_connections_per_client": 1024,
                 **options,
             }
         )

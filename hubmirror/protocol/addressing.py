@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from hubmirror.protocol.errors import InvalidName, NothingHere, UnknownName
@@ -87,8 +88,11 @@ class Addressing:
         self._aliases = {alias: each for each in known for alias in (*each.aliases, each.name)}
         self._hosts = {host: each for each in known for host in each.hosts}
         self._secret = secretPath
+        # Clients ask for the same again and again.
+        self.find = lru_cache(maxsize=64)(self._find)
+        self.kindOf = lru_cache(maxsize=64)(self._kindOf)
 
-    def kindOf(self, raw: bytes) -> Kind:
+    def _kindOf(self, raw: bytes) -> Kind:
         """
         What a target asks for, wherever the registry's name stands in it.
 
@@ -100,7 +104,7 @@ class Addressing:
             return Kind.OTHER
         return readTarget(_prefix(raw)[3]).kind
 
-    def find(self, target: Target, host: bytes) -> Addressed:
+    def _find(self, target: Target, host: bytes) -> Addressed:
         """
         Find the registry of a request.
 

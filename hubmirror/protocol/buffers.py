@@ -134,6 +134,9 @@ class ReceiveBuffer:
         if end < 0:
             self._searched = len(data)
             return None
+        if end + 4 == len(data):
+            # Most heads come alone.
+            return self.takeAll()[:-4]
         head = bytes(memoryview(data)[:end])
         self.skip(end + 4)
         return head

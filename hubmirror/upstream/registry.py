@@ -7,7 +7,7 @@ The modules below know no other registry than the one that they are made for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -203,7 +203,7 @@ class Registry:
         target: bytes,
         headers: Headers,
         body: IBodyProducer | None,
-    ) -> Deferred[IResponse]:
+    ) -> Coroutine[Any, Any, IResponse]:
         """
         @param account: asks with the client's own credentials when it is C{None}.
         """
@@ -237,9 +237,7 @@ class Registry:
             verify=config.verify,
             timeout=config.response_timeout,
         )
-        return Deferred.fromCoroutine(
-            ask(self._reactor, resuming, exchange.method, target, headers, body)
-        )
+        return ask(self._reactor, resuming, exchange.method, target, headers, body)
 
     def upstream(self, name: str | None) -> Upstream:
         """

@@ -1,8 +1,11 @@
 """
-The record of one request: what was asked, who answered, how much, how it ended.
+The record of one exchange: the request, the upstream that responded, the number of bytes, and how
+it
+ended.
 
-The rooms that do the work write into it; those that are for the people who run the mirror listen.
-Neither knows the other.
+The modules that serve requests write into it, and listeners such as the access log are called with
+it
+when the exchange has ended.  Neither of the two knows the other.
 """
 
 from __future__ import annotations
@@ -82,8 +85,8 @@ class Exchange:
 
     def end(self, outcome: Outcome, now: float) -> None:
         """
-        Close the record and tell the listeners.  Only the first call counts: an answer can
-        break and its client leave at the same time.
+        Complete the record and call the listeners.  Only the first call has an effect: a response
+        can break while its client leaves.
         """
         if self.outcome is not None:
             return

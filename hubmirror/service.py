@@ -1,5 +1,5 @@
 """
-The composition root: makes a mirror of its parts, and starts, drains and stops it.
+The composition root: it creates a mirror from its parts, and starts, reloads, drains and stops it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hubmirror.transport.tlsendpoints import TLSReactor
 
 class HubMirror:
     """
-    A mirror, to be put into any Twisted service.
+    A mirror, which can be embedded in any Twisted service.
 
     @ivar resource: its Resource tree, for a site of one's own; C{putChild} puts others beside it.
     @ivar site: a site of the mirror's own, which streams pushes.
@@ -136,8 +136,8 @@ def fileLimit() -> int:
 
 class MirrorService(Service):
     """
-    Listens for as long as it runs.  Stopping it lets what is under way end, for C{drain_timeout}
-    seconds.
+    Listens while it runs.  Stopping it gives the requests in progress C{drain_timeout} seconds to
+    end.
 
     @ivar ports: the ports that are listened on.
     """
@@ -173,7 +173,7 @@ class MirrorService(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind the ports, while the process may bind all of them.
+        Bind the ports while the process still has the privilege to do so.
 
         @raise CannotListenError: when one is taken, or may not be bound.
         """
@@ -226,9 +226,9 @@ class MirrorService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, take no more requests, wait for those under way, end the rest.
+        Stop listening, refuse new requests, wait for those in progress and abort the rest.
 
-        @return: fires when no connection is left.
+        @return: a deferred that fires when no connection is left.
         """
         super().stopService()
         self._certificates.stop()

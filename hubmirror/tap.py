@@ -35,7 +35,7 @@ from hubmirror.workers import AdoptingReactor, Lifeline, Supervisor, inheritance
 
 def _optionMethod(field: attrs.Attribute[Any]) -> Callable[..., None]:
     """
-    The C{opt_} method of an option.  How many arguments it takes tells C{usage} whether the
+    The C{opt_} method of an option.  C{usage} finds out from its number of arguments whether the
     option has a value.
     """
     name = field.name
@@ -144,7 +144,8 @@ class Options(usage.Options):
             config = attrs.evolve(config, port=tuple(ports))
             reactor.callWhenRunning(reactor.addReader, Lifeline(reactor))
             return HubMirror(reactor, config, listening=listening, via=inherited.via).service
-        # Made for workers too: what can't work is said here, once.
+        # It is created even when workers serve, so that a configuration that can't work is reported
+        # once, by this process.
         mirror = HubMirror(reactor, config)
         if config.workers == 1:
             return mirror.service
@@ -207,9 +208,9 @@ def _raiseFileLimit(config: MirrorConfig) -> None:
 
 def _collectSeldom() -> None:
     """
-    Keep Python's search for garbage away from what is there from the start and stays: modules and
-    classes, which are most of the process.  To go through them takes 20 ms, several times a
-    second under load, and every client waits meanwhile.
+    Exclude the objects that exist at the start, mostly modules and classes, from cyclic garbage
+    collection.  A collection that visits them takes 20 ms, several times a second under load,
+    during which every client waits.
     """
     gc.collect()
     gc.freeze()
@@ -218,9 +219,9 @@ def _collectSeldom() -> None:
 
 class CommandLineService(MultiService):
     """
-    The mirror as a process.  A port that can't be had ends it with one line, without a traceback;
-    SIGTERM or SIGINT drains it and ends it with status 0, a second one ends it at once.  SIGHUP has
-    it read its configuration again.
+    The mirror as a process.  If a port can't be bound, the process ends with one line and no
+    traceback; SIGTERM or SIGINT drains it and ends it with status 0, a second one ends it at once.
+    SIGHUP has it read its configuration again.
     """
 
     _log = Logger()
@@ -253,8 +254,8 @@ class CommandLineService(MultiService):
     def _handleSignals(self, reactor: Any) -> None:
         signals = [signal.SIGTERM, signal.SIGINT]
         if inheritance() is not None:
-            # Ctrl-C reaches every process of a terminal; a worker waits until its supervisor tells
-            # it, or the two together would end it at once.
+            # Ctrl-C reaches every process of a terminal.  A worker ignores it and waits for the
+            # supervisor's SIGTERM; a second signal would end it at once.
             signals.remove(signal.SIGINT)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 

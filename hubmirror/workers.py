@@ -1,8 +1,10 @@
 """
-Several processes on the same ports: one binds them and watches over the others, which do the work.
+Several processes on the same ports: a supervisor binds them, and starts and restarts the workers,
+which
+serve.
 
-A worker is the plugin again, under a twistd of its own, with the same options.  What it gets
-besides them stands in its environment: the sockets, and the name that all of them bear in C{Via}.
+A worker runs the plugin under a twistd of its own, with the same options.  Its environment has the
+sockets that it inherits and the common name in C{Via}.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ _BACKLOG = 1024
 @attrs.frozen
 class Inheritance:
     """
-    What a worker gets from the process that started it.
+    What a worker inherits from the supervisor.
 
     @ivar sockets: file descriptor and address family of each listening socket, in the order of
         the ports.
@@ -56,14 +58,14 @@ class Inheritance:
 
     def encode(self) -> str:
         """
-        As it stands in the environment.
+        The value of the environment variable.
         """
         return json.dumps([self.sockets, self.via])
 
 
 def inheritance() -> Inheritance | None:
     """
-    What this process has inherited; C{None} when it is no worker.
+    What this process has inherited; C{None} when it is not a worker.
     """
     value = os.environ.get(VARIABLE)
     if value is None:
@@ -74,7 +76,8 @@ def inheritance() -> Inheritance | None:
 
 class AdoptingReactor:
     """
-    A reactor on which listening takes the next inherited socket, whatever it is told to bind.
+    A reactor whose C{listenTCP} and C{listenSSL} take the next inherited socket instead of binding
+    one.
     """
 
     def __init__(self, reactor: Any, sockets: Sequence[tuple[int, int]]) -> None:
@@ -95,8 +98,8 @@ class AdoptingReactor:
 @implementer(IReadDescriptor)
 class Lifeline:
     """
-    The worker's standard input, on which nothing ever comes: it ends with the process that holds
-    its other end, and the worker then ends too.
+    The standard input of a worker.  It carries no data; it is closed when the supervisor, which has
+    its other end, is gone, and the worker then ends, too.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -115,7 +118,7 @@ class Lifeline:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The other end is gone; or the reactor ends, and tells everything that it reads.
+        The other end is gone, or the reactor is stopping.
         """
         if self._reactor.running:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -123,7 +126,7 @@ class Lifeline:
 
 class _Worker(ProcessProtocol):
     """
-    One worker, started again whenever it ends.
+    One worker, which is restarted whenever it ends.
     """
 
     _log = Logger()
@@ -164,9 +167,9 @@ class _Worker(ProcessProtocol):
 
     def stop(self) -> Deferred[None]:
         """
-        Let the process drain.
+        Have the process drain and end.
 
-        @return: fires when it has ended.
+        @return: a deferred that fires when it has ended.
         """
         self._ended = Deferred()
         if self._again is not None:
@@ -188,9 +191,9 @@ class _Worker(ProcessProtocol):
 
 class _Listening:
     """
-    The sockets of one port: one for each worker, among which the kernel deals connections out
-    (C{SO_REUSEPORT}, socket(7)).  On one and the same all would wake up for each connection, and
-    of many that come at once the first to look would take all.
+    The sockets of one port, one for each worker.  The kernel distributes connections among them
+    (C{SO_REUSEPORT}, socket(7)).  With a single shared socket, every connection would wake up all
+    workers, and one worker would accept all connections of a burst.
     """
 
     def __init__(self, first: socket.socket, count: int) -> None:
@@ -205,7 +208,7 @@ class _Listening:
             for _ in range(count - 1):
                 self._sockets.append(_another(first, self._address))
         except OSError:
-            # systemd has bound it, for instance: all share the first.
+            # All workers share the first socket, for instance when systemd has bound it.
             self.close()
 
     def take(self, number: int) -> socket.socket:
@@ -217,13 +220,13 @@ class _Listening:
         taken = self._sockets[number - 1]
         taken.listen(_BACKLOG)
         if taken.getsockname() != self._address:
-            # A port that the kernel has chosen is lost when nobody listens.
+            # A socket whose port the kernel chose gets another port when it listens again.
             taken = self._sockets[number - 1] = _another(taken, self._address)
         return taken
 
     def giveUp(self, number: int) -> None:
         """
-        A worker accepts no more: its socket is to get nothing until it is taken again.
+        Stop the socket of a worker that has ended from getting connections.
         """
         if len(self._sockets) > 1:
             with suppress(OSError):
@@ -231,7 +234,7 @@ class _Listening:
 
     def close(self) -> None:
         """
-        Close all but the first, which is the port's.
+        Close all sockets but the first, which belongs to the port.
         """
         for each in self._sockets:
             if each is not self._first:
@@ -260,7 +263,7 @@ class Supervisor(Service):
     """
     Binds the ports and keeps the workers running.
 
-    @ivar ports: the ports, on which this process itself accepts nothing.
+    @ivar ports: the ports, on which this process itself accepts no connections.
     """
 
     def __init__(

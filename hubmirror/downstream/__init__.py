@@ -1,3 +1,3 @@
 """
-Towards the clients: what they ask, made ready once, and the bytes of the answer.
+The side of the clients: their requests, and the responses that they are sent.
 """

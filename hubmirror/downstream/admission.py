@@ -1,5 +1,5 @@
 """
-How many connections there may be: in all, and for each client.
+Limits on the number of client connections, in all and for each client.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Refusals:
 
     def close(self) -> None:
         """
-        Tell what is left to tell.
+        Log the refusals that have not been logged yet.
         """
         if self._report is not None:
             self._report.cancel()
@@ -106,7 +106,7 @@ class Admission:
 
     def enter(self, client: str) -> bool:
         """
-        A connection has come.
+        Admit a new connection, or refuse it.
 
         @param client: from L{clientOf}.
         @return: whether it may stay; if so, L{leave} must follow.
@@ -120,7 +120,7 @@ class Admission:
 
     def leave(self, client: str) -> None:
         """
-        A connection has gone.
+        Count a connection that has been closed.
         """
         self.total -= 1
         self._open[client] -= 1

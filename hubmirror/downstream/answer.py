@@ -1,5 +1,5 @@
 """
-The head of an answer: an upstream's, made fit for a client of the mirror, or the mirror's own.
+The head of a response to a client: the adapted head of an upstream's response, or the mirror's own.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _LINK = re.compile(rb"<([^<>]*)>")
 
 def onMirror(reference: bytes, base: bytes, source: Spelling, client: Spelling) -> bytes:
     """
-    A reference that an upstream gave, on the mirror.  One that names no host already means the
-    mirror to whoever got it from there.
+    Convert a URL reference of an upstream into one that leads to the mirror.  A reference without a
+    host already leads there, since the client received it from the mirror.
 
     @param base: the mirror's URL, without a trailing slash.
     @param source: how the upstream writes the registry's targets.
@@ -61,7 +61,7 @@ def writeHead(
     challenged: bool,
 ) -> int | None:
     """
-    Set the head of a request's answer from an upstream's.
+    Set the response head of a request from the head of an upstream's response.
 
     @param via: the mirror's name in C{Via}.
     @param incoming: what was asked, and how its client writes targets.
@@ -72,7 +72,7 @@ def writeHead(
     @return: the length of the body to come in bytes, C{None} where it is not known.
     """
     request.setResponseCode(response.code, response.phrase)
-    # Nothing is to be guessed: an answer without a Content-Type stays without.
+    # Twisted would add a Content-Type to a response that has none.
     request.defaultContentType = None
     fields = forClient(response.headers, via, response.version[2])
     challenges = fields.getRawHeaders(b"WWW-Authenticate")
@@ -103,7 +103,7 @@ def writeHead(
         and response.code not in (204, 304)
     ):
         fields.setRawHeaders(b"Content-Length", [b"%d" % length])
-    # What the site has set already, such as its own Date, gives way to the upstream's.
+    # Fields that the site has set, such as Date, give way to the upstream's.
     for name, own in request.responseHeaders.getAllRawHeaders():
         if not fields.hasHeader(name):
             fields.setRawHeaders(name, own)
@@ -127,7 +127,7 @@ def writeOwn(
     body: bytes = b"",
 ) -> None:
     """
-    Answer a request with what the mirror itself has to say, as JSON.
+    Send a response of the mirror's own, with a JSON body.
     """
     request.setResponseCode(status, reasonOf(status))
     request.defaultContentType = None
@@ -143,7 +143,7 @@ def writeOwn(
 
 def writeError(request: Request, error: MirrorError, extra: Iterable[tuple[bytes, bytes]]) -> None:
     """
-    Answer a request with a registry error.
+    Send a registry error as the response.
     """
     fields = [API_VERSION, *error.fields, *extra]
     writeOwn(request, error.status, fields, error.body())

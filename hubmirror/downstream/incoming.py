@@ -1,5 +1,7 @@
 """
-A request made ready once: read, checked, and known by whom it was sent and where to.
+Reading a request: which registry it means, what it asks for, who sent it, and how the client
+reached
+the mirror.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class Incoming:
 
 def addressOf(peer: Any) -> Address | None:
     """
-    The address of whoever opened a connection; C{None} for what has none.
+    The IP address of a peer, or C{None} when it has none.
     """
     return _parsed(getattr(peer, "host", None))
 
@@ -97,18 +99,18 @@ def _parsed(host: str | None) -> Address | None:
 
 def methodsAllowed(config: MirrorConfig) -> tuple[bytes, ...]:
     """
-    The methods that the registry takes here.
+    The methods that are allowed at the registry.
     """
     return READING if config.read_only else READING + WRITING
 
 
 def readIncoming(request: Request, settings: Settings, via: bytes) -> Incoming:
     """
-    Make a request ready.
+    Read a request.
 
     @param settings: what it is served by.
     @param via: the mirror's name in C{Via}.
-    @raise RequestRefused: when it can't be served, whatever it asks for.
+    @raise RequestRefused: when the request can't be served.
     """
     if request.method not in READING + WRITING:
         raise refusedMethod(request.method, methodsAllowed(settings.config))
@@ -150,7 +152,7 @@ def refusedMethod(method: bytes, allowed: tuple[bytes, ...]) -> NotAllowed:
 
 def _host(request: Request, client: Client, scheme: bytes) -> bytes:
     """
-    The authority that the client used, port kept.
+    The authority that the client used, including its port.
     """
     host = client.host or request.getHeader(b"Host") or _local(request, scheme)
     try:
@@ -162,7 +164,7 @@ def _host(request: Request, client: Client, scheme: bytes) -> bytes:
 
 def _local(request: Request, scheme: bytes) -> bytes:
     """
-    The address that the client connected to: what HTTP/1.0 without a Host can mean.
+    The address that the client connected to, for HTTP/1.0 requests without a C{Host}.
     """
     here = request.getHost()
     try:
@@ -173,9 +175,9 @@ def _local(request: Request, scheme: bytes) -> bytes:
 
 def _originForm(request: Request, config: MirrorConfig, scheme: bytes) -> bytes:
     """
-    The target from its first slash on.  An absolute one is taken when it names this mirror: its
-    public URL or the address connected to.  Its Host proves nothing, since whoever takes us for
-    an open proxy sends that along.
+    The request target in origin form.  The absolute form is accepted when it names this mirror, by
+    its public URL or by the address that the client connected to.  The C{Host} field is no proof of
+    that: a client that takes the mirror for an open proxy sends the same name there.
     """
     uri: bytes = request.uri
     if uri.startswith(b"/"):

@@ -1,8 +1,10 @@
 """
-One request proxied: read, refused or asked upstream, and its answer relayed.
+Proxying one request: it is read, and either refused or sent to the registry's upstreams, whose
+response
+is relayed.
 
-The resources of the three services of a registry do the same with a request; they differ in what
-they take and in the target that they make of it.
+The resources of the three services of a registry share this; they differ in the methods that they
+allow and in the target that they make of the client's.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ from hubmirror.upstream.registry import Registry
 @attrs.define(eq=False)
 class Mirror:
     """
-    What the resources of one mirror share.
+    The state that the resources of one mirror share.
 
     @ivar settings: of the requests from now on.
     @ivar budget: of requests under way at upstreams.
@@ -84,7 +86,7 @@ class Mirror:
 
     def refused(self, peer: IAddress, error: RequestRefused) -> None:
         """
-        Record what came and could not be read as a request.
+        Record something that was received and could not be read as a request.
         """
         now = self.reactor.seconds()
         exchange = Exchange(b"-", b"-", addressOf(peer), now, self.listeners)
@@ -95,10 +97,10 @@ class Mirror:
 
 class ProxyResource(Resource):
     """
-    Proxies whatever it is asked.
+    The base class of the three resources.
 
-    @cvar service: the upstream service that it stands for.
-    @cvar streamsBody: it takes a request before its body.
+    @cvar service: the upstream service that the resource stands for.
+    @cvar streamsBody: tells L{MirrorSite} to render a request before its body has been received.
     """
 
     isLeaf = True
@@ -112,13 +114,13 @@ class ProxyResource(Resource):
 
     def methods(self, config: MirrorConfig) -> tuple[bytes, ...]:
         """
-        The methods that it takes.
+        The allowed methods.
         """
         raise NotImplementedError
 
     def upstreamTarget(self, incoming: Incoming) -> bytes:
         """
-        What follows the service's URL.
+        The target that is appended to the service's URL.
         """
         return incoming.target.raw
 
@@ -135,7 +137,7 @@ class ProxyResource(Resource):
         serving = Deferred.fromCoroutine(self._serve(request, exchange))
         request.notifyFinish().addErrback(lambda _: serving.cancel())
 
-        # Twisted takes it away from the request when that ends.
+        # Twisted sets request.content to None when the request ends.
         content = request.content
 
         def ended(outcome: Outcome) -> None:
@@ -185,7 +187,7 @@ class ProxyResource(Resource):
             self._log.failure("a defect of the mirror")
             problem, outcome = MirrorError("the mirror itself failed"), Outcome.FAILED
         if request.channel is None:
-            # It left before it could be told.
+            # The client left before the error could be sent.
             return Outcome.CLIENT_LEFT
         if request.startedWriting:
             abortRequest(request)
@@ -196,10 +198,10 @@ class ProxyResource(Resource):
 
     def _answerHere(self, request: Any, exchange: Exchange, incoming: Incoming) -> bool:
         """
-        Answer what needs no upstream.
+        Respond to a request that needs no upstream.
 
-        @return: whether it was answered.
-        @raise RequestRefused: when it may not be asked.
+        @return: whether a response has been sent.
+        @raise RequestRefused: when the request is not allowed.
         """
         mirror = self._mirror
         if mirror.closing:
@@ -286,7 +288,7 @@ class ProxyResource(Resource):
             )
         except UpstreamFailed:
             if isinstance(content, RequestBody) and content.isTooLarge:
-                # The upstream failed because its body was broken off here.
+                # The upstream failed because the mirror stopped the upload.
                 exchange.failures.clear()
                 raise tooLarge(content) from None
             raise
@@ -323,7 +325,7 @@ class ProxyResource(Resource):
             discard(response, mirror.reactor)
             request.finish()
             return Outcome.COMPLETE
-        # The head goes out before the body's first byte: a stalled body must not hide it.
+        # Send the head at once: the first byte of the body may be late.
         request.write(b"")
         relay = Relay(request, exchange, mirror.reactor, incoming.config.client_timeout, length)
         response.deliverBody(relay)

@@ -1,6 +1,7 @@
 """
-One answer's body to one client: the one object between two sockets.  Nothing is queued here; who
-is slower pauses the other.
+Relays the body of one response to one client.  It is the only object between the two connections
+and
+queues nothing: the slower side pauses the other one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from hubmirror.exchange import Exchange, Outcome
 
 def abortRequest(request: Any) -> None:
     """
-    Break a client's answer off, so that it can't take the part for the whole.  HTTP/1.1 closes
-    the connection, HTTP/2 resets the stream.
+    Abort the response to a client, so that the client can't mistake it for a complete one.
+    HTTP/1.1 aborts the connection, HTTP/2 resets the stream.
     """
     channel = request.channel
     if channel is not None:
@@ -31,8 +32,8 @@ def abortRequest(request: Any) -> None:
 @implementer(IPushProducer)
 class Relay(Protocol):
     """
-    @ivar done: fires with the outcome, once.  To cancel it is to say that the client has left:
-        HTTP/2 stops no producer when a stream is reset.
+    @ivar done: fires once, with the outcome.  Cancelling it means that the client has left: a reset
+        of an HTTP/2 stream does not stop the producer.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class Relay(Protocol):
         length: int | None,
     ) -> None:
         """
-        @param request: whose head is set.
-        @param clientTimeout: seconds that a client may make us wait without taking a byte.
-        @param length: of the body in bytes, where it is known.
+        @param request: the request, whose response head has been set.
+        @param clientTimeout: the time for which the client may accept no data, in seconds.
+        @param length: the length of the body in bytes, where it is known.
         """
         self.done: Deferred[Outcome] = Deferred(lambda _: self.stopProducing())
         self._request: Any = request
@@ -68,8 +69,8 @@ class Relay(Protocol):
 
     def _check(self) -> None:
         """
-        A client that takes nothing holds an upstream's connection.  One timer runs over all
-        pauses, of which a slow client makes thousands.
+        Stop when the client has accepted nothing for too long, since it occupies an upstream's
+        connection.  One timer serves all pauses: a slow client causes thousands of them.
         """
         now = self._reactor.seconds()
         since = now if self._pausedAt is None else self._pausedAt
@@ -102,7 +103,7 @@ class Relay(Protocol):
 
     def stopProducing(self) -> None:
         """
-        The client's connection is gone.
+        The client's connection has been lost.
         """
         self._stop(Outcome.CLIENT_LEFT)
 
@@ -123,6 +124,7 @@ class Relay(Protocol):
                 self._request.finish()
             else:
                 abortRequest(self._request)
-        # The body still knows this relay; the client's connection must not be kept by that.
+        # The body still refers to this relay, which must not keep the client's connection in
+        # memory.
         self._request = None
         self.done.callback(outcome)

@@ -1,5 +1,7 @@
 """
-The site that the mirror listens with: requests handed on with their head, HTTP/1.1 and HTTP/2.
+The site that the mirror listens with.  It speaks HTTP/1.1 and HTTP/2 and processes a request as
+soon as
+its head has been received.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ _GOODBYE = 3.0
 
 class MirrorRequest(Request):
     """
-    A request that is processed when its head is there.  A resource with a true C{streamsBody}
-    finds a L{RequestBody} as C{content}; any other is asked when the body is whole, in a file.
+    A request that is processed when its head has been received.  A resource whose C{streamsBody} is
+    true finds a L{RequestBody} as C{content}; any other resource is rendered when the whole body
+    has been received, and finds it in a file.
     """
 
     content: Any
@@ -49,7 +52,7 @@ class MirrorRequest(Request):
         self, method: bytes, target: bytes, version: bytes, length: int | None
     ) -> None:
         """
-        @param length: of the body to come, in bytes; C{None} when it is not known.
+        @param length: the length of the body in bytes; C{None} when it is not known.
         """
         self.method, self.uri, self.clientproto = method, target, version
         path, _, query = target.partition(b"?")
@@ -64,7 +67,7 @@ class MirrorRequest(Request):
 
     def contentComplete(self) -> None:
         """
-        The whole body has arrived.
+        The whole body has been received.
         """
         self.content.complete()
 
@@ -88,7 +91,8 @@ class MirrorRequest(Request):
 @implementer(IHandshakeListener)
 class _Negotiation(Protocol, TimeoutMixin):
     """
-    A connection that becomes a channel: HTTP/2 where TLS has agreed on it (ALPN), else HTTP/1.1.
+    A new connection, which becomes an HTTP/2 channel if TLS has negotiated that (ALPN), else an
+    HTTP/1.1 channel.
     """
 
     transport: Any
@@ -144,12 +148,12 @@ class MirrorSite(Site):
     """
     A C{Site} with the mirror's own channels.
 
-    @ivar closing: every answer from now on ends its connection.
-    @ivar admission: counts the connections.
-    @ivar headTimeout: seconds to shake hands, and to send a head once it has begun.
-    @ivar maxHead: bytes that a request's head may have.
-    @ivar plain: HTTP/2 without the frames of our own.
-    @ivar onRefused: told of what came and was no request, and from where.
+    @ivar closing: whether every response from now on closes its connection.
+    @ivar admission: limits the number of connections.
+    @ivar headTimeout: the time for the TLS handshake, and for a head that has begun, in seconds.
+    @ivar maxHead: the largest head of a request, in bytes.
+    @ivar plain: whether HTTP/2 frames are made by h2 alone.
+    @ivar onRefused: called with the peer and the error for what was received and is no request.
     """
 
     noisy = False
@@ -167,8 +171,8 @@ class MirrorSite(Site):
         onRefused: Callable[[IAddress, RequestRefused], None] = lambda _peer, _error: None,
     ) -> None:
         """
-        @param idleTimeout: seconds that a connection is kept without a request.
-        @param admission: by default one that refuses nobody.
+        @param idleTimeout: the time for which a connection without a request is kept, in seconds.
+        @param admission: by default, one that refuses nobody.
         """
         super().__init__(resource, requestFactory=MirrorRequest, reactor=reactor)
         self.timeOut = idleTimeout
@@ -185,7 +189,7 @@ class MirrorSite(Site):
 
     def adopt(self, channel: Any) -> Any:
         """
-        Give a channel what it needs of its site.
+        Set the attributes that a channel gets from its site.
         """
         channel.site = channel.factory = self
         channel.requestFactory = MirrorRequest
@@ -198,12 +202,12 @@ class MirrorSite(Site):
 
     def log(self, request: object) -> None:
         """
-        The mirror logs exchanges, not requests.
+        Log nothing: the mirror logs exchanges instead of requests.
         """
 
     def startFactory(self) -> None:
         """
-        Without Twisted's access log there is no date to keep for it.
+        Start nothing: only Twisted's access log needs the date that is updated here.
         """
 
     stopFactory = startFactory
@@ -218,21 +222,21 @@ class MirrorSite(Site):
 
     def opened(self, channel: Any) -> None:
         """
-        A channel's connection is there.
+        The connection of a channel has been opened.
         """
         self._channels.add(channel)
 
     def closed(self, channel: Any) -> None:
         """
-        A channel's connection is gone.
+        The connection of a channel has been lost.
         """
         self._channels.discard(channel)
 
     def close(self) -> Deferred[None]:
         """
-        End every connection as soon as it has no request under way.
+        Close every connection as soon as it has no request in progress.
 
-        @return: fires when none is left.
+        @return: a deferred that fires when no connection is left.
         """
         self.closing = True
         self.admission.close()
@@ -242,9 +246,9 @@ class MirrorSite(Site):
 
     def abort(self) -> Deferred[None]:
         """
-        End every connection at once.
+        Abort every connection.
 
-        @return: fires when none is left.
+        @return: a deferred that fires when no connection is left.
         """
         for channel in list(self._channels):
             channel.abortConnection()
@@ -252,6 +256,6 @@ class MirrorSite(Site):
 
     def refused(self, channel: Any, error: RequestRefused) -> None:
         """
-        Something came that was no request.
+        Report that a channel has received something that is no request.
         """
         self.onRefused(channel.getPeer(), error)

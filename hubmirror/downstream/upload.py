@@ -1,5 +1,5 @@
 """
-One request body on its way to one upstream: pushed through, paused by whoever is slower.
+Streams the body of a request to an upstream.  The slower side pauses the other one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from hubmirror.upstream.bodies import StallWatch
 @implementer(IBodyProducer, IPushProducer)
 class RequestBody:
     """
-    The body of a request that is still arriving.  Until somebody consumes it the client is
-    paused, so what is held is what came in one read.
+    The body of a request, which is still being received.  The client is paused until the body is
+    consumed, so that no more than the data of one read is held.
 
-    @ivar length: in bytes, or C{UNKNOWN_LENGTH}.
-    @ivar received: bytes that have arrived.
-    @ivar limit: bytes that it may have; C{None} for any number.
-    @ivar watch: over the client, as long as it may send.
+    @ivar length: the length in bytes, or C{UNKNOWN_LENGTH}.
+    @ivar received: the number of bytes that have been received.
+    @ivar limit: the largest number of bytes; C{None} for any number.
+    @ivar watch: detects a client that has stalled.
     """
 
     limit: int | None = None
@@ -34,7 +34,7 @@ class RequestBody:
 
     def __init__(self, channel: Any, length: int | None) -> None:
         """
-        @param channel: has C{pauseBody} and C{resumeBody}.
+        @param channel: an object with the methods C{pauseBody} and C{resumeBody}.
         """
         self.length: Any = UNKNOWN_LENGTH if length is None else length
         self.received = 0
@@ -63,21 +63,21 @@ class RequestBody:
     @property
     def isTooLarge(self) -> bool:
         """
-        Whether it has, or has announced, more bytes than it may.
+        Whether it has, or has announced, more bytes than L{limit}.
         """
         announced = 0 if self.length is UNKNOWN_LENGTH else self.length
         return self.limit is not None and max(announced, self.received) > self.limit
 
     def complete(self) -> None:
         """
-        All of the body has arrived.
+        The whole body has been received.
         """
         self._complete = True
         self._finish()
 
     def close(self) -> None:
         """
-        The client is gone, or has its answer.
+        The client has left, or the response is complete.
         """
         self._closed = True
         finished = self._end()
@@ -88,8 +88,8 @@ class RequestBody:
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         """
-        @return: fires when the whole body has been written, fails when it never will be; stays
-            silent after L{stopProducing}, as C{IBodyProducer} wants it.
+        @return: a deferred that fires when the whole body has been written, and fails when that has
+            become impossible.  It does not fire after L{stopProducing} (see C{IBodyProducer}).
         """
         finished: Deferred[None] = Deferred()
         if self._closed:
@@ -139,7 +139,7 @@ class RequestBody:
 
     def stopProducing(self) -> None:
         """
-        The upstream wants no more of it; the rest is the channel's to drop.
+        The upstream needs no more of the body; the channel discards the rest.
         """
         self._closed = True
         self._end()
@@ -162,9 +162,9 @@ class _FileConsumer:
 
 def collect(body: RequestBody, file: BinaryIO) -> Deferred[BinaryIO]:
     """
-    Write a body into a file, for resources that want it whole.
+    Write a body into a file, for resources that need the whole body.
 
-    @return: fires with the file, at its beginning.
+    @return: a deferred that fires with the file, positioned at its beginning.
     """
 
     def rewind(_: None) -> BinaryIO:
@@ -176,12 +176,13 @@ def collect(body: RequestBody, file: BinaryIO) -> Deferred[BinaryIO]:
 
 def bodyOf(request: IRequest) -> IBodyProducer | None:
     """
-    The body of a request, or C{None} when it has none that means anything.  Under another site than
-    the mirror's own Twisted has collected it in a file.
+    The body of a request, or C{None} when it has none or its body has no meaning.  With a site
+    other than L{MirrorSite}, Twisted has written the body into a file.
     """
     content: Any = request.content
     if request.method in (b"GET", b"HEAD"):
-        # It has no meaning there (RFC 9110 9.3.1), and with it nothing could be asked twice.
+        # The body of a GET has no meaning (RFC 9110 9.3.1), and would make the request
+        # unrepeatable.
         if isinstance(content, RequestBody):
             content.stopProducing()
         return None

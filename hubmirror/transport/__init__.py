@@ -1,3 +1,3 @@
 """
-Bytes in bulk, towards both sides: connections, TLS and HTTP as it stands on the wire.
+Connections, TLS, HTTP/1.1 and HTTP/2, to clients and to upstreams.
 """

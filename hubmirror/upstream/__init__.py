@@ -1,3 +1,3 @@
 """
-Towards the Hub: which upstream is asked, what of its answers is believed, where they lead.
+The side of the upstreams: which one is asked, which responses are accepted, and where they lead.
 """

@@ -1,8 +1,10 @@
 """
-C{IAgent}s around each other, one concern each: verbatim, resuming, failover, redirects, origin.
+C{IAgent} implementations that wrap each other, with one concern each: verbatim, resuming, failover,
+redirects, origin.
 
-All but the last are made for each exchange, since they write into its record.  A target travels
-through them as the client wrote it.  Those that decide between upstreams have rooms of their own.
+All but the last are created for each exchange, because they write into its record.  They pass the
+request target on exactly as the client wrote it.  The resuming and failover agents have modules of
+their own.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ from hubmirror.upstream.bodies import discard
 
 class _NoCookies(IndexableCookieJar):
     """
-    Neither gives nor takes: what one client is told to send must not go with another's request.
+    A cookie jar that stores nothing and adds nothing: a cookie that was set for one client must not
+    be sent with the request of another.
     """
 
     def add_cookie_header(self, request: object) -> None:
@@ -50,7 +53,8 @@ class _NoCookies(IndexableCookieJar):
 
 class _WithoutHeaders(proxyForInterface(IResponse)):  # type: ignore[misc]
     """
-    An answer as treq may see it: without fields, so that it decodes nothing and keeps nothing.
+    The response as treq sees it: without header fields, so that treq decodes nothing and stores
+    nothing.
     """
 
     headers = Headers()
@@ -59,10 +63,10 @@ class _WithoutHeaders(proxyForInterface(IResponse)):  # type: ignore[misc]
 @implementer(IAgent)
 class VerbatimAgent:
     """
-    What treq asks: sends the target and fields that it was made with, whatever treq made of
-    them on the way, and keeps the answer as it came.
+    The agent that treq calls.  It sends the target and the fields that it was created with,
+    whatever treq has made of them, and keeps the response as it was received.
 
-    @ivar answer: the answer, with all its fields.
+    @ivar answer: the response, with all of its fields.
     """
 
     def __init__(self, agent: IAgent, target: bytes, headers: Headers) -> None:
@@ -92,7 +96,7 @@ _PLACE = "http://upstream"
 
 class _NoURL(EncodedURL):
     """
-    A URL that says nothing: treq would encode a real one anew for each request.
+    A constant URL, which is not encoded again for each request as a real one would be.
     """
 
     def to_uri(self) -> EncodedURL:
@@ -118,7 +122,7 @@ async def ask(
     Send a request through treq, target and fields byte for byte.
 
     @param agent: takes C{target} as its URI.
-    @raise UpstreamFailed: when no upstream gives an answer.
+    @raise UpstreamFailed: when no upstream gives a response.
     """
     verbatim = VerbatimAgent(agent, target, headers)
     await HTTPClient(verbatim, cookiejar=_COOKIES).request(
@@ -194,7 +198,7 @@ class RedirectAgent:
             except (ConnectFailed, HeadFailed) as error:
                 if isinstance(error, RedirectRefused):
                     raise
-                # Else it would look as if the registry had failed.
+                # Without the host's name it would look as if the registry itself had failed.
                 place = splitURL(uri)[0].authority.decode("ascii")
                 raise type(error)(f"the redirect to {place}: {error.message}") from None
         if isElsewhere:
@@ -238,7 +242,7 @@ class OriginAgent:
         @param uri: absolute; what follows its authority goes out byte for byte.
         @return: fails with L{UpstreamFailed}.
         """
-        # In a request target a "#" starts no fragment: it is what the client wrote.
+        # In a request target "#" does not begin a fragment; it is part of what the client wrote.
         url, mark, rest = uri.partition(b"#")
         origin, target = splitURL(url)
         target += mark + rest
@@ -249,8 +253,8 @@ class OriginAgent:
 
     def _identity(self, response: IResponse) -> IResponse:
         """
-        Identity was asked for.  Bytes in any other coding would be taken for the blob by whoever
-        asked without knowing of it.  What an error says may be in any.
+        Refuse a content coding that was not asked for: a client that did not ask for it would take
+        the coded bytes for the blob.  Error responses may have any coding.
         """
         coding = listMembers(response.headers, b"Content-Encoding")
         if response.code in (200, 206) and coding not in ([], [b"identity"]):

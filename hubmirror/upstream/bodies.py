@@ -1,5 +1,5 @@
 """
-Small bodies, read whole or thrown away, and the watch over those that are passed on.
+Reading or discarding short response bodies, and detecting a body that has stalled.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from hubmirror.protocol.errors import BodyFailed
 
 MAX_SHORT_BODY = 64 * 1024
 """
-Bytes of a body that is read whole, or to its end so that its connection can be kept.
+The largest body, in bytes, that is read into memory, or read to its end so that its connection can
+be reused.
 """
 
 DISCARD_TIME = 5.0
 """
-Seconds that a body gets to end which is read only so that its connection can be kept.
+The time, in seconds, in which a discarded body has to end for its connection to be reused.
 """
 
 
@@ -56,10 +57,11 @@ class _ShortBody(Protocol):
 
 def readShortBody(response: IResponse, reactor: IReactorTime, timeout: float) -> Deferred[bytes]:
     """
-    A body of at most L{MAX_SHORT_BODY} bytes.
+    Read a body of at most L{MAX_SHORT_BODY} bytes.
 
-    @param timeout: seconds for all of it.
-    @return: fails with L{BodyFailed}.
+    @param timeout: the time for the whole body, in seconds.
+    @return: a deferred that fires with the body, or fails with L{BodyFailed} when it breaks, is too
+        long or takes too long.
     """
 
     def timedOut(_: object, timeout: float) -> NoReturn:
@@ -72,26 +74,26 @@ def readShortBody(response: IResponse, reactor: IReactorTime, timeout: float) ->
 
 def discard(response: IResponse, reactor: IReactorTime) -> None:
     """
-    Read a short body that nobody wants, so that its connection can be kept; end one that is long
-    or takes more than L{DISCARD_TIME}.
+    Discard a response.  A short body is read to its end, so that its connection can be reused; the
+    connection is closed for one that is long or takes longer than L{DISCARD_TIME}.
     """
     readShortBody(response, reactor, DISCARD_TIME).addErrback(lambda _: None)
 
 
 class StallWatch:
     """
-    Notices when nothing comes for a while, or too little, from an upstream that may send.  A
-    slow client must not look like a stalled upstream: time in which it made us wait is not
-    counted.
+    Detects that a sender has stalled: that it has sent nothing, or less than a minimum rate, for
+    some time.  The time during which the sender is paused does not count, so that a slow receiver
+    does not look like a stalled sender.
     """
 
     def __init__(
         self, reactor: IReactorTime, seconds: float, floor: float, stalled: Callable[[], None]
     ) -> None:
         """
-        @param seconds: without a byte, or below the floor.
-        @param floor: bytes for each second.
-        @param stalled: called once, when it happens.
+        @param seconds: the time without a byte, or below the minimum rate, that counts as stalled.
+        @param floor: the minimum rate in bytes per second.
+        @param stalled: called once, when the sender has stalled.
         """
         self._reactor = reactor
         self._seconds = seconds
@@ -107,7 +109,7 @@ class StallWatch:
 
     def start(self) -> None:
         """
-        From now on bytes are expected.
+        Start to expect bytes.
         """
         self.stop()
         self._restart()
@@ -115,7 +117,7 @@ class StallWatch:
 
     def stop(self) -> None:
         """
-        They no longer are.
+        Stop to expect bytes.
         """
         call, self._call = self._call, None
         if call is not None:
@@ -123,20 +125,20 @@ class StallWatch:
 
     def received(self, size: int) -> None:
         """
-        Some came.
+        Count bytes that have been received.
         """
         self._alive = self._reactor.seconds()
         self._bytes += size
 
     def pause(self) -> None:
         """
-        The upstream is made to wait.
+        The sender has been paused.
         """
         self._paused = True
 
     def resume(self) -> None:
         """
-        It may send again.
+        The sender has been resumed.
         """
         if self._paused:
             self._paused = False

@@ -1,5 +1,5 @@
 """
-The upstreams of one service, asked in order until one serves.
+Failover: the upstreams of one service are asked in order until one serves the request.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class FailoverAgent:
         @param agent: takes absolute URIs.
         @param identity: whom the upstream counts the request for; by default, whoever its
             C{Authorization} names.
-        @param failoverOn: statuses that move a request on.
-        @param timeout: seconds until a response head, all upstreams together.
+        @param failoverOn: the statuses after which the next upstream is asked.
+        @param timeout: the time until a response head, for all upstreams together, in seconds.
         """
         self._reactor = reactor
         self._agent = agent
@@ -92,8 +92,8 @@ class FailoverAgent:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """
-        @param uri: the request target: what follows each upstream's base.
-        @return: fails with L{UpstreamsFailed} when no upstream gives an answer.
+        @param uri: the request target, which is appended to the base URL of each upstream.
+        @return: a deferred that fails with L{UpstreamsFailed} when no upstream gives a response.
         """
         return Deferred.fromCoroutine(
             self._request(method, uri, headers or Headers(), bodyProducer)
@@ -168,7 +168,7 @@ class FailoverAgent:
 
     def _passed(self, order: Sequence[Upstream]) -> Iterator[tuple[str, UpstreamFailed]]:
         """
-        Why those were not asked that were not.
+        The upstreams that were skipped, and why.
         """
         for upstream in self._upstreams:
             reason = self._health.whyUnavailable(upstream, self._route)
@@ -187,7 +187,7 @@ class FailoverAgent:
         seconds: float,
     ) -> IResponse:
         """
-        Ask one upstream, or remember what it said a moment ago.
+        Ask one upstream, or repeat a 429 that it gave a moment ago.
         """
         method, target, headers, body = request
         kind = self._exchange.kind
@@ -198,7 +198,7 @@ class FailoverAgent:
         redirects = self._exchange.redirects
         self._health.asked(upstream, self._route)
         asking = self._agent.request(method, upstream.url(self._service, target), headers, body)
-        # A token, however it is asked for, must not take long.
+        # A token request must be quick even when it is a POST.
         if method not in policy.PUSHING or self._service is Service.TOKEN:
             asking.addTimeout(seconds, self._reactor, noHead)
         try:
@@ -220,18 +220,18 @@ class FailoverAgent:
         if answer.code == 429:
             answer = await self._keep(answer, max(0.0, since + seconds - self._reactor.seconds()))
         if self._exchange.redirects > redirects:
-            # What a CDN says of its limits is not the registry's word.
+            # The rate limit fields of a CDN are not the registry's.
             return answer
         self._quotas.answered(upstream, kind, identity, method, answer)
-        # As remembered it says how long the limit really lasts.
+        # The remembered response has a Retry-After with the time that is left.
         return (
             answer.code == 429 and self._quotas.remembered(upstream, kind, identity, method)
         ) or answer
 
     async def _keep(self, answer: IResponse, seconds: float) -> CachedResponse:
         """
-        A 429 with its body.  Its head says all that counts, so a body that is broken, late or too
-        long is replaced by another of its kind.
+        Read the body of a 429.  Its head says all that matters, so a body that breaks, is late or
+        is too long is replaced.
         """
         # It may be repeated to others.
         dropCookies(answer.headers)
@@ -248,7 +248,7 @@ class FailoverAgent:
         self, isFirst: bool, status: int, headers: Headers, spare: IResponse | None
     ) -> bool:
         """
-        Whether an answer goes to the client without asking others.
+        Whether a response goes to the client without asking further upstreams.
 
         @param headers: of the request.
         """
@@ -256,7 +256,7 @@ class FailoverAgent:
             return status not in self._failoverOn
         return policy.fallbackServes(status) or (
             policy.fallbackChallenges(status, headers)
-            # A quota of pulls is a verdict on a pull, not on the question who to get a token from.
+            # A limit on pulls concerns pulls, not the question where tokens are issued.
             and (
                 self._exchange.kind is Kind.PING
                 or not (spare and policy.limitsPulls(spare.code, spare.headers))

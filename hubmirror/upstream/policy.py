@@ -1,5 +1,5 @@
 """
-The decisions about upstreams, without the doing: pure, so that a table of them is a test.
+Decisions about upstreams, as pure functions, so that tests are tables of cases.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ MAX_REDIRECTS = 10
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 PAUSE = 0.5
 """
-Seconds before an upstream is asked again that could not serve for the moment.
+The time, in seconds, after which an upstream that failed for the moment is asked again.
 """
 
 TRIES = 4
 """
-How often such an upstream is asked at most.
+How many times such an upstream is asked at most.
 """
 
 _REPEATABLE = (b"GET", b"HEAD")
 PUSHING = (b"POST", b"PUT", b"PATCH")
 """
-The methods that take as long as their body does, and the registry to hash it.
+The methods whose response takes as long as the upload of the body, and the registry's hashing of
+it.
 """
 
 
@@ -129,7 +130,7 @@ def _pathOf(base: bytes) -> bytes:
 
 def mayRepeat(method: bytes, hasBody: bool) -> bool:
     """
-    Whether a request can go to another upstream when the first fails.
+    Whether a request can be sent to another upstream when the first one fails.
     """
     return method in _REPEATABLE and not hasBody
 
@@ -144,33 +145,33 @@ def effectiveStatus(status: int, fromCDN: bool) -> int:
 
 def mayPass(status: int, headers: Headers) -> bool:
     """
-    Whether an error may be over in a moment: one 503 among many answers ends a pull, since most
-    clients ask for a token or a manifest only once.
+    Whether an error may be temporary and worth another request.  Most clients request a token or a
+    manifest only once, so that a single 503 would end a pull.
     """
     return status in (502, 503, 504) and (retryAfter(headers) or 0.0) <= PAUSE
 
 
 def fallbackServes(status: int) -> bool:
     """
-    Whether a fallback's answer counts.  What it refuses or does not have is no verdict on what
-    the first upstream could not say: many mirrors hold only part of the Hub.
+    Whether a fallback's response is final.  A fallback that refuses a request or does not have an
+    image says nothing about the registry: many mirrors hold only a part of it.
     """
     return 200 <= status < 300 or status in (304, 416)
 
 
 def limitsPulls(status: int, headers: Headers) -> bool:
     """
-    Whether an answer says that a quota of pulls is used up: the Hub says that in JSON.  Its other
-    429, in plain text, is for every request from an address, whatever it asks for.
+    Whether a response says that the limit on pulls is used up, which the Hub says in JSON.  Its
+    other 429, in plain text, applies to every request from an address.
     """
     return status == 429 and b"json" in (headers.getRawHeaders(b"Content-Type") or [b""])[0].lower()
 
 
 def fallbackChallenges(status: int, headers: Headers) -> bool:
     """
-    Whether a fallback's 401 goes to the client after all, when the upstreams before it said
-    nothing of what was asked for: a client that has not shown a token yet needs this challenge
-    to get one.  Without it no pull would begin while the Hub is down.
+    Whether a fallback's 401 goes to the client when the upstreams before it gave no usable
+    response. A client without a token needs a challenge to get one; without it no pull could begin
+    while the registry is down.
 
     @param headers: of the request.
     """
@@ -179,7 +180,7 @@ def fallbackChallenges(status: int, headers: Headers) -> bool:
 
 def follow(uri: bytes, headers: Headers, location: Sequence[bytes]) -> tuple[bytes, Headers]:
     """
-    Where a redirect leads and what is sent there.
+    The target of a redirect, and the fields that are sent there.
 
     @param uri: what was asked.
     @param location: the values of C{Location}.
@@ -212,8 +213,9 @@ def namesElsewhere(base: bytes, references: Sequence[bytes]) -> bool:
 
 class AddressPolicy:
     """
-    Which addresses an origin may be connected to: any for one that was configured; for one that
-    only a redirect named, those in the public Internet and those allowed.
+    Which addresses an origin may be connected to.  An origin that was configured may have any
+    address; one that only a redirect has named must be in the public Internet or be allowed
+    explicitly.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """
-Whose pulls an upstream counts, how many are left, and what it said when there were none.
+Rate limits of upstreams: for whom they count pulls, how many pulls are left, and the 429 responses
+that they gave.
 
-The Hub has two limits.  The one for pulls holds for an identity's manifests; the other, against
-abuse, for every request from our address.
+The Hub has two limits.  The limit on pulls applies to the manifest requests of one identity; the
+limit against abuse applies to every request from the mirror's address.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ _MOST_IDENTITIES = 10_000
 @attrs.define
 class _Limit:
     """
-    @ivar until: when it ends, in seconds of the reactor's clock.
-    @ivar said: when the upstream said so last.
-    @ivar answer: what it said, when that was a 429.
-    @ivar method: of the request that it was said to.
+    @ivar until: when the limit ends, in seconds of the reactor's clock.
+    @ivar said: when the upstream last announced it.
+    @ivar answer: the 429 response that announced it, if it was one.
+    @ivar method: the method of the request that got this response.
     """
 
     until: float
@@ -49,7 +50,7 @@ class _Limit:
 
 class Quotas:
     """
-    The limits that are in force, for each upstream and identity.
+    The rate limits that are in force, for each upstream and identity.
     """
 
     _log = Logger()
@@ -62,9 +63,10 @@ class Quotas:
 
     def identity(self, headers: Headers) -> bytes:
         """
-        Who a request counts for: the subject of its token (RFC 7519 4.1.2), else its
-        credentials, as a keyed hash.  All tokens without a subject are one, and so are all requests
-        without a token: those are for a challenge, which no quota of pulls withholds.
+        The identity for which an upstream counts a request, as a keyed hash: the subject of its
+        token (RFC 7519 4.1.2), else its credentials.  All tokens without a subject are one
+        identity, and so are all requests without a token; the latter ask for a challenge, which no
+        limit on pulls withholds.
         """
         credentials = (headers.getRawHeaders(b"Authorization") or [b""])[0]
         subject = _subject(credentials)
@@ -85,7 +87,7 @@ class Quotas:
 
     def limited(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> bool:
         """
-        Whether others are asked before this upstream.
+        Whether an upstream is limited, so that other upstreams are asked first.
         """
         return self._limit(upstream, kind, identity) is not None
 
@@ -93,14 +95,14 @@ class Quotas:
         self, upstream: Upstream, kind: Kind | None, identity: bytes, method: bytes
     ) -> CachedResponse | None:
         """
-        The 429 that an upstream gave within the last seconds, with the time that is really left.
+        A 429 that an upstream gave within the last seconds, with a C{Retry-After} of the time left.
         """
         limit = self._limit(upstream, kind, identity)
         now = self._reactor.seconds()
         if limit is None or limit.answer is None or now - limit.said > _FRESH:
             return None
         if limit.method == b"HEAD" and method != b"HEAD":
-            # The answer to a HEAD lacks the body that this one wants.
+            # The response to a HEAD has no body, which this request needs.
             return None
         headers = limit.answer.headers.copy()
         left = max(1, math.ceil(limit.until - now))
@@ -128,7 +130,7 @@ class Quotas:
         answer: IResponse,
     ) -> None:
         """
-        Learn from an answer's fields, whatever its status.
+        Update the limits from a response's fields, whatever its status.
         """
         if answer.code == 429:
             everybody = not limitsPulls(answer.code, answer.headers)
@@ -182,8 +184,8 @@ class Quotas:
 
 def _subject(authorization: bytes) -> bytes | None:
     """
-    The subject that a token names, unverified; empty for the token of somebody anonymous, C{None}
-    for what is no such token.
+    The subject of a JSON Web Token, which is not verified.  It is empty for an anonymous token, and
+    C{None} when the credentials are no such token.
     """
     scheme, _, token = authorization.partition(b" ")
     parts = token.split(b".")

@@ -1,5 +1,6 @@
 """
-Where the rest of a broken body is to be had: the same URL, the registry again, the next upstream.
+Requests for the rest of a response body that broke: from the same URL, from the registry again, and
+from the next upstream.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ _VERIFIED = (b"sha256:", b"sha512:")
 
 _Attempt = tuple[Upstream | None, Callable[[Headers], "Deferred[IResponse]"]]
 """
-A way to ask for the rest of a body, and the upstream that it begins at: C{None} for the URL that
-the last part came from.
+A request for the rest of a body, and the upstream that it is sent to; C{None} stands for the URL of
+the last response.
 """
 
 
 @implementer(IAgent)
 class ResumingAgent:
     """
-    Gives answers whose bodies go on where they break.
+    Gives responses whose bodies are resumed when they break.
 
-    Only a blob is resumed in its middle: its digest says that the rest belongs to the beginning.
-    Any other GET is asked again as long as no byte of its body has come.
+    Only a blob is resumed in its middle, because its digest guarantees that the rest belongs to the
+    beginning.  Any other GET is repeated only before the first byte of its body.
     """
 
     _log = Logger()
@@ -77,7 +78,7 @@ class ResumingAgent:
         """
         @param redirects: that C{failover} asks through.
         @param verify: C{never}, C{fallback} or C{always}.
-        @param timeout: seconds until the head of each further answer.
+        @param timeout: the time until the head of each further response, in seconds.
         """
         self._reactor = reactor
         self._failover = failover
@@ -117,7 +118,7 @@ class ResumingAgent:
 
         def again(position: int, attempt: int) -> Deferred[tuple[IResponse, int]]:
             ways = list(self._attempts(target, headers))
-            # Where the last attempt got an answer, but not a byte of it, this one begins elsewhere.
+            # If the last attempt got a response without a byte of body, begin with another source.
             start = (attempt - 1) % len(ways)
             return Deferred.fromCoroutine(
                 self._again(first, part, position, ways[start:] + ways[:start])
@@ -167,16 +168,17 @@ class ResumingAgent:
         ways: Iterable[_Attempt],
     ) -> tuple[IResponse, int]:
         """
-        Ask for what is left, each way once.
+        Request the rest of the body from each source in turn.
 
-        @raise OtherEntity: when what there is now is another entity, wherever it was asked for.
-        @raise UpstreamFailed: when no way leads to the rest.
+        @raise OtherEntity: when the sources now have another entity.
+        @raise UpstreamFailed: when no source gives the rest.
         """
         if position and (part is None or self._target.kind is not Kind.BLOB):
             raise OtherEntity("only blobs are resumed")
         problem = UpstreamFailed("the rest is not to be had")
         for upstream, ask in ways:
-            # Elsewhere the same blob may have another tag; anything else with another is another.
+            # Another upstream may give the same blob another ETag; anything but a blob with another
+            # ETag is another entity.
             sameTag = upstream is None or self._target.kind is not Kind.BLOB
             tag = part.tag if part is not None and sameTag else None
             answer: IResponse | None = None
@@ -186,7 +188,7 @@ class ResumingAgent:
             except UpstreamFailed as error:
                 if answer is not None:
                     discard(answer, self._reactor)
-                # That the entity is another one is the more telling of two problems.
+                # If the entity has changed, that is the more useful error to report.
                 if not isinstance(problem, OtherEntity):
                     problem = error
                 continue
@@ -199,8 +201,8 @@ class ResumingAgent:
 
     def _attempts(self, target: bytes, headers: Headers) -> Iterator[_Attempt]:
         """
-        The ways to ask for the rest: the URL that the answer came from, its upstream, those after
-        that.
+        The sources of the rest: the URL of the last response, its upstream, and the upstreams after
+        it.
         """
         lastURI, lastHeaders = self._source
         yield None, lambda extra: self._ask(lastURI, _with(lastHeaders, extra))
@@ -221,8 +223,8 @@ class ResumingAgent:
 
     async def _askRegistry(self, upstream: Upstream, uri: bytes, headers: Headers) -> IResponse:
         """
-        Ask a registry, with a fresh token when the client's has expired: a token lives for five
-        minutes, a layer of many gigabytes takes longer.
+        Ask a registry, with a new token when the client's has expired: a token is valid for five
+        minutes, and a layer of many gigabytes takes longer.
         """
         answer = await self._ask(uri, headers)
         if (
@@ -264,7 +266,7 @@ _CONDITIONS = (
 
 def _forRest(part: Part | None, position: int, tag: bytes | None) -> Headers:
     """
-    The fields that ask for what is left; none as long as nothing has come.
+    The fields that request the rest of a body; empty when nothing of it has been received.
     """
     extra = Headers()
     if part is not None and position:
@@ -277,7 +279,7 @@ def _forRest(part: Part | None, position: int, tag: bytes | None) -> Headers:
 def _with(headers: Headers, extra: Headers) -> Headers:
     merged = headers.copy()
     if extra.hasHeader(b"Range"):
-        # What the client made its own request depend on was settled by the first answer.
+        # The client's own conditions were evaluated for the first response.
         for name in _CONDITIONS:
             merged.removeHeader(name)
     for name, values in extra.getAllRawHeaders():
@@ -289,9 +291,9 @@ def _fitting(
     first: IResponse, answer: IResponse, part: Part | None, position: int, tag: bytes | None
 ) -> int:
     """
-    How many bytes at the beginning of an answer are not wanted.
+    How many bytes at the beginning of a response have to be skipped.
 
-    @raise UpstreamFailed: when it is not what the first answer can go on with.
+    @raise UpstreamFailed: when the response cannot continue the first one.
     """
     skip: int | None = None
     if position == 0 and part is None:
@@ -305,7 +307,7 @@ def _fitting(
 
 def _likeness(answer: IResponse) -> tuple[object, ...]:
     """
-    What the client has been told of a body that it has no byte of.  That of several parts is cut
-    up as its type says.
+    The properties of a response that the client has been told before the first byte of its body.
+    The media type is one of them, because it has the boundary of a multipart body.
     """
     return answer.code, answer.length, answer.headers.getRawHeaders(b"Content-Type")

@@ -1,8 +1,8 @@
 """
-One answer's body, come what may: goes on where it broke, and is checked while it passes.
+A response whose body is resumed when it breaks, and verified while it passes.
 
-To whoever reads it there is one answer, right to the byte, or a failure; never a part that looks
-whole.
+The reader of the body sees one complete and correct response or a failure, never a truncated body
+that looks complete.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ _ALGORITHMS = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
 @attrs.frozen
 class RetryPolicy:
     """
-    @ivar resumes: how often in a row, without a byte in between, a body is asked for again.
-    @ivar stall: seconds without a byte after which it counts as broken.
-    @ivar floor: bytes for each second below which it does too.
+    When a body counts as broken, and how often the rest of it is requested.
+
+    @ivar resumes: the number of requests in a row that bring no byte of the body.
+    @ivar stall: the time without a byte after which a body counts as broken, in seconds.
+    @ivar floor: the rate in bytes per second below which it counts as broken, too.
     """
 
     resumes: int
@@ -48,7 +50,10 @@ class RetryPolicy:
 
 def delayBefore(attempt: int) -> float:
     """
-    Seconds to wait before the given attempt without progress, the first of which is 1.
+    The time to wait before an attempt, in seconds.
+
+    @param attempt: the number of this attempt since the last byte that was received, beginning with
+        1.
     """
     if attempt == 1:
         return 0.0
@@ -57,7 +62,7 @@ def delayBefore(attempt: int) -> float:
 
 class DigestCheck:
     """
-    Hashes a blob while it passes.
+    Computes the digest of a blob while it passes.
     """
 
     def __init__(self, digest: bytes) -> None:
@@ -70,26 +75,26 @@ class DigestCheck:
 
     def update(self, data: bytes) -> None:
         """
-        Some bytes have passed.
+        Add bytes.
         """
         self._hash.update(data)
 
     def isRight(self) -> bool:
         """
-        Whether the bytes so far are the blob.
+        Whether the digest of the bytes so far is the expected one.
         """
         return self._hash.hexdigest().encode("ascii") == self._expected.lower()
 
 
 class _Transfer(Protocol):
     """
-    The part of a body that comes over one connection.
+    The part of a body that is received over one connection.
     """
 
     def __init__(self, body: ResumingResponse, skip: int, fits: bool) -> None:
         """
-        @param skip: bytes at its beginning that have been passed on before.
-        @param fits: it ends where the body does.
+        @param skip: the number of bytes at its beginning that have been passed on already.
+        @param fits: whether it ends where the body ends.
         """
         self._body = body
         self._skip = skip
@@ -121,15 +126,18 @@ class _Transfer(Protocol):
 
 Again = Callable[[int, int], "Deferred[tuple[IResponse, int]]"]
 """
-Asks for what is left of a body after so many bytes, for the which-th time without progress: fires
-with an answer and the number of bytes at its beginning that are not wanted.
+Requests the rest of a body.  The parameters are the number of bytes that have been received, and
+the
+number of this attempt since the last byte; the deferred fires with a response and the number of
+bytes
+at its beginning that have to be skipped.
 """
 
 
 @implementer(IResponse, IPushProducer)
 class ResumingResponse:
     """
-    An answer whose body goes on where it breaks.  It is also its body's transport.
+    A response whose body is resumed when it breaks.  It is also the transport of its body.
     """
 
     request = None
@@ -147,9 +155,9 @@ class ResumingResponse:
         wrong: Callable[[], None],
     ) -> None:
         """
-        @param first: the answer whose head is handed on.
-        @param check: of the whole body, when it is to be checked.
-        @param wrong: called when the body fails the check.
+        @param first: the response whose head is passed on.
+        @param check: verifies the whole body, or C{None}.
+        @param wrong: called when the verification fails.
         """
         self.version = first.version
         self.code = first.code
@@ -191,21 +199,21 @@ class ResumingResponse:
         transfer = self._transfer = _Transfer(self, skip, response.length == skip + left)
         response.deliverBody(transfer)
         if self._transfer is transfer:
-            # Most manifests are whole by now.
+            # Most manifests are complete at this point and need no timer.
             self._watch.start()
 
     # From the transfer
 
     def skipped(self, transfer: _Transfer, size: int) -> None:
         """
-        Bytes have come that were passed on before.
+        Bytes have been received that were passed on before.
         """
         if transfer is self._transfer:
             self._watch.received(size)
 
     def received(self, transfer: _Transfer, data: bytes) -> None:
         """
-        Bytes of the body have come.
+        Bytes of the body have been received.
         """
         if transfer is not self._transfer:
             return
@@ -218,7 +226,7 @@ class ResumingResponse:
         if len(data) < left:
             self._pass(data)
             return
-        # The last bytes are passed on only when all of them are right.
+        # The last bytes are passed on only when the whole body is correct.
         data = data[:left]
         if self._check is not None:
             self._check.update(data)
@@ -231,7 +239,7 @@ class ResumingResponse:
         self._receiver.dataReceived(data)
         self._finish()
         if not transfer.fits:
-            # An upstream that ignored the Range may have much more to say.
+            # An upstream that ignored the Range may go on to send more.
             transfer.producer.stopProducing()
 
     def _pass(self, data: bytes) -> None:
@@ -242,7 +250,7 @@ class ResumingResponse:
 
     def transferEnded(self, transfer: _Transfer, reason: Failure) -> None:
         """
-        Nothing more comes over this connection.
+        The connection has no more bytes of the body.
         """
         if transfer is not self._transfer:
             return
@@ -261,7 +269,7 @@ class ResumingResponse:
             transfer.producer.stopProducing()
         self._broken(f"no progress for {self._retryPolicy.stall:g} s")
 
-    # What becomes of it
+    # Breaking and ending
 
     def _broken(self, reason: str) -> None:
         self._watch.stop()
@@ -292,7 +300,7 @@ class ResumingResponse:
 
     def _whenWanted(self) -> Deferred[None]:
         """
-        As long as the client takes nothing, no attempt can make progress.
+        Wait until the client accepts data: until then no attempt can make progress.
         """
         wanted: Deferred[None] = Deferred()
         if self.paused:
@@ -342,7 +350,7 @@ class ResumingResponse:
 
     def stopProducing(self) -> None:
         """
-        The client is gone: so is all that was done for it.
+        The client is gone: close the connection, or cancel the request for the rest.
         """
         self._watch.stop()
         transfer, self._transfer = self._transfer, None
@@ -357,7 +365,7 @@ class ResumingResponse:
 
 def partIn(answer: IResponse) -> Part | None:
     """
-    The one part that an answer holds, as L{partOf}.
+    The one part of the entity that a response holds (see L{partOf}).
     """
     length = None if answer.length is UNKNOWN_LENGTH else answer.length
     return partOf(answer.code, length, answer.headers)
@@ -365,13 +373,13 @@ def partIn(answer: IResponse) -> Part | None:
 
 def bytesToSkip(answer: IResponse, part: Part, position: int, tag: bytes | None) -> int | None:
     """
-    How many bytes at the beginning of an answer are not wanted, when it can go on with a part.
+    How many bytes at the beginning of a response have to be skipped to continue a part.
 
-    @param part: what the first answer held.
-    @param position: bytes of it that have come.
-    @param tag: the strong C{ETag} that it must have if it has one.
-    @return: C{None} when it can't go on with it.
-    @raise OtherEntity: when it holds another entity.
+    @param part: the part that the first response held.
+    @param position: the number of bytes of it that have been received.
+    @param tag: the strong C{ETag} that the response must have if it has any.
+    @return: C{None} when the response cannot continue the part.
+    @raise OtherEntity: when the response holds another entity.
     """
     got = partIn(answer)
     if got is None:

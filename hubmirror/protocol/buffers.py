@@ -1,8 +1,9 @@
 """
-What has arrived on a connection and has not been read yet.
+A buffer for data that has been received and not been parsed yet.
 
-However the bytes were cut on their way, to read them costs time in proportion to their number: what
-was searched is not searched again, and what is taken from the front moves nothing.
+Parsing takes time in proportion to the number of bytes, however they are split: bytes that have
+been
+searched are not searched again, and taking data from the front does not move the rest.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ MAX_HEAD = 64 * 1024
 
 class ReceiveBuffer:
     """
-    Bytes in the order in which they came.
+    Bytes in the order in which they were received.
 
-    The bytes of one read stay the object that they are, since most messages come in one piece.  As
-    soon as there is more to hold they are moved into a C{bytearray}, which grows at its end and
-    shrinks at its front without being copied each time.
+    The data of one read is kept as it is, since most messages arrive in one piece.  When more data
+    has to be held, it is moved into a C{bytearray}, which can grow at its end and shrink at its
+    front without being copied each time.
 
     @cvar makeArray: makes the C{bytearray}.
     """

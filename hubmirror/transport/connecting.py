@@ -1,5 +1,5 @@
 """
-New connections to an origin: names, addresses that may be connected to, proxies, TLS.
+Opens connections to an origin: name resolution, the check of addresses, outgoing proxies, TLS.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Whether this origin may be connected to at this address.
 
 def loadTrust(caFile: str | None) -> Any:
     """
-    What upstream certificates are verified with.
+    Load the CA certificates that upstream certificates are verified with.
 
     @param caFile: a PEM bundle, or C{None} for the system's CAs.
     @raise ValueError: when there is no certificate in the file, or no file.
@@ -75,7 +75,7 @@ class ConnectCancelled(CancelledError):
 
 class Connector:
     """
-    Opens connections.  What an origin needs (TLS context, encoded name) is made once.
+    Opens connections.  The TLS context and the encoded name of an origin are created once and kept.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Connector:
         self, origin: Origin, released: Callable[[UpstreamConnection], None]
     ) -> UpstreamConnection:
         """
-        Open a connection that is ready for a request.
+        Open a connection and complete the TLS handshake.
 
         @param released: see L{UpstreamConnection}.
         @raise ConnectFailed: when there is none in time; L{ConnectTimedOut}, L{AddressRefused} and

@@ -1,11 +1,12 @@
 """
-HTTP/1.1 as a client: one connection to an upstream, one request at a time.
+The client side of HTTP/1.1: a connection to an upstream with one request at a time.
 
-Twisted's own client would do but for what a mirror has to hand on unharmed: it hides the
-C{Connection} field and with it the names of the fields that must stop here, loses the
-C{Content-Length} of a 304, sets no bound to a response head, and re-encodes targets.  This one
-writes the target verbatim, keeps every field, and speaks to its users through the same
-C{IResponse}.
+Twisted's own client is not suitable for a proxy: it hides the C{Connection} field and with it the
+names of hop-by-hop fields, loses the C{Content-Length} of a 304, does not limit the size of a
+response
+head, and re-encodes request targets.  This client writes the target verbatim, keeps every field,
+and
+provides the same C{IResponse} interface.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ from hubmirror.transport.failures import describeFailure
 
 RESPONSE_TIMEOUT = 300.0
 """
-Seconds that an upstream has to answer, from the end of the request, when nobody asks for less: a
-registry may copy and hash a layer of many gigabytes before it says 201.
+The time, in seconds, from the end of a request to the response head, for requests that have no
+shorter
+limit: a registry may copy and hash a layer of many gigabytes before it responds with 201.
 """
 
 _MAX_INTERIM = 8
@@ -64,15 +66,15 @@ _METHODS_WITH_BODY = (b"POST", b"PUT", b"PATCH")
 @implementer(IResponse, IPushProducer)
 class UpstreamResponse:
     """
-    An answer.  Nothing of its body is read from the network beyond what came with the head
-    until L{deliverBody} is called.
+    A response.  Apart from what arrived together with the head, its body is not read from the
+    network before L{deliverBody} is called.
 
-    It is also its body's transport: the protocol that the body is delivered to may pause, resume
-    and stop it.
+    It is also the transport of its body: the protocol that the body is delivered to may pause,
+    resume and stop it.
 
-    @ivar length: of the body in bytes, or C{UNKNOWN_LENGTH}; the fields keep what an answer to
-        HEAD or a 304 says of the length.
-    @ivar paused: no more of the body may be read now.
+    @ivar length: the length of the body in bytes, or C{UNKNOWN_LENGTH}.  The C{Content-Length} of a
+        response to HEAD or of a 304 is in L{headers}.
+    @ivar paused: whether reading the body is paused.
     """
 
     request = None
@@ -100,7 +102,7 @@ class UpstreamResponse:
         """
         self._receiver = protocol
         self.paused = False
-        # The protocol may pause from here on, and pausing must hold.
+        # From here on the protocol may pause, and that must not be undone below.
         protocol.makeConnection(self)  # type: ignore[arg-type]
         early, self._early = self._early, []
         for piece in early:
@@ -134,7 +136,7 @@ class UpstreamResponse:
 
     def stopProducing(self) -> None:
         """
-        The rest is not wanted: the connection is closed at once.
+        Close the connection, because the rest of the body is not needed.
         """
         if self._ended is None:
             self._connection.abort()
@@ -145,7 +147,7 @@ class UpstreamResponse:
 @implementer(IConsumer)
 class _BodyWriter:
     """
-    Frames a request's body onto the connection, and checks that it is as long as announced.
+    Writes the body of a request with its framing, and checks that it has the announced length.
     """
 
     def __init__(self, transport: Any, length: int | None) -> None:
@@ -180,10 +182,10 @@ class UpstreamConnection(Protocol):
     """
     A connection to one origin.
 
-    @ivar ready: fires when a request can be sent, after TLS's handshake where there is TLS; fails
+    @ivar ready: fires when a request can be sent, that is after the TLS handshake, if any; fails
         with L{ConnectFailed}.
-    @ivar closed: fires when it is gone.
-    @ivar reused: has answered a request before.
+    @ivar closed: fires when the connection has been closed.
+    @ivar reused: whether the connection has served a request before.
     """
 
     transport: Any
@@ -225,7 +227,7 @@ class UpstreamConnection(Protocol):
 
     def abort(self) -> None:
         """
-        Close at once; whatever is under way fails.
+        Close at once; a request in progress fails.
         """
         self._keepAlive = False
         if self._open:
@@ -248,7 +250,7 @@ class UpstreamConnection(Protocol):
                 self._end(Failure(ResponseDone()))
             else:
                 self._end(Failure(BodyFailed("the connection closed in the middle of the body")))
-        # Whoever still has an answer of this connection must not keep TLS's buffers with it.
+        # A response that is still referenced must not keep the buffers of TLS in memory.
         self.transport = None
         self.closed.callback(None)
 
@@ -310,7 +312,7 @@ class UpstreamConnection(Protocol):
 
     def _awaitHead(self) -> None:
         if self._method in (b"GET", b"HEAD"):
-            # Whoever asks what may be asked elsewhere limits the time for all of it.
+            # The callers of these methods limit the time over all upstreams.
             return
         self._timer = self._reactor.callLater(RESPONSE_TIMEOUT, self._timedOut)
 
@@ -346,7 +348,7 @@ class UpstreamConnection(Protocol):
             self._buffer.add(data)
             self._readHead()
         else:
-            # Nobody asked: whatever this is would be taken for the next answer.
+            # Data without a request would be taken for the next response.
             self.abort()
 
     def _readHead(self) -> None:
@@ -387,7 +389,7 @@ class UpstreamConnection(Protocol):
         waiter = self._takeWaiter()
         if waiter is not None:
             waiter.callback(response)
-        # Whoever takes the body at once, as most do, saves a pause and a resume.
+        # Most callers read the body at once, which saves pausing and resuming.
         if self._response is response and response.paused:
             self.pauseBody()
 
@@ -408,8 +410,8 @@ class UpstreamConnection(Protocol):
 
     def _complete(self) -> None:
         """
-        The answer is whole.  The connection takes another request unless one of its sides
-        still has something to say of this one.
+        The response is complete.  The connection can be reused unless one of its sides still has to
+        send something.
         """
         reusable = self._keepAlive and not self._buffer and self._sending is None
         response = self._response

@@ -1,12 +1,11 @@
 """
-HTTP/1.1 as a server: one connection of a client, one request after another.
+The server side of HTTP/1.1: a connection of a client with one request after another.
 
-Twisted's own channel collects a whole body before it hands a request on, answers what is
-malformed with an empty 400, and takes some of it (bare LF, obs-fold) as well-formed.  This one
-hands a request on when its head is there, lets its body be paused, and reads strictly.  To the
-requests that it makes it is what Twisted's channel is, plus L{HTTP1Channel.pauseBody} and
-L{HTTP1Channel.resumeBody}; of them it wants C{headReceived} and C{contentComplete} besides what
-Twisted's channel wants.
+Twisted's own channel receives a whole body before it processes a request, responds to malformed
+requests with an empty 400, and accepts some of them (bare LF, obs-fold).  This channel processes a
+request when its head has been received, lets its body be paused, and parses strictly.  It has the
+interface of Twisted's channel, and in addition L{HTTP1Channel.pauseBody} and
+L{HTTP1Channel.resumeBody}; its requests need the methods C{headReceived} and C{contentComplete}.
 """
 
 from __future__ import annotations
@@ -91,8 +90,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
             else:
                 self.abortConnection()
         elif self._request is not None:
-            # A request may take its time.  The call is kept, since a new one for each request costs
-            # more than to find it here.
+            # The timer keeps running during a request, since it costs less to restart it here than
+            # to cancel and create one for each request.
             self.setTimeout(self._idleTimeout)
         else:
             self.loseConnection()
@@ -106,7 +105,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def _advance(self) -> None:
         """
-        Make of what has arrived whatever can be made of it now.
+        Process what has been received as far as possible.
         """
         if self._advancing:
             return
@@ -120,8 +119,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
                     if not self._readRequest():
                         break
                 else:
-                    # A pipelined request waits.  Reading goes on for a little, to learn at once
-                    # when the client leaves.
+                    # A pipelined request waits.  Some more is read, because only a connection that
+                    # is read reports that the client has left.
                     if len(self._buffer) > _READ_AHEAD:
                         self._read(False)
                     break
@@ -130,14 +129,14 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def _readRequest(self) -> bool:
         """
-        @return: whether there was a whole head.
+        @return: whether a whole head was received.
         """
         if self._buffer.startswith(b"\r\n"):
             # An empty line before a request is skipped (RFC 9112 2.2).
             self._buffer.skip(2)
             return True
         if self._buffer.first() == _TLS_HANDSHAKE and not self.isSecure():
-            # Clients that try TLS first turn to plain HTTP when they see an answer of it.
+            # Clients that try TLS first fall back to plain HTTP when they get a response in it.
             self._refuse(BadRequest("there is no TLS on this port"))
             return False
         try:
@@ -169,8 +168,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def _awaitRestOfHead(self) -> None:
         """
-        A head that has begun has less time than one that may never come, and bytes that trickle
-        in don't give it more.
+        Limit the time for a head that has begun; further bytes do not extend it.
         """
         self._read(True)
         if not self._headBegun:
@@ -212,7 +210,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def _refuse(self, error: RequestRefused) -> None:
         """
-        Answer what never became a request, and close: where the next one begins is unknown.
+        Respond to something that is no request, and close: where the next request begins is
+        unknown.
         """
         self._persistent = False
         writeRefusal(self, error)
@@ -228,14 +227,14 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def pauseBody(self) -> None:
         """
-        Take no more of the request's body from the client for now.
+        Stop reading the body of the request for now.
         """
         if self._body is not None:
             self._read(False)
 
     def resumeBody(self) -> None:
         """
-        The request's body is wanted: says C{100 Continue} where the client waits for it.
+        Read the body of the request, after C{100 Continue} if the client waits for that.
         """
         if self._continue and not self._closing:
             self._continue = False
@@ -301,7 +300,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         ):
             self._persistent = False
         if self._continue or self.site.closing:
-            # A client that was not told to go on may or may not send its body now.
+            # A client that got no 100 Continue may or may not send its body now.
             self._persistent = False
         lines = [b"HTTP/1.1 ", code, b" ", reason, b"\r\n"]
         for name, values in headers.getAllRawHeaders():
@@ -329,8 +328,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         elif self._continue:
             self.loseConnection()
         else:
-            # The answer came before the end of the body.  A client that is still sending reads
-            # it only if it may go on sending for a while.
+            # The response precedes the end of the body.  Clients read it only if they can go on
+            # sending for a while.
             self.setTimeout(_LINGER)
             self._read(True)
 
@@ -344,7 +343,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def closeWhenIdle(self) -> None:
         """
-        Close unless a request is under way, whose answer then ends the connection.
+        Close the connection, after the response if a request is in progress.
         """
         self._persistent = False
         if self._request is None:
@@ -352,7 +351,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def loseConnection(self) -> None:
         """
-        Close when all that was written is sent, or when that takes too long.
+        Close when everything that was written has been sent, or when that takes too long.
         """
         if not self._closing:
             self._closing = True
@@ -362,7 +361,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def abortConnection(self) -> None:
         """
-        Close at once, whatever was written: the client sees a broken answer as broken.
+        Close at once, so that the client does not take a partial response for a complete one.
         """
         self._closing = True
         self.transport.abortConnection()

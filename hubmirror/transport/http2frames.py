@@ -1,11 +1,13 @@
 """
-What an HTTP/2 connection has to send, put together by the way that copies least.
+Assembles the data that an HTTP/2 connection sends, with as little copying as possible.
 
-h2 copies a payload into its frame, the frame into its buffer, and the buffer into what it gives
-out, 16 KiB at a time; over HTTP/2 that is a third of what a blob costs.  Nine bytes before a
-payload that stays where it is do the same, when h2's counters of the windows are told.  Those have
-public names, but its documentation does not speak of them: they are used only where they are found
-to behave.
+h2 copies a payload into its frame, the frame into its buffer, and the buffer into its output, which
+is
+a third of the cost of a blob over HTTP/2.  Writing the nine bytes of a frame header before the
+payload
+has the same effect if h2's flow control windows are updated.  Their attributes have public names
+but
+are not documented, so they are used only if they behave as expected.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _log = Logger()
 
 class Outbound:
     """
-    All by h2.
+    Has h2 make all frames.
     """
 
     def __init__(self, h2: H2Connection) -> None:
@@ -50,7 +52,7 @@ class Outbound:
 
 class BulkOutbound(Outbound):
     """
-    DATA frames beside h2.
+    Makes DATA frames itself and has h2 make all others.
     """
 
     def __init__(self, h2: H2Connection) -> None:
@@ -61,7 +63,7 @@ class BulkOutbound(Outbound):
         h2 = self._h2
         h2.streams[number].outbound_flow_control_window -= len(payload)
         h2.outbound_flow_control_window -= len(payload)
-        # What h2 has said before, such as the stream's head, comes before.
+        # Frames that h2 has made before, such as HEADERS, precede this one.
         self._pieces.append(h2.data_to_send())
         most = h2.max_outbound_frame_size
         for start in range(0, len(payload), most):
@@ -77,9 +79,9 @@ class BulkOutbound(Outbound):
 
 def outbound(h2: H2Connection, bulk: bool) -> Outbound:
     """
-    What puts the frames of a connection together.
+    Create the object that assembles the frames of a connection.
 
-    @param bulk: whether the way that copies least is wanted.
+    @param bulk: whether to use L{BulkOutbound} if that is possible.
     """
     return BulkOutbound(h2) if bulk and _works() else Outbound(h2)
 
@@ -87,7 +89,7 @@ def outbound(h2: H2Connection, bulk: bool) -> Outbound:
 @cache
 def _works() -> bool:
     """
-    Whether h2's counters behave as they do in the version that this was written for.
+    Whether h2's flow control windows behave as L{BulkOutbound} expects.
     """
     try:
         works = _outcome(BulkOutbound) == _outcome(Outbound)
@@ -100,7 +102,7 @@ def _works() -> bool:
 
 def _outcome(kind: type[Outbound]) -> list[Any]:
     """
-    What comes of two payloads: the bytes, and the windows after them.
+    The output for two payloads, and the flow control windows after them.
     """
     client, server = H2Connection(), H2Connection(H2Configuration(client_side=False))
     client.initiate_connection()
@@ -112,7 +114,7 @@ def _outcome(kind: type[Outbound]) -> list[Any]:
     for size in (1, 20_000):
         sender.sendData(1, memoryview(bytes(size)))
     outcome: list[Any] = [sender.take()]
-    # h2 tells the smaller of two windows: each is made the smaller one in turn.
+    # h2 returns the smaller one of two windows: each of them is made the smaller one in turn.
     for change in (-1000, 2000):
         server.outbound_flow_control_window += change
         outcome.append(server.local_flow_control_window(1))

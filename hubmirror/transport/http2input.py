@@ -1,9 +1,11 @@
 """
-What arrives on an HTTP/2 connection, cut into whole frames (RFC 9113 4.1) before h2 sees it.
+Splits the data of an HTTP/2 connection into whole frames (RFC 9113 4.1) before it is passed to h2.
 
-h2 copies what it has not read yet for each frame and for each read, so that many small frames, or a
-frame that comes byte by byte, would cost the square of their size.  It also does not tell that a
-header block has begun.
+h2 copies its unread data for each frame and for each read, so that many small frames, or a frame
+that
+is received byte by byte, would take quadratic time.  It also does not report that a header block
+has
+begun.
 """
 
 from __future__ import annotations

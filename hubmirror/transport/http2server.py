@@ -1,13 +1,16 @@
 """
-HTTP/2 as a server: one connection of a client, many requests at a time (RFC 9113).
+The server side of HTTP/2 (RFC 9113): a connection of a client with several requests at a time.
 
-The C{h2} library reads and writes the frames and knows what is allowed when.  What is here decides
-how much is sent, held and taken.  Twisted's own channel sends one frame in a turn of the reactor,
-copies the rest of a chunk each time, and lets a producer go on until the client's window is full,
-32 MiB with curl.  This one sends all that windows and transport take, and what a client costs that
-does not read is the same whatever its window.
+The C{h2} library implements the protocol; this module decides how much is sent, buffered and
+accepted.
+Twisted's own channel sends one frame in each iteration of the reactor, copies the rest of a chunk
+each
+time, and pauses a producer only when the client's window is full, which is 32 MiB with curl.  This
+channel sends as much as the windows and the transport allow, and the memory that a client costs
+which
+does not read does not depend on its window.
 
-A client that has sent GOAWAY gets no more of its answers: h2 has closed the connection by then.
+A client that has sent GOAWAY gets no more data, since h2 then closes the connection.
 """
 
 from __future__ import annotations
@@ -63,9 +66,9 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     @ivar site: the C{MirrorSite} that the requests are for.
     @ivar requestFactory: makes a request from its stream.
     @ivar timeOut: seconds that a connection may be without a request.
-    @ivar h2: the state of the connection, for its streams.
-    @ivar outbound: what it has to send, likewise.
-    @ivar full: the transport takes no more for now.
+    @ivar h2: the protocol state of the connection.
+    @ivar outbound: assembles the data to send.
+    @ivar full: whether the transport has paused this channel.
     """
 
     transport: Any
@@ -80,7 +83,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self.h2 = H2Connection(H2Configuration(client_side=False))
         self._streams: dict[int, HTTP2Stream] = {}
         self._lastStream = 0
-        # Those with something to send and an open window, in the order of their turns.
+        # The streams with data to send and an open window, in the order of their turns.
         self._ready: OrderedDict[HTTP2Stream, None] = OrderedDict()
         self._busy = False
         self.full = False
@@ -113,8 +116,9 @@ class HTTP2Channel(Protocol, TimeoutMixin):
                 SettingCodes.MAX_HEADER_LIST_SIZE: most,
             },
         )
-        # h2 ends the connection where it reads no further.  A head that is not much over the limit
-        # is to be answered, and here each field counts for 32 bytes more (RFC 7541 4.1).
+        # h2 closes the connection when a head exceeds its limit.  A head that is not much over the
+        # mirror's limit is to get a response, and h2 counts 32 bytes more for each field (RFC 7541
+        # 4.1).
         self.h2.decoder.max_header_list_size = most + _HEAD_ROOM
         self.outbound = outbound(self.h2, bulk=not self.site.plain)
         self.h2.initiate_connection()
@@ -128,7 +132,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._loseStreams(reason)
         self.setTimeout(None)
         self._stopHeadTimer()
-        # The transport would keep its producer, and so this channel, until the next collection.
+        # Otherwise the transport refers to this channel until the next garbage collection.
         self.transport.unregisterProducer()
         self.site.closed(self)
 
@@ -158,8 +162,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             self._shut()
             return
         self._watchHead()
-        # h2 is ahead of what is told here: on a stream that has ended nothing can be sent, nor can
-        # a request be made of it.  So ends come first.
+        # h2 has already processed all of these events: on a stream that has been reset, nothing can
+        # be sent and no request created any more.  So resets are handled first.
         reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
         events.sort(key=lambda event: not isinstance(event, StreamReset | ConnectionTerminated))
         self._busy = True
@@ -260,7 +264,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     def _streamReset(self, event: StreamReset) -> None:
         if event.stream_id in self._streams:
             self._streams[event.stream_id].lost(Failure(ConnectionDone()))
-        # A request that is taken back unanswered costs more here than there (CVE-2023-44487).
+        # A request that is reset before its response costs the server more than the client
+        # (CVE-2023-44487).
         self._resets += 1
         if self._resets > _MAX_RESETS:
             self._close(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -269,16 +274,16 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def answered(self) -> None:
         """
-        A stream's answer has begun.
+        The response on a stream has begun.
         """
         self._resets = max(0, self._resets - 1)
         self.send()
 
     def send(self, stream: HTTP2Stream | None = None) -> None:
         """
-        Send what windows and transport take, a part of each stream in turn.
+        Send as much as the windows and the transport allow, a part of each stream in turn.
 
-        @param stream: one that has something more to send.
+        @param stream: a stream that has more to send.
         """
         if stream is not None:
             self._ready[stream] = None
@@ -304,7 +309,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         if room < _BATCH:
             # Whoever reads updates windows.
             self._control = max(0.0, self._control - _CONTROL_EACH_BATCH)
-            # Without a request, whoever still reads is not idle.
+            # A client that still reads a response is not idle, even without a request in progress.
             self.resetTimeout()
 
     def _flush(self) -> None:
@@ -312,7 +317,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         if not data or self._closing:
             return
         if self.full:
-            # Answers to a client that asks and does not read.
+            # These are replies to a client that sends frames but does not read.
             self._unread += len(data)
             if self._unread > _MAX_UNREAD:
                 self.abortConnection()
@@ -350,8 +355,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def settle(self) -> None:
         """
-        A request has ended.  Without any, the connection is idle; its client has as long to read
-        what was not sent yet.
+        A request has ended.  A connection without requests is idle; the idle timeout also limits
+        the time for data that has not been sent yet.
         """
         if self._closing:
             return
@@ -363,18 +368,18 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def closeWhenIdle(self) -> None:
         """
-        Take no more requests, and close when those under way are done.
+        Refuse new requests, and close when those in progress have ended.
         """
         if not self._streams:
             self.loseConnection()
         elif not self._closing:
             self._draining = True
-            # h2's own GOAWAY would end the streams too.
+            # The GOAWAY of h2 would also close the streams.
             self.transport.write(GoAwayFrame(last_stream_id=self._lastStream).serialize())
 
     def loseConnection(self) -> None:
         """
-        Close when all that was written is sent, or when that takes too long.
+        Close when everything that was written has been sent, or when that takes too long.
         """
         if not self._closing:
             self._close(ErrorCodes.NO_ERROR)
@@ -394,12 +399,12 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def abortConnection(self) -> None:
         """
-        Close at once, whatever was written.
+        Close at once.
         """
         self._closing = True
         self.transport.abortConnection()
 
-    # What a stream hands on
+    # Used by the streams
 
     def getPeer(self) -> IAddress:
         peer: IAddress = self.transport.getPeer()

@@ -1,5 +1,5 @@
 """
-One request and its answer on an HTTP/2 connection of a client.
+One request and its response on an HTTP/2 connection of a client.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ Bytes by which a stream's window grows when its body is wanted, for clients that
 
 def _readHead(fields: list[tuple[bytes, bytes]], most: int) -> RequestHead:
     """
-    Read a request's field section.  It is written as HTTP/1.1 would have it and read as that, so
-    that neither lets pass what the other refuses.
+    Read the field section of a request.  It is converted to HTTP/1.1 and parsed as such, so that
+    both protocols accept and refuse the same requests.
 
-    @param most: bytes that it may have so.
-    @raise RequestRefused: when it is no request.
+    @param most: the largest size in this form, in bytes.
+    @raise RequestRefused: when it is not a valid request.
     """
     control = {name: value for name, value in fields if name.startswith(b":")}
     authority = control.get(b":authority")
@@ -51,7 +51,7 @@ def _readHead(fields: list[tuple[bytes, bytes]], most: int) -> RequestHead:
     if authority is not None:
         lines.append(b"Host: " + authority)
     for name, value in fields:
-        # h2 has seen to it that a Host beside an :authority is the same.
+        # h2 has checked that Host and :authority agree.
         if name not in control and not (name == b"host" and authority is not None):
             lines.append(name + b": " + value)
     text = b"\r\n".join(lines)
@@ -67,11 +67,11 @@ def _readHead(fields: list[tuple[bytes, bytes]], most: int) -> RequestHead:
 
 class HTTP2Stream:
     """
-    One request and its answer.  To the request it is what L{HTTP1Channel} is.
+    One request and its response.  It provides the interface of L{HTTP1Channel} to the request.
 
-    @ivar number: the stream's identifier.
-    @ivar request: until it is done or lost; C{None} for what never became one.
-    @ivar queued: bytes of the answer that wait for windows and transport.
+    @ivar number: the stream identifier.
+    @ivar request: the request, until it is done or lost; C{None} if there is none.
+    @ivar queued: the number of bytes of the response that wait for windows and transport.
     """
 
     def __init__(self, channel: HTTP2Channel, number: int) -> None:
@@ -101,9 +101,9 @@ class HTTP2Stream:
 
     def requestReceived(self, fields: list[tuple[bytes, bytes]], ended: bool) -> None:
         """
-        The request's head has arrived.
+        The head of the request has been received.
 
-        @param ended: no body comes.
+        @param ended: whether the request has no body.
         """
         self._receiving = not ended
         try:
@@ -129,7 +129,7 @@ class HTTP2Stream:
 
     def dataReceived(self, data: bytes, size: int) -> None:
         """
-        @param size: what it took of the windows: it may have been padded.
+        @param size: the number of bytes that count for flow control, which includes padding.
         """
         if data and self.request is not None:
             self.request.handleContentChunk(data)
@@ -139,7 +139,7 @@ class HTTP2Stream:
 
     def ended(self) -> None:
         """
-        The whole request has arrived.
+        The whole request has been received.
         """
         self._receiving = False
         if self._hasBody and self.request is not None:
@@ -147,13 +147,13 @@ class HTTP2Stream:
 
     def pauseBody(self) -> None:
         """
-        Take no more of the request's body for now than the client's window allows.
+        Stop to extend the client's window for the body of the request.
         """
         self._bodyPaused = True
 
     def resumeBody(self) -> None:
         """
-        The request's body is wanted: says C{100} where the client waits for it.
+        Extend the client's window for the body, after C{100 Continue} if the client waits for that.
         """
         self._bodyPaused = False
         if self._hasBody and not self._grown and self._receiving:
@@ -184,7 +184,7 @@ class HTTP2Stream:
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         if not self._sending:
             return
-        # h2 makes the names lower case and drops what is of HTTP/1.1 only.
+        # h2 converts names to lower case and removes the fields of HTTP/1.1.
         fields = [(b":status", code)]
         for name, values in headers.getAllRawHeaders():
             fields += [(name, value) for value in values]
@@ -209,10 +209,11 @@ class HTTP2Stream:
 
     def sendSome(self, room: int) -> int:
         """
-        Send some of what is queued, and when that was the last of it, what comes next.
+        Send some of the queued data, and resume the producer or end the stream when nothing is
+        left.
 
-        @param room: bytes that it may have.
-        @return: bytes that it had; 0 when a window is closed.
+        @param room: the largest number of bytes to send.
+        @return: the number of bytes that were sent; 0 when a window is closed.
         """
         if not self.queued:
             return 0
@@ -235,7 +236,7 @@ class HTTP2Stream:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self._producer = producer
-        # A pull producer is one that is paused after each write.
+        # A pull producer is treated as a producer that is paused after each write.
         self._pulls = self._producerPaused = not streaming
         if self._pulls:
             producer.resumeProducing()
@@ -252,7 +253,7 @@ class HTTP2Stream:
 
     def pause(self) -> None:
         """
-        Have no more produced.
+        Pause the producer.
         """
         if self._producer is not None and not self._producerPaused:
             self._producerPaused = True
@@ -260,7 +261,7 @@ class HTTP2Stream:
 
     def resume(self) -> None:
         """
-        Have more produced, unless some of what was is still waiting.
+        Resume the producer, unless some of its data is still queued.
         """
         if self._producerPaused and not self.queued and not self._channel.full:
             self._producerPaused = self._pulls
@@ -280,14 +281,14 @@ class HTTP2Stream:
 
     def _end(self) -> None:
         """
-        All of the answer has been sent.
+        The whole response has been sent.
         """
         if self._sending:
             self._sending = False
             self._channel.h2.end_stream(self.number)
         if self._receiving:
-            # The client may stop sending (RFC 9113 8.1).  It is given time to read the answer
-            # first: told both at once, curl 7.88 forgets the answer.
+            # The client may stop sending (RFC 9113 8.1).  The reset is delayed, because curl 7.88
+            # loses the response when both arrive together.
             self._linger = self._channel.callLater(_LINGER, self._stopClient)
             self._channel.settle()
         else:
@@ -305,27 +306,27 @@ class HTTP2Stream:
     def _reset(self, code: ErrorCodes) -> None:
         if self._sending or self._receiving:
             self._sending = self._receiving = False
-            # The client's end may have come together with what is being handled now.
+            # The stream may have been closed by an event that has not been handled yet.
             with suppress(StreamClosedError):
                 self._channel.h2.reset_stream(self.number, code)
 
     def abortConnection(self) -> None:
         """
-        Break the answer off.  The connection and its other streams go on.
+        Reset the stream.  The connection and its other streams are not affected.
         """
         self._reset(ErrorCodes.INTERNAL_ERROR)
         self._queue.clear()
         self.queued = 0
         self._channel.send()
-        # As with a transport's, who aborts is not called back before it has returned.
+        # As with a transport, the caller is not called back before this method has returned.
         self._channel.callLater(0, lambda: self.lost(Failure(ConnectionAborted())))
 
-    # A stream has no other end that a client can't take for that of a whole answer.
+    # Any other end would look like that of a complete response.
     loseConnection = abortConnection
 
     def lost(self, reason: Failure) -> None:
         """
-        Nothing more will reach the client: the stream was reset or the connection is gone.
+        The stream has been reset, or the connection has been lost.
         """
         self._sending = self._receiving = self._bodyPaused = False
         self._reopen()

@@ -1,5 +1,5 @@
 """
-The connections to upstreams: kept open when their answer is done, used again, ended when idle.
+The pool of connections to upstreams, which are kept after a response, reused, and closed when idle.
 """
 
 from __future__ import annotations

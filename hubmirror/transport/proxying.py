@@ -1,6 +1,7 @@
 """
-Through an outgoing proxy: a connection to an origin made by HTTP C{CONNECT} (RFC 9110 9.3.6) or
-SOCKS 5 (RFC 1928).  The proxy looks the name up.
+Connections through an outgoing proxy, by HTTP C{CONNECT} (RFC 9110 9.3.6) or SOCKS 5 (RFC 1928).
+The
+proxy resolves the name.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _MAX_ANSWER = 16 * 1024
 
 class _Tunnel(Protocol):
     """
-    Talks to the proxy until it says that the connection stands, then hands the transport over.
+    Performs the dialogue with the proxy, then passes the transport to the actual protocol.
 
-    The origin says nothing before it is spoken to, so nothing can follow the proxy's answer.
+    The origin sends nothing before it gets a request, so no data can follow the proxy's response.
     """
 
     transport: Any

@@ -1,5 +1,5 @@
 """
-The answer to what never became a request, the same over HTTP/1.1 and HTTP/2.
+The response to something that is not a valid request, for HTTP/1.1 and HTTP/2.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from hubmirror.protocol.errors import SERVER, RequestRefused, reasonOf
 
 def writeRefusal(channel: Any, error: RequestRefused) -> None:
     """
-    Say why no request is made of something.
+    Write the error response for something that is not a valid request.
 
-    @param channel: has C{writeHeaders} and C{write}.
+    @param channel: an object with the methods C{writeHeaders} and C{write}.
     """
     body = error.body()
     headers = Headers()

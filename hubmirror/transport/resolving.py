@@ -1,8 +1,8 @@
 """
-Names to addresses: through the system or a set DNS server, and past a check of each address.
+Name resolution, by the system or by a configured DNS server, with a check of each address.
 
-The check stands here because a name is looked up once and what it gave is what is connected to:
-a name that answers otherwise on a second look gains nothing.
+The check is part of the resolution, so that the addresses that were checked are the ones that are
+connected to: a name that resolves differently the second time (DNS rebinding) has no effect.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class _Resolution:
 
     def cancel(self) -> None:
         """
-        The lookups end by their own time limit.
+        Do nothing: the lookups have a timeout of their own.
         """
 
 
 @implementer(IHostnameResolver)
 class ServerResolver:
     """
-    Asks one DNS server.
+    Resolves names with one DNS server.
     """
 
     def __init__(self, reactor: Any, address: str, port: int) -> None:
@@ -109,9 +109,9 @@ class _CheckedReceiver(proxyForInterface(IResolutionReceiver)):  # type: ignore[
 @implementer(IHostnameResolver)
 class CheckedResolver:
     """
-    Leaves out the addresses that may not be connected to.
+    Removes the addresses that may not be connected to.
 
-    @ivar refused: an address that was left out when a name was last looked up.
+    @ivar refused: an address that was removed when a name was last resolved.
     """
 
     def __init__(self, original: IHostnameResolver, permits: Callable[[Address], bool]) -> None:
@@ -164,7 +164,7 @@ class OneNameResolver:
 @implementer(IReactorPluggableNameResolver)
 class ResolvingReactor:
     """
-    A reactor whose names are looked up by another resolver: the process's own stays as it is.
+    A reactor with another name resolver; that of the process is not changed.
     """
 
     def __init__(self, reactor: Any, nameResolver: IHostnameResolver) -> None:

@@ -1,4 +1,4 @@
-"""Which room of the house may import which, and what the house shows to the outside."""
+"""Which module of hubmirror may import which, and which names are public."""
 
 import ast
 import os
@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import hubmirror
 
-#: What of hubmirror each room may import beside itself; "" is the package itself, with its public
-#: names. A room is a module, or a package with all that lies in it and has no line of its own.
+#: What each part of hubmirror may import beside itself; "" is the package itself, with its public
+#: names. A part is a module, or a package with all modules in it that have no line of their own.
 ALLOWED = {
     "protocol": set(),
     "config": {"config.file", "protocol"},
@@ -62,7 +62,8 @@ ALLOWED = {
     "__main__": {"", "config", "operations", "operations.demo", "operations.doctor"},
 }
 
-#: The rooms that only compute, and what gives anything else away. A name stands for all below it.
+#: The parts that only compute, and the imports that they may not have. A name stands for all below
+it.
 PURE = {"protocol", "config", "limits", "upstream.policy"}
 IMPURE = {
     "asyncio",
@@ -110,12 +111,12 @@ def importsOf(module: str) -> Iterator[tuple[str, str]]:
         yield f"{path.path}:{line}", name
 
 
-def roomOf(name: str) -> str:
-    """Tell which room a module of hubmirror, or something in one, belongs to."""
-    room = name.removeprefix("hubmirror").removeprefix(".")
-    while room not in ALLOWED:
-        room = room.rpartition(".")[0]
-    return room
+def partOf(name: str) -> str:
+    """Tell which part a module of hubmirror, or something in one, belongs to."""
+    part = name.removeprefix("hubmirror").removeprefix(".")
+    while part not in ALLOWED:
+        part = part.rpartition(".")[0]
+    return part
 
 
 def isUnder(name: str, ancestors: set[str]) -> bool:
@@ -140,15 +141,15 @@ class ReaderTests(SynchronousTestCase):
             found = [name for _, name in findImports(statement, "hubmirror.upstream")]
             self.assertEqual(found, [name], statement)
 
-    def test_rooms(self) -> None:
-        """The nearest room counts."""
-        for name, room in [
+    def test_parts(self) -> None:
+        """The nearest part counts."""
+        for name, part in [
             ("hubmirror.upstream.policy.order", "upstream.policy"),
             ("hubmirror.upstream.agents", "upstream"),
             ("hubmirror.MirrorConfig", ""),
             ("hubmirror", ""),
         ]:
-            self.assertEqual(roomOf(name), room)
+            self.assertEqual(partOf(name), part)
 
 
 class ImportTests(SynchronousTestCase):
@@ -156,30 +157,30 @@ class ImportTests(SynchronousTestCase):
         if faults:
             self.fail("\n".join(faults))
 
-    def test_everyModuleHasARoom(self) -> None:
+    def test_everyModuleIsListed(self) -> None:
         """A new module is given its place in L{ALLOWED} on purpose."""
-        homeless = [name for name in FILES if name != "hubmirror" and not roomOf(name)]
-        self.assertNothing([f"{FILES[name].path}: ALLOWED has no room for it" for name in homeless])
+        homeless = [name for name in FILES if name != "hubmirror" and not partOf(name)]
+        self.assertNothing([f"{FILES[name].path}: ALLOWED has no part for it" for name in homeless])
 
     def test_direction(self) -> None:
-        """No room imports one that is further out."""
+        """No part imports one that is further out."""
         self.assertNothing(
             [
-                f"{place} imports {name}: '{roomOf(module)}' may not know '{roomOf(name)}'"
+                f"{place} imports {name}: '{partOf(module)}' may not know '{partOf(name)}'"
                 for module in FILES
                 for place, name in importsOf(module)
                 if isUnder(name, {"hubmirror"})
-                and roomOf(name) not in ALLOWED[roomOf(module)] | {roomOf(module)}
+                and partOf(name) not in ALLOWED[partOf(module)] | {partOf(module)}
             ]
         )
 
     def test_pure(self) -> None:
-        """The rooms that only compute import nothing that does I/O or waits."""
+        """The parts that only compute import nothing that does I/O or waits."""
         self.assertNothing(
             [
-                f"{place} imports {name}: '{roomOf(module)}' is pure"
+                f"{place} imports {name}: '{partOf(module)}' is pure"
                 for module in FILES
-                if roomOf(module) in PURE
+                if partOf(module) in PURE
                 for place, name in importsOf(module)
                 if isUnder(name, IMPURE)
             ]
@@ -191,7 +192,7 @@ class ImportTests(SynchronousTestCase):
             [
                 f"{place} imports the global reactor"
                 for module in FILES
-                if roomOf(module) != "tap"
+                if partOf(module) != "tap"
                 for place, name in importsOf(module)
                 if isUnder(name, {"twisted.internet.reactor"})
             ]
@@ -199,7 +200,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_reactorByImport(self) -> None:
         """To import any module installs no reactor, so that an embedder can still choose one."""
-        names = ", ".join(name for name in FILES if roomOf(name) != "__main__")
+        names = ", ".join(name for name in FILES if partOf(name) != "__main__")
         code = f"import {names}, sys; assert 'twisted.internet.reactor' not in sys.modules"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run(

@@ -1,8 +1,8 @@
 """
-What is known of public registries: naming one is enough to mirror it.
+The public registries that are known, which can be mirrored by giving just their names.
 
-Each was read in the registry's own documentation or seen in its challenge.  A registry that has no
-row is asked for its token service (C{upstream/realms}).
+The values are from the documentation or the challenges of the registries.  The token service of any
+other registry is found by its challenge (C{upstream/realms}).
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ _log = Logger()
 
 def shownTarget(target: bytes) -> str:
     """
-    A request target as a log may show it: of its query only the values that are known to be
-    harmless (an upload's state is signed, and who knows what a client writes), and of an absolute
-    one no user information.
+    A request target in the form in which it may be logged: with the values of those query
+    parameters only that never contain a secret (the state of an upload is signed), and without user
+    information.
     """
     if not target.startswith(b"/") and b"@" in target:
         target = b"...@" + target.rpartition(b"@")[2]
@@ -37,7 +37,7 @@ def shownTarget(target: bytes) -> str:
 
 def logExchange(exchange: Exchange) -> None:
     """
-    Write an exchange's line.  What went wrong is a warning.
+    Log an exchange, as a warning if something went wrong.
     """
     client = "-" if exchange.client is None else exchange.client
     method = exchange.method.decode("ascii", "backslashreplace")

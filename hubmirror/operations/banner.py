@@ -1,5 +1,5 @@
 """
-What a mirror says when it begins to listen.
+The log lines with which a mirror starts.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def announce(
     config: MirrorConfig, ports: Sequence[IListeningPort], terminal: bool | None = None
 ) -> None:
     """
-    Log where a mirror listens and what it mirrors, and for somebody who sits before it also the
-    settings by which clients use it.
+    Log where a mirror listens and what it mirrors and, if it runs on a terminal, the settings for
+    clients.
 
     @param ports: what listens, in the order of C{config.port}.
     @param terminal: whether somebody does sit there; by default, whether the standard output is a

@@ -1,6 +1,7 @@
 """
-C{python -m hubmirror doctor [URL]}: asks a mirror as its clients would, or the Hub as a mirror
-would, and says of each step whether it is right, and else what to do.
+C{python -m hubmirror doctor [URL]}: sends the requests of clients to a mirror, or those of a mirror
+to
+the Hub, and reports for each step whether it works and otherwise what to do.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _RATE = re.compile(r"(\d+)(?:;w=(\d+))?")
 
 class Wrong(Exception):
     """
-    A check found something.  The text is one line.
+    A check has failed.  The text is one line.
 
     @ivar remedy: what to do about it; may be empty.
     """
@@ -65,7 +66,7 @@ class Wrong(Exception):
 @attrs.frozen
 class Subject:
     """
-    What is examined.
+    The registry or mirror that is checked.
 
     @ivar url: what comes before C{/v2/}.
     @ivar tokens: where its tokens are to come from; of this only the origin counts.
@@ -116,7 +117,7 @@ def registryAt(url: str, name: str) -> Subject:
 
 class Examination:
     """
-    The checks, in their order.  Each returns what is right, or raises L{Wrong}.
+    The checks, in their order.  Each returns a description of what works, or raises L{Wrong}.
 
     @ivar registries: those that the mirror says it serves.
     """
@@ -272,7 +273,7 @@ class Examination:
 
     async def token(self) -> str:
         """
-        There is a token for whoever has no account.
+        An anonymous token can be had.
         """
         if self._challenge is None:
             return "none is needed"

@@ -1,5 +1,5 @@
 """
-What the specifications say: pure functions and values, no I/O, no reactor, no state.
+The rules of the specifications, as pure functions and values without I/O, reactor and state.
 
-Messages, targets, URLs and fields from outside are parsed here.
+Messages, request targets, URLs and fields that are received from other hosts are parsed here.
 """

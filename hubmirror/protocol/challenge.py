@@ -1,5 +1,7 @@
 """
-C{WWW-Authenticate} (RFC 9110 11.6.1, RFC 6750 3): puts a registry's token realm on the mirror.
+C{WWW-Authenticate} (RFC 9110 11.6.1, RFC 6750 3): replaces the realm of a registry's token service
+by
+the mirror's.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Cross-origin requests from browsers (Fetch, "HTTP extensions"): pages that read a registry.
+Cross-origin requests of browsers (Fetch, "HTTP extensions"), for web pages that read a registry.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """
-Everything that can go wrong, by the phase in which it does, and the answer each one becomes.
+The exceptions of hubmirror, by the phase in which they occur, and the response that each becomes.
 
-An error that reaches a client is the JSON of the OCI distribution spec ("Error codes").  The
-texts say what failed and never carry a credential, a query or a path of this machine.
+A client gets an error as JSON (OCI distribution spec, "Error codes").  The messages say what failed
+and
+never contain a credential, a query or a path of this machine.
 """
 
 from __future__ import annotations
@@ -58,20 +59,20 @@ class MirrorError(Exception):
 
 def reasonOf(status: int) -> bytes:
     """
-    The reason phrase of a status that the mirror itself gives.
+    The reason phrase of a status.
     """
     return HTTPStatus(status).phrase.encode("ascii")
 
 
 class RequestRefused(MirrorError):
     """
-    The client's request is answered here: no upstream is asked.
+    The request is refused by the mirror, without asking an upstream.
     """
 
 
 class BadRequest(RequestRefused):
     """
-    Malformed, or with more than one possible meaning.
+    The request is malformed or ambiguous.
     """
 
     status, code = 400, "BAD_REQUEST"
@@ -79,7 +80,7 @@ class BadRequest(RequestRefused):
 
 class UnknownName(RequestRefused):
     """
-    Asks for what is not mirrored here.
+    The request asks for something that this mirror does not serve.
     """
 
     status, code = 404, "NAME_UNKNOWN"
@@ -87,7 +88,7 @@ class UnknownName(RequestRefused):
 
 class InvalidName(RequestRefused):
     """
-    Names two registries at once.
+    The request names two registries.
     """
 
     status, code = 400, "NAME_INVALID"
@@ -95,7 +96,7 @@ class InvalidName(RequestRefused):
 
 class NothingHere(RequestRefused):
     """
-    Is outside the secret path: nothing is told.
+    The request is outside the secret path, and learns nothing about the mirror.
     """
 
     status, code = 404, "NOT_FOUND"
@@ -103,7 +104,7 @@ class NothingHere(RequestRefused):
 
 class Unauthorized(RequestRefused):
     """
-    Has no credentials, or none that may be used.
+    The request has no credentials that may be used.
     """
 
     status, code = 401, "UNAUTHORIZED"
@@ -111,7 +112,7 @@ class Unauthorized(RequestRefused):
 
 class Denied(RequestRefused):
     """
-    Is not permitted here.
+    The request is not permitted.
     """
 
     status, code = 403, "DENIED"
@@ -119,7 +120,7 @@ class Denied(RequestRefused):
 
 class NotAllowed(RequestRefused):
     """
-    Has a method that is not taken here.
+    The method is not allowed.
     """
 
     status, code = 405, "UNSUPPORTED"
@@ -127,7 +128,7 @@ class NotAllowed(RequestRefused):
 
 class ContentTooLarge(RequestRefused):
     """
-    Has a body over the limit.
+    The body is larger than the limit.
     """
 
     status, code = 413, "SIZE_INVALID"
@@ -135,7 +136,7 @@ class ContentTooLarge(RequestRefused):
 
 class TargetTooLong(RequestRefused):
     """
-    Has a first line over the limit.
+    The request line is longer than the limit.
     """
 
     status, code = 414, "BAD_REQUEST"
@@ -143,7 +144,7 @@ class TargetTooLong(RequestRefused):
 
 class FieldsTooLarge(RequestRefused):
     """
-    Has a head over the limit.
+    The head is larger than the limit.
     """
 
     status, code = 431, "BAD_REQUEST"
@@ -151,7 +152,7 @@ class FieldsTooLarge(RequestRefused):
 
 class VersionNotSupported(RequestRefused):
     """
-    Is of another version of HTTP.
+    The request has an unsupported version of HTTP.
     """
 
     status, code = 505, "UNSUPPORTED"
@@ -159,7 +160,7 @@ class VersionNotSupported(RequestRefused):
 
 class TransferCodingUnknown(RequestRefused):
     """
-    Has a body in a transfer coding other than chunked.
+    The body has a transfer coding other than chunked.
     """
 
     status, code = 501, "UNSUPPORTED"
@@ -167,7 +168,7 @@ class TransferCodingUnknown(RequestRefused):
 
 class LoopDetected(RequestRefused):
     """
-    Has been through this mirror before.
+    The request has passed through this mirror before.
     """
 
     status, code = 508, "UNAVAILABLE"
@@ -186,7 +187,7 @@ class Overloaded(RequestRefused):
 
 class ShuttingDown(RequestRefused):
     """
-    Comes while the mirror stops.
+    The mirror is shutting down.
     """
 
     status, code = 503, "UNAVAILABLE"
@@ -194,7 +195,7 @@ class ShuttingDown(RequestRefused):
 
 class UpstreamFailed(MirrorError):
     """
-    An upstream gave no usable answer.  The subclasses tell in which phase.
+    An upstream gave no usable response.  The subclasses tell the phase in which it failed.
     """
 
     status, code = 502, "UNAVAILABLE"
@@ -202,13 +203,14 @@ class UpstreamFailed(MirrorError):
 
 class ConnectFailed(UpstreamFailed):
     """
-    No connection: the name did not resolve, the address refused, TLS did not verify.
+    No connection was established: the name did not resolve, the connection was refused, the
+    certificate did not verify.
     """
 
 
 class ConnectTimedOut(ConnectFailed):
     """
-    No connection in time.
+    No connection was established in time.
     """
 
     status = 504
@@ -233,25 +235,25 @@ class LocalFailure(ConnectFailed):
 
 class HeadFailed(UpstreamFailed):
     """
-    Connected, but no complete and valid response head came.
+    No complete and valid response head was received.
     """
 
 
 class NoAnswer(HeadFailed):
     """
-    The connection closed before the whole head of the answer: what is only read may be asked again.
+    The connection was closed before the whole response head.  A safe request may be repeated.
     """
 
 
 class StaleConnection(NoAnswer):
     """
-    A kept connection closed before a byte of the answer.
+    A reused connection was closed before the first byte of the response.
     """
 
 
 class HeadTimedOut(HeadFailed):
     """
-    Connected, but no response head in time.
+    No response head was received in time.
     """
 
     status = 504
@@ -259,7 +261,7 @@ class HeadTimedOut(HeadFailed):
 
 class RedirectRefused(UpstreamFailed):
     """
-    The answer is a redirect that must not be followed.
+    The response is a redirect that must not be followed.
     """
 
 
@@ -271,20 +273,20 @@ class AddressRefused(ConnectFailed, RedirectRefused):
 
 class CodingRefused(UpstreamFailed):
     """
-    The answer has a content coding although identity was asked for.
+    The response has a content coding that was not asked for.
     """
 
 
 class BodyFailed(UpstreamFailed):
     """
-    The answer's body broke, ended early or stalled.  By then the head is with the client,
-    so this never becomes an answer: the connection is aborted.
+    The body of the response broke, ended early or stalled.  If the client has received the head
+    already, its connection is aborted instead of an error response.
     """
 
 
 class LimitReached(MirrorError):
     """
-    An upstream refuses for now to serve whoever asks, and its own words can't be handed on.
+    An upstream's rate limit has been reached, and its own response can't be passed on.
     """
 
     status, code = 429, "TOOMANYREQUESTS"
@@ -292,18 +294,18 @@ class LimitReached(MirrorError):
 
 class OtherEntity(UpstreamFailed):
     """
-    What an upstream has now is not what an answer began with.
+    An upstream now has another entity than the one that the response began with.
     """
 
 
 class UpstreamsFailed(UpstreamFailed):
     """
-    No upstream served, and the first one gave no answer to hand on.
+    No upstream served the request, and the first one gave no response that could be passed on.
     """
 
     def __init__(self, attempts: Sequence[tuple[str, MirrorError]]) -> None:
         """
-        @param attempts: what happened, as pairs of the upstream's name and its error, in order.
+        @param attempts: pairs of an upstream's name and its error, in order.
         """
         name, error = attempts[0]
         super().__init__(

@@ -1,5 +1,5 @@
 """
-Which header fields pass, in each direction, and which stop at the mirror.
+Which header fields are forwarded in each direction, and which are not.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ _HOP_BY_HOP = frozenset(
     b"connection keep-alive te trailer transfer-encoding upgrade http2-settings".split()
 )
 _FROM_CLIENT_ONLY = frozenset(
-    # What the mirror says itself of each request: its framing, its host, its coding, and who
-    # asks.  Expect is answered here.
+    # The mirror sets these fields itself: framing, host, coding and the client's address.  It also
+    # processes Expect itself.
     b"host content-length expect accept-encoding via forwarded x-real-ip".split()
 )
 _NOT_ACROSS_ORIGINS = frozenset(b"authorization cookie forwarded via x-real-ip".split())
@@ -36,7 +36,7 @@ def forUpstream(
     headers: Headers, client: Client | None, scheme: bytes, via: bytes, version: bytes
 ) -> Headers:
     """
-    The fields of a request as they go to a registry, token service or index.
+    The fields of a request that are sent to a registry, token service or index.
 
     C{Accept-Encoding} is always identity: containerd counts decoded bytes when it resumes.
 
@@ -66,8 +66,8 @@ def forUpstream(
 
 def acrossOrigins(headers: Headers) -> Headers:
     """
-    The fields of a request that a redirect has led to another origin: without credentials
-    (an object store answers 400 to a second one) and without what tells of the client.
+    The fields of a request that follows a redirect to another origin: without credentials (object
+    stores respond with 400 to a second credential) and without the client's address.
     """
     passed = Headers()
     for name, values in headers.getAllRawHeaders():
@@ -127,6 +127,6 @@ def _appendVia(headers: Headers, version: bytes, via: bytes) -> bytes:
 
 def hasPassed(headers: Headers, via: bytes) -> bool:
     """
-    Whether a request has been through this mirror already.
+    Whether a request has already passed through this mirror.
     """
     return any(member.endswith(b" " + via) for member in listMembers(headers, b"Via"))

@@ -1,5 +1,5 @@
 """
-Who the client is and how it reached us, when proxies stand before the mirror
+The client's address, and how it reached the mirror, when there are proxies between them
 (C{Forwarded}, RFC 7239, and the older C{X-Forwarded-*}).
 """
 
@@ -36,14 +36,15 @@ class Client(NamedTuple):
 
 def isIn(address: Address | None, networks: Sequence[Network]) -> bool:
     """
-    Whether there is an address and it lies in one of some networks.
+    Whether an address is in one of the networks; false when there is no address.
     """
     return address is not None and any(address in network for network in networks)
 
 
 def unmapped(address: Address) -> Address:
     """
-    The IPv4 address inside an IPv4-mapped IPv6 one: what a dual-stack socket sees.
+    The IPv4 address in an IPv4-mapped IPv6 address, which is how a dual-stack socket shows an IPv4
+    peer.
     """
     mapped = getattr(address, "ipv4_mapped", None)
     return address if mapped is None else mapped
@@ -51,8 +52,8 @@ def unmapped(address: Address) -> Address:
 
 def findClient(peer: Address | None, headers: Headers, trusted: Sequence[Network]) -> Client:
     """
-    What a request says of its client, as far as it may be believed: fields count only when
-    C{peer} is trusted, and of the addresses only those that trusted proxies appended.
+    Find the client of a request.  Forwarding fields count only when C{peer} is a trusted proxy, and
+    of the addresses in them only those that trusted proxies have appended.
     """
     if peer is not None:
         peer = unmapped(peer)

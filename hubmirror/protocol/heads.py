@@ -1,9 +1,10 @@
 """
 Message heads and body framing of HTTP/1.1 (RFC 9112), strictly, for both sides of the mirror.
 
-A proxy that reads a message otherwise than its neighbour can be made to read two requests where
-there was one.  So nothing that is ambiguous is repaired here: bare CR or LF, obs-fold, white
-space before a colon, two lengths, a length beside a transfer coding are errors.
+If a proxy parses a message differently from its neighbour, one request can be smuggled inside
+another.
+So ambiguous messages are not repaired: bare CR or LF, obs-fold, white space before a colon, two
+lengths, and a length together with a transfer coding are errors.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def contentLength(headers: Headers) -> int | None:
 
 def requestBody(head: RequestHead) -> Decoder | None:
     """
-    What reads the body of this request (RFC 9112 6.3), or C{None} when it has none.
+    The decoder for the body of a request (RFC 9112 6.3), or C{None} when it has no body.
 
     @raise RequestRefused: when the framing is ambiguous or unknown.
     """
@@ -170,7 +171,7 @@ def requestBody(head: RequestHead) -> Decoder | None:
 
 def responseBody(method: bytes, head: ResponseHead) -> Decoder | None:
     """
-    What reads the body of this answer (RFC 9112 6.3), or C{None} when it has none.
+    The decoder for the body of a response (RFC 9112 6.3), or C{None} when it has no body.
 
     @raise HeadFailed: when the framing is ambiguous or unknown.
     """
@@ -191,7 +192,7 @@ def responseBody(method: bytes, head: ResponseHead) -> Decoder | None:
 
 class Decoder:
     """
-    Takes the bytes of a connection, gives the bytes of one body.
+    Extracts the bytes of one body from the bytes of a connection.
 
     @ivar length: the body's length in bytes, C{None} where it is not known beforehand.
     @ivar done: the body is complete.
@@ -237,7 +238,7 @@ class UntilCloseDecoder(Decoder):
 
 class ChunkedDecoder(Decoder):
     """
-    The chunked coding (RFC 9112 7.1).  Extensions and trailers are read and dropped.
+    The chunked coding (RFC 9112 7.1).  Extensions and trailers are checked and discarded.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
 """
-Byte ranges (RFC 9110 14): which part of an entity an answer holds, and what is asked for the rest.
+Byte ranges (RFC 9110 14): the part of an entity that a response holds, and the C{Range} for its
+rest.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Part(NamedTuple):
 
 def partOf(status: int, length: int | None, headers: Headers) -> Part | None:
     """
-    The one part that an answer holds; C{None} for what holds several, or of which the length is
-    not known.
+    The one part that a response holds; C{None} when it holds several parts or its length is not
+    known.
 
     @param length: of the answer's body in bytes, where it is known.
     """
@@ -50,7 +51,7 @@ def partOf(status: int, length: int | None, headers: Headers) -> Part | None:
 
 def rangeFrom(part: Part, position: int) -> bytes:
     """
-    The C{Range} that asks for what is left of a part.
+    The C{Range} that requests the rest of a part.
 
     @param position: bytes of the part that have come.
     """

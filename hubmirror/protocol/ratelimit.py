@@ -1,5 +1,5 @@
 """
-What an upstream says of its limits: C{RateLimit-*} as Docker Hub sends it, and C{Retry-After}.
+Rate limit fields: C{RateLimit-*} as Docker Hub sends them, and C{Retry-After}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Quota(NamedTuple):
 
 def quotaOf(headers: Headers) -> Quota | None:
     """
-    The Hub's C{ratelimit-remaining: 98;w=21600}, when an answer has one.
+    The value of C{ratelimit-remaining: 98;w=21600}, if the response has this field.
     """
     match = _QUOTA.match((headers.getRawHeaders(b"RateLimit-Remaining") or [b""])[0])
     if match is None:

@@ -1,9 +1,11 @@
 """
-The request target: what is asked for, found by what the path means, sent on as it was written.
+The request target: what it asks for.
 
-Two readings of one target are kept apart on purpose.  C{raw} is what goes upstream, byte for
-byte.  C{path} is what a registry would make of it (decoded, slashes merged, dot segments
-resolved), and it alone decides the route: so no spelling of C{/v2/_catalog} gets past.
+A target has two forms.  C{raw} is sent upstream byte for byte.  C{path} is what a registry would
+make of
+it (decoded, slashes merged, dot segments removed), and it alone decides the route, so that no
+spelling
+of C{/v2/_catalog} is forwarded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-Absolute URLs and references, as bytes: split and resolved without changing a byte of what is sent.
-
-A redirect's query is often signed, so no function here decodes, sorts or re-encodes.
+Absolute URLs and references, as bytes, which are split and resolved without re-encoding them: the
+query
+of a redirect is often signed.
 """
 
 from __future__ import annotations

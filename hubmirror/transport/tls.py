@@ -1,11 +1,14 @@
 """
-TLS that moves many records at a time.
+A TLS protocol that processes many records at a time.
 
-Twisted's own handles one record of 16 KiB after another, and lets what it sends wait for a turn of
-the reactor; that is more than half of what a blob costs.  This one decrypts all that a read has
-brought into one C{dataReceived}, encrypts a whole batch at once, and sends it at once.
+Twisted's own TLS processes one record of 16 KiB after another and sends encrypted data in the next
+iteration of the reactor, which is more than half of the cost of a blob.  This one decrypts all data
+of
+a read for one C{dataReceived}, and encrypts and sends a whole batch at once.
 
-A batch fits into the processor's cache: half as much costs more calls, twice as much more misses.
+The size of a batch is chosen for the processor's cache: smaller batches need more calls, larger
+ones
+cause more cache misses.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from zope.interface import implementer
 
 BATCH = 96 * 1024
 """
-Bytes that are read, encrypted and sent at a time.
+The number of bytes that are read, encrypted and sent at a time.
 """
 
 _RECORD = 16 * 1024
@@ -45,13 +48,14 @@ class BulkTLS(TLSMemoryBIOProtocol):
     """
     The protocol of a C{TLSMemoryBIOFactory}.
 
-    It behaves towards others as Twisted's does, down to the reasons that connections end with, and
-    takes nothing from it but the making of its C{OpenSSL.SSL.Connection}.  Its names begin with
-    two underscores because those of Twisted's begin with one.
+    It behaves like C{TLSMemoryBIOProtocol}, including the reasons that it passes to
+    C{connectionLost}, but uses only the creation of the C{OpenSSL.SSL.Connection} of its base
+    class.  Private names begin with two underscores, since those of the base class begin with one.
 
-    It is stricter than Twisted's in that who pauses or loses the connection in a delivery gets no
-    further one; who loses it while paused does not wait for the other side's goodbye for ever;
-    and all that was written before that goodbye is sent.  It does without pull producers.
+    It differs in three ways: a protocol that pauses or closes the connection in C{dataReceived}
+    gets no further data; closing a paused connection does not wait for the peer's C{close_notify}
+    for ever; and all data that was written is sent before the own C{close_notify}.  It does not
+    support pull producers.
     """
 
     def __init__(

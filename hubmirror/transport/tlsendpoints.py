@@ -1,5 +1,5 @@
 """
-Endpoints with L{BulkTLS}: under every description that listens with TLS, and around clients'.
+Endpoints that use L{BulkTLS}: all server endpoints with TLS, and a wrapper for client endpoints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hubmirror.transport.tls import BulkTLS
 
 def inBulk(reactor: IReactorTime, factory: TLSMemoryBIOFactory) -> TLSMemoryBIOFactory:
     """
-    Have a factory make L{BulkTLS}.
+    Make a factory create L{BulkTLS} protocols.
     """
     factory.protocol = partial(BulkTLS, reactor)  # type: ignore[assignment]
     return factory
@@ -77,7 +77,7 @@ class TLSReactor:
 @implementer(IStreamClientEndpoint)
 class BulkTLSEndpoint:
     """
-    What C{wrapClientTLS} gives, with L{BulkTLS}.
+    The equivalent of C{wrapClientTLS} with L{BulkTLS}.
     """
 
     def __init__(

@@ -43,7 +43,8 @@ def makeRegistries(
     attempts = Attempts(furtherAttempts(mostUpstreams))
     settings = config.allRegistries()
     # Where the default registry gives no challenge, no client learns where others have tokens.
-    asksAnonymously = bool(settings[0].account)
+    # Nor does podman where there is a secret path, which is not in its first request.
+    asksAnonymously = bool(settings[0].account or config.secret_path)
     registries = []
     for each in settings:
         policy = addressPolicy(each, config.allow_redirects_to)
@@ -66,7 +67,7 @@ def makeRegistries(
         if known is not None and known.upstreams == registry.upstreams:
             registry.inherit(known)
         registries.append(registry)
-    return Registries(registries)
+    return Registries(registries, (config.secret_path or "").encode("ascii"))
 
 
 def _connector(

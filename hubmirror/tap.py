@@ -103,17 +103,22 @@ class Options(usage.Options):
 
         @raise ConfigError: when it can't work.
         """
-        return MirrorConfig(**self._fromFile() | self.given)
+        return MirrorConfig(**self._values())
+
+    def _values(self) -> dict[str, Any]:
+        """
+        The options that are set.  The command line wins over the file; registries that it names are
+        added to those of the file.
+        """
+        found = self._fromFile()
+        inFile = found.get("registries", [])
+        named = self.given.get("registries", [])
+        names = {each.name for each in inFile}
+        registries = [*inFile, *(each for each in named if each.lower() not in names)]
+        return {**found, **self.given, **({"registries": registries} if registries else {})}
 
     def _fromFile(self) -> dict[str, Any]:
-        found = {} if self._file is None else readFile(self._file)
-        if "registries" in found and "registries" in self.given:
-            # A registry that is named on the command line is one more.
-            named = {each.name for each in found["registries"]}
-            further = [each for each in self.given["registries"] if each.lower() not in named]
-            found["registries"] = [*found["registries"], *further]
-            self.given.pop("registries")
-        return found
+        return {} if self._file is None else readFile(self._file)
 
     def postOptions(self) -> None:
         """

@@ -62,8 +62,8 @@ ALLOWED = {
     "__main__": {"", "config", "operations", "operations.demo", "operations.doctor"},
 }
 
-#: The parts that only compute, and the imports that they may not have. A name stands for all that is
-#: below it.
+#: The parts that only compute, and the imports that they may not have. A name stands for all below
+#: it.
 PURE = {"protocol", "config", "limits", "upstream.policy"}
 IMPURE = {
     "asyncio",

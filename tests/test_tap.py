@@ -40,6 +40,32 @@ class ParsingTests(SynchronousTestCase):
     def test_none(self) -> None:
         self.assertEqual(self.parse(), MirrorConfig())
 
+    def test_file(self) -> None:
+        """The command line wins over a file, and adds registries to those of it, each time that it
+        is read.
+        """
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write(
+                'resumes = 3\nstall_timeout = 4\n[registry."ghcr.io"]\nhosts = ["a.example"]\n'
+            )
+        parsed = tap.Options()
+        parsed.parseOptions(
+            ["--config", path, "--resumes=7", "--registry=quay.io", "--registry=ghcr.io"]
+        )
+        for config in (parsed.config, parsed.read(), parsed.read()):
+            self.assertEqual((config.resumes, config.stall_timeout), (7, 4.0))
+            self.assertEqual([each.name for each in config.registries], ["ghcr.io", "quay.io"])
+            self.assertEqual(config.registries[0].hosts, ("a.example",))
+
+    def test_badFile(self) -> None:
+        """Each problem has a line of its own."""
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("resumes = -1\nx = 1\n")
+        text = str(self.assertRaises(UsageError, self.parse, "--config", path))
+        self.assertEqual(len(text.splitlines()), 2)
+
     def test_values(self) -> None:
         parsed = self.parse(
             "--public-url=https://mirror.example",

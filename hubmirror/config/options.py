@@ -79,6 +79,12 @@ class MirrorConfig:
         None,
         "outgoing proxy for all upstreams: http://host:port or socks5://host:port",
     )
+    secret_path: str | None = one(
+        values.secretPath,
+        None,
+        "path below which alone requests are served; all else looks like an empty server",
+        table="access",
+    )
     read_only: bool = one(values.flag, False, "refuse pushes")
     no_cors: bool = one(values.flag, False, "leave out the fields that let web pages read answers")
     no_forwarded: bool = one(values.flag, False, "don't tell upstreams the client's address")

@@ -51,6 +51,23 @@ def path(value: str) -> str:
     return value
 
 
+def secretPath(value: str) -> str:
+    """
+    A path without its first and last slash, in the characters that every client can have in the
+    address of a mirror: for podman it is a part of a repository's name.
+    """
+    if not re.match(r"[a-z0-9]+(?:[._-][a-z0-9]+)*(?:/[a-z0-9]+(?:[._-][a-z0-9]+)*)*\Z", value):
+        raise ValueError(
+            "that is no path for all clients; write small letters, digits and single . _ - in it,"
+            " without a slash at the beginning or end"
+        )
+    if len(value) < 8:
+        raise ValueError("that can be guessed; write 8 characters or more")
+    if value.split("/")[0] in ("v1", "v2", "token"):
+        raise ValueError("it must not begin with v1, v2 or token")
+    return value
+
+
 def flag(value: bool) -> bool:
     """
     True or false.

@@ -156,7 +156,9 @@ class ProxyResource(Resource):
         problem: MirrorError
         try:
             mirror = self._mirror
-            if (request.method, request.uri) == (b"OPTIONS", b"*"):
+            addressing = mirror.settings.registries.addressing
+            exchange.target = addressing.shown(request.uri)
+            if (request.method, request.uri) == (b"OPTIONS", b"*") and not addressing.isSecret:
                 # It asks of the server as a whole (RFC 9110 9.3.7).
                 allowed = b", ".join(methodsAllowed(mirror.settings.config))
                 self._answered(exchange, 204)
@@ -276,6 +278,9 @@ class ProxyResource(Resource):
             request.clientproto.rpartition(b"/")[2],
         )
         self._permitCredentials(headers, incoming.registry)
+        if incoming.registries.addressing.isSecret:
+            # A web page below the secret path would be named in it.
+            headers.removeHeader(b"Referer")
         content = request.content
         try:
             return await incoming.registry.ask(

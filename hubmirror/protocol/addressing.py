@@ -92,6 +92,19 @@ class Addressing:
         self.find = lru_cache(maxsize=64)(self._find)
         self.kindOf = lru_cache(maxsize=64)(self._kindOf)
 
+    def shown(self, raw: bytes) -> bytes:
+        """
+        A request target as it may be logged: without the secret path.
+        """
+        return raw.replace(b"/" + self._secret, b"") if self._secret else raw
+
+    @property
+    def isSecret(self) -> bool:
+        """
+        Whether there is a secret path.
+        """
+        return bool(self._secret)
+
     def _kindOf(self, raw: bytes) -> Kind:
         """
         What a target asks for, wherever the registry's name stands in it.

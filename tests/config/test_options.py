@@ -20,6 +20,7 @@ DEFAULTS = {
     "search_url": "https://index.docker.io",
     "fallback": (),
     "registries": (),
+    "secret_path": None,
     "failover_on": frozenset((429, 502, 503, 504)),
     "allow_redirects_to": (),
     "ca_file": None,
@@ -67,6 +68,7 @@ GOOD: list[tuple[str, Any, Any]] = [
         ["https://a.example/", "http://b.example"],
         ("https://a.example", "http://b.example"),
     ),
+    ("secret_path", "k3/long-secret", "k3/long-secret"),
     ("registries", "ghcr.io", (RegistryConfig(name="ghcr.io"),)),
     (
         "registries",
@@ -132,6 +134,10 @@ GOOD: list[tuple[str, Any, Any]] = [
 
 #: Values that can't work, and a word of what the operator is told to do.
 BAD: list[tuple[str, Any, str]] = [
+    ("secret_path", "/k3/long-secret", "without a slash"),
+    ("secret_path", "Secret-Path", "small letters"),
+    ("secret_path", "short", "8 characters"),
+    ("secret_path", "v2/long-secret", "must not begin"),
     ("registries", "library/alpine", "such as ghcr.io"),
     ("registries", "https://ghcr.io", "such as ghcr.io"),
     ("registries", "ghcr", "such as ghcr.io"),
@@ -211,7 +217,7 @@ class ConfigTests(SynchronousTestCase):
             self.assertTrue(text.startswith(f"--{OPTION_NAMES[name]}: "), text)
             self.assertIn(advice, text)
             self.assertNotIn("\n", text)
-            self.assertNotIn("secret", text)
+            self.assertNotIn("secret", text.partition(": ")[2])
 
     def test_everyOptionIsTested(self) -> None:
         names = {field.name for field in options()}

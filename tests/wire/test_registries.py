@@ -624,3 +624,72 @@ class AccountTests(MemoryCase):
     def test_passwordInNoRepr(self) -> None:
         self.assertNotIn("password of", repr(vars(self.mirror.service)))
         self.assertNotIn("password of", repr(MirrorConfig(registries=[])))
+
+
+class SecretPathTests(MemoryCase):
+    """
+    A mirror that only those find who know its path.
+    """
+
+    options = {
+        "secret_path": "k3/secret",
+        "registries": [RegistryConfig(name="ghcr.test", auth_url="https://ghcr.test/token")],
+        "failover_on": "503",
+    }
+
+    def test_served(self) -> None:
+        """In both positions, with every client's way of naming a registry."""
+        hub, ghcr, manifest = "https://hub.example", "https://ghcr.test", b"/v2/o/a/manifests/1"
+        for target, origin, own in (
+            (b"/k3/secret/v2/a/manifests/1", hub, b"/v2/library/a/manifests/1"),
+            (b"/v2/k3/secret/o/a/manifests/1", hub, manifest),
+            (b"/k3/secret/v2/o/a/manifests/1?ns=ghcr.test", ghcr, manifest),
+            (b"/v2/k3/secret/ghcr.test/o/a/manifests/1", ghcr, manifest),
+            (b"/k3/secret/token?scope=x", "https://auth.example", b"/token?scope=x"),
+        ):
+            asked, _ = self.exchange(
+                target,
+                answer(200, b"{}"),
+                fields=((b"Referer", b"https://m/k3/secret/"), (b"Authorization", b"Bearer x")),
+            )
+            # A token of the Hub is none of another registry's, which then asks for one.
+            self.assertEqual((str(self.network.origins[-1]), asked.target), (origin, own))
+            self.assertNotIn(b"secret", asked.start + repr(asked.fields).encode())
+            self.assertNotIn(b"secret", self.exchanges[-1].target)
+
+    def test_nothingElse(self) -> None:
+        """All else looks like an empty server; nobody is asked, and nothing is told."""
+        for target in (b"/v2/o/a/manifests/1", b"/token", b"/", b"/v1/_ping", b"//k3/secret/v2/"):
+            got = self.local(target)
+            self.assertEqual((got.status, got.error), (404, "NOT_FOUND"))
+            self.assertNotIn(b"secret", self.exchanges[-1].target)
+        got = self.local(b"*", method=b"OPTIONS")
+        self.assertEqual(got.status, 400)
+
+    def test_ping(self) -> None:
+        """podman and skopeo begin without the path, and need this answer to go on."""
+        got = self.local(b"/v2/")
+        self.assertEqual((got.status, got.body), (200, b"{}"))
+        self.assertEqual(got.values(b"WWW-Authenticate"), [])
+        client = self.send(b"/v2/k3/secret/o/a/manifests/1")
+        self.assertEqual(self.asked().values(b"Authorization"), [])
+        self.network.lines[-1].says(
+            challenge(b"https://auth.example/token", b',service="s",scope="repository:o/a:pull"')
+        )
+        self.assertIn(b"/token?service=s", self.asked().target)
+        self.network.lines[-1].says(token(b"abc"))
+        self.assertEqual(self.asked(0).values(b"Authorization"), [b"Bearer abc"])
+        self.network.lines[0].says(answer(200, b"{}"))
+        self.assertEqual(self.answered(client).status, 200)
+
+    def test_challenge(self) -> None:
+        """It leads to the token service below the path."""
+        _, got = self.exchange(
+            b"/k3/secret/v2/",
+            challenge(b"https://auth.example/token"),
+            fields=((b"Authorization", b"Bearer x"),),
+        )
+        self.assertEqual(
+            got.values(b"WWW-Authenticate"),
+            [b'Bearer realm="http://mirror.example/k3/secret/token"'],
+        )

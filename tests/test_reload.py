@@ -70,7 +70,10 @@ class ReloadTests(MemoryCase):
         with capturedLogs() as logs:
             self.reload(port=["tcp:1"], max_head="8k", read_only=True)
         [warning] = [formatEvent(event) for event in logs if event["log_level"].name == "warn"]
-        self.assertIn("started again: port, max-head", str(warning))
+        names = str(warning).partition(": ")[2].split(", ")
+        self.assertIn("port", names)
+        self.assertIn("max-head", names)
+        self.assertNotIn("read-only", names)
 
 
 class HangUpTests(CommandCase):
@@ -135,7 +138,7 @@ class CheckTests(CommandCase):
 
     def test_good(self) -> None:
         """Every value and where it comes from; nothing is started."""
-        Path(self.folder, "password").write_text("secret\n")
+        Path(self.folder, "password").write_text("hunter2\n")
         status, output = self.check(
             'resumes = 7\n[registry."quay.io"]\nusername = "me"\npassword_file = "password"\n',
             "--read-only",
@@ -151,7 +154,7 @@ class CheckTests(CommandCase):
             'username = "me"',
         ):
             self.assertIn(line + "\n", output)
-        self.assertNotIn("secret", output)
+        self.assertNotIn("hunter2", output)
 
     def test_wrong(self) -> None:
         status, _ = self.check("resumes = -1\n")

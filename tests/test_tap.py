@@ -128,7 +128,8 @@ class ParsingTests(SynchronousTestCase):
         """Every option is there, with its default where it has one."""
         shown = io.StringIO()
         with redirect_stdout(shown):
-            self.assertRaises(SystemExit, self.parse, "--help")
+            self.patch(os, "environ", {**os.environ, "COLUMNS": "80"})
+        self.assertRaises(SystemExit, self.parse, "--help")
         text = " ".join(shown.getvalue().split())
         for field in options():
             self.assertIn(f"--{optionName(field)}", text)

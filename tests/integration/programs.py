@@ -76,10 +76,21 @@ _portsGiven: set[int] = set()
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """
-    The environment of every program: no proxy of the machine, and this tree importable.
+    The environment of every program: nothing of the machine's own but where programs are.
+
+    Proxies, the settings of Docker, containerd and podman, C{REGISTRY_*} (with which
+    docker-registry changes its configuration), locale and time zone would each change what a
+    program does.
     """
-    kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    return {**kept, "PYTHONPATH": str(ROOT), **(extra or {})}
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "CONTAINERS_CONF": os.devnull,
+        "PYTHONPATH": str(ROOT),
+        **(extra or {}),
+    }
 
 
 def withHosts(hosts: Path, command: Sequence[str]) -> list[str]:
@@ -87,10 +98,25 @@ def withHosts(hosts: Path, command: Sequence[str]) -> list[str]:
     The command, in a mount namespace of its own where C{hosts} is C{/etc/hosts}.
 
     This is how the mirror knows the stand-in Hub by name, and how no client can reach it but
-    through the mirror.
+    through the mirror. What the machine's own clients are told of registries is hidden there, and
+    so is its containerd, which dockerd would use instead of starting one.
     """
-    script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    hidden = " ".join(_HIDDEN)
+    script = (
+        f"for folder in {hidden}; do"
+        ' test ! -d "$folder" || mount -t tmpfs none "$folder" || exit; '
+        'done; mount --bind "$0" /etc/hosts && exec "$@"'
+    )
     return ["unshare", "--mount", "sh", "-c", script, str(hosts), *command]
+
+
+#: Folders of the machine that change what a client does.
+_HIDDEN = (
+    "/etc/containers/certs.d",
+    "/etc/containers/registries.conf.d",
+    "/etc/docker/certs.d",
+    "/run/containerd",
+)
 
 
 def run(
@@ -109,7 +135,8 @@ def run(
     done = subprocess.run(
         list(command),
         env=environment(env),
-        input=stdin,
+        input=stdin or "",
+        umask=0o022,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -192,6 +219,7 @@ class Server:
                 self._command,
                 cwd=self._folder,
                 env=self._env,
+                umask=0o022,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ What is missing is said, and never taken for a success.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -26,3 +27,23 @@ class RequireTests(SynchronousTestCase):
         """Where C{HUBMIRROR_NO_SKIP=1} it is a failure."""
         self.patch(os, "environ", {**os.environ, "HUBMIRROR_NO_SKIP": "1"})
         self.assertRaises(AssertionError, programs.require, "no-such-program")
+
+
+class SurroundingsTests(SynchronousTestCase):
+    def test_environment(self) -> None:
+        """A program is given nothing of the machine's environment but where programs are."""
+        settings = dict.fromkeys(("http_proxy", "REGISTRY_HTTP_ADDR", "DOCKER_HOST", "TZ"), "x")
+        self.patch(os, "environ", {"PATH": "/programs", **settings})
+        given = programs.environment({"MORE": "1"})
+        self.assertEqual((given["PATH"], given["MORE"]), ("/programs", "1"))
+        self.assertNotIn("x", given.values())
+
+    def test_folders(self) -> None:
+        """A client sees the hosts file that it is given, and no registries of the machine's."""
+        programs.require("unshare", "mount")
+        hosts = Path(self.mktemp())
+        hosts.write_text("127.0.0.1 hub.test\n")
+        show = "cat /etc/hosts; ls -A /etc/containers/registries.conf.d 2>/dev/null || true"
+        command = programs.withHosts(hosts.resolve(), ["sh", "-c", show])
+        shown = programs.run(command)
+        self.assertEqual(shown, hosts.read_text())

@@ -127,9 +127,9 @@ class ParsingTests(SynchronousTestCase):
     def test_help(self) -> None:
         """Every option is there, with its default where it has one."""
         shown = io.StringIO()
+        self.patch(os, "environ", {**os.environ, "COLUMNS": "80"})
         with redirect_stdout(shown):
-            self.patch(os, "environ", {**os.environ, "COLUMNS": "80"})
-        self.assertRaises(SystemExit, self.parse, "--help")
+            self.assertRaises(SystemExit, self.parse, "--help")
         text = " ".join(shown.getvalue().split())
         for field in options():
             self.assertIn(f"--{optionName(field)}", text)

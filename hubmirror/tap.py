@@ -274,9 +274,13 @@ class CommandLineService(MultiService):
 
         for each in signals:
             signal.signal(each, stop)
-        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reload))
 
     def privilegedStartService(self) -> None:
+        from twisted.internet import reactor
+
+        # Before a port is bound, so that nobody who has seen one ends the process with SIGHUP.
+        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reload))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
         try:
             super().privilegedStartService()
         except (CannotListenError, OSError, OverflowError) as error:

@@ -1,7 +1,6 @@
 """
 Several processes on the same ports: a supervisor binds them, and starts and restarts the workers,
-which
-serve.
+which serve.
 
 A worker runs the plugin under a twistd of its own, with the same options.  Its environment has the
 sockets that it inherits and the common name in C{Via}.
@@ -326,13 +325,18 @@ class Supervisor(Service):
         sockets = [(each.fileno(), each.family) for each in mine]
         environment = dict(os.environ)
         environment[VARIABLE] = Inheritance(sockets, self._via).encode()
-        self.reactor.spawnProcess(
-            protocol,
-            sys.executable,
-            [sys.executable, "-c", _TWISTD, *self._arguments(number)],
-            env=environment,
-            childFDs={0: "w", 1: 1, 2: 2, **{fd: fd for fd, _family in sockets}},
-        )
+        # A worker begins with SIGHUP blocked, and gets one that comes meanwhile when it can handle it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+        try:
+            self.reactor.spawnProcess(
+                protocol,
+                sys.executable,
+                [sys.executable, "-c", _TWISTD, *self._arguments(number)],
+                env=environment,
+                childFDs={0: "w", 1: 1, 2: 2, **{fd: fd for fd, _family in sockets}},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def reload(self, config: MirrorConfig) -> None:
         """

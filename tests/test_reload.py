@@ -128,6 +128,16 @@ class HangUpTests(CommandCase):
         for _ in range(8):
             self.assertNotIn("PUT", self.allowed(port))
 
+    def test_whileStarting(self) -> None:
+        """A signal that comes while workers are starting ends none of them."""
+        port = self.begin("--workers=2")
+        self.configure("read_only = true\n")
+        os.kill(self.process.pid, signal.SIGHUP)
+        for _ in "123":
+            self.said("the configuration has been read again")
+        for _ in range(8):
+            self.assertNotIn("PUT", self.allowed(port))
+
 
 class CheckTests(CommandCase):
     def check(self, text: str, *options: str) -> tuple[int, str]:

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -260,11 +261,19 @@ class CommandCase(SynchronousTestCase):
 
     def said(self, pattern: str) -> re.Match[str]:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            found = re.search(pattern, line)
-            if found is not None:
-                return found
-        raise AssertionError(f"nothing like {pattern} was said")
+        lines = []
+        # Its process group ends with it, so that the pipe does.
+        watchdog = threading.Timer(60, os.killpg, [self.process.pid, signal.SIGKILL])
+        watchdog.start()
+        try:
+            for line in self.process.stdout:
+                lines.append(line)
+                found = re.search(pattern, line)
+                if found is not None:
+                    return found
+        finally:
+            watchdog.cancel()
+        raise AssertionError(f"nothing like {pattern} was said, but:\n{''.join(lines)}")
 
     def assertServes(self, connection: HTTPConnection) -> None:
         connection.request("GET", "/v1/_ping")

@@ -1,11 +1,9 @@
 """
 The record of one exchange: the request, the upstream that responded, the number of bytes, and how
-it
-ended.
+it ended.
 
 The modules that serve requests write into it, and listeners such as the access log are called with
-it
-when the exchange has ended.  Neither of the two knows the other.
+it when the exchange has ended.  Neither of the two knows the other.
 """
 
 from __future__ import annotations
@@ -51,8 +49,18 @@ class Exchange:
     @ivar started: when it began, in seconds of the reactor's clock.
     @ivar status: of the answer; 0 before there is one.
     @ivar registry: the name of the registry that was meant; C{None} when that could not be read.
+    @ivar requestID: identifies the exchange in logs, here and upstream.
+    @ivar rule: the operator's rule that the request was refused by, named as its option is.
     @ivar upstream: the name of the upstream that answered.
+    @ivar userAgent: the request's C{User-Agent}.
+    @ivar version: the request's HTTP version, such as C{HTTP/1.1}.
     @ivar failures: upstreams that did not, or whose answer broke for good, and why.
+    @ivar attempts: the upstreams that were asked, each with the status of its answer, or the name
+        of the exception that came instead.
+    @ivar skipped: the upstreams that would have been asked before, and why they were not: C{down}
+        or C{limited}.
+    @ivar breaks: the upstreams whose answer broke in its body, and how: C{ended}, C{stalled},
+        C{other entity} or C{wrong digest}.
     @ivar redirects: how many were followed.
     @ivar fromCDN: the last answer is to a request for a blob, and came from another origin than the
         upstream's, which a redirect had named.
@@ -72,8 +80,15 @@ class Exchange:
     kind: Kind | None = None
     status: int = 0
     registry: str | None = None
+    requestID: str = ""
+    rule: str | None = None
     upstream: str | None = None
+    userAgent: bytes | None = None
+    version: bytes = b""
     failures: list[tuple[str, str]] = attrs.Factory(list)
+    attempts: list[tuple[str, str]] = attrs.Factory(list)
+    skipped: list[tuple[str, str]] = attrs.Factory(list)
+    breaks: list[tuple[str, str]] = attrs.Factory(list)
     redirects: int = 0
     fromCDN: bool = False
     resumes: int = 0

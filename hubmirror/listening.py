@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from twisted.logger import Logger
 
 from hubmirror.config import ConfigError
 from hubmirror.transport.servertls import ServerTLS, folderEndpoint
+from hubmirror.transport.tlsendpoints import TLSReactor
+
+_BEHIND_BALANCER = "haproxy:"
+"""
+How a description begins of a port whose connections begin with the PROXY protocol.  Twisted's own
+C{haproxy:} would expect that within TLS.
+"""
 
 _LOOK_EVERY = 30.0
 """
@@ -27,26 +35,31 @@ Seconds between two looks at the files of certificates.
 """
 
 
-def makeEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def makeEndpoint(reactor: Any, description: str, option: str = "port") -> IStreamServerEndpoint:
     """
     The endpoint of a description.
 
+    @param option: the option that names it.
+
     @raise ConfigError: when it can't be made.
     """
+    own = description.removeprefix(_BEHIND_BALANCER)
+    if own != description and isinstance(reactor, TLSReactor):
+        reactor = reactor.behindBalancer()
     try:
-        if description.startswith("tls:"):
-            return folderEndpoint(reactor, description)
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, _withChain(description))
+        if own.startswith("tls:"):
+            return folderEndpoint(reactor, own)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, _withChain(own))
     except FileNotFoundError as error:
         raise ConfigError(
-            f"--port {description}: there is no {error.filename} here; put certificate and key"
+            f"--{option} {description}: there is no {error.filename} here; put certificate and key"
             " into it, or name them: ssl:443:privateKey=key.pem:certKey=cert.pem"
         ) from None
     except Exception as error:
         reason = str(error) or type(error).__name__
         if description.startswith("systemd:") and isinstance(error, LookupError):
             reason = "systemd has given this process no such socket"
-        raise ConfigError(f"--port {description}: {reason}") from None
+        raise ConfigError(f"--{option} {description}: {reason}") from None
     return endpoint
 
 
@@ -71,6 +84,14 @@ def _withChain(description: str) -> str:
 def _split(description: str) -> tuple[list[str], dict[str, str]]:
     parts = re.split(r"(?<!\\):", description)
     return parts, dict(part.split("=", 1) for part in parts if "=" in part)
+
+
+def _portOf(description: str) -> str:
+    """
+    The port of a description that begins with C{ssl:}.
+    """
+    parts, named = _split(description)
+    return named.get("port", parts[1])
 
 
 def _filesOf(description: str) -> list[str]:
@@ -130,8 +151,16 @@ class Certificates:
             in their order.
         """
         self._servers = servers
-        self._descriptions = [each for each in descriptions if each.startswith("ssl:")]
+        own = [each.removeprefix(_BEHIND_BALANCER) for each in descriptions]
+        self._descriptions = [each for each in own if each.startswith("ssl:")]
         self._seen = [self._state(each) for each in self._descriptions]
+        self._expiries: dict[str, float] = {}
+        for description in self._descriptions:
+            try:
+                self._note(description, _loadOptions(description))
+            except (ValueError, OSError):
+                # The endpoint was made of it; what is wrong with it is found by the next look.
+                self._seen[self._descriptions.index(description)] = []
         self._looking = LoopingCall(self.look)
         self._looking.clock = reactor
 
@@ -161,18 +190,31 @@ class Certificates:
                 continue
             self._seen[number] = state
             try:
-                server.replace({"": _loadOptions(description)})
+                options = _loadOptions(description)
+                server.replace({"": options})
+                self._note(description, options)
             except (ValueError, OSError) as error:
                 self._log.error(
                     "the certificate of port {port} stays as it was: {error}",
-                    port=description.partition(":")[2].partition(":")[0],
+                    port=_portOf(description),
                     error=str(error),
                 )
             else:
                 self._log.info(
                     "a new certificate for port {port}",
-                    port=description.partition(":")[2].partition(":")[0],
+                    port=_portOf(description),
                 )
+
+    def _note(self, description: str, options: CertificateOptions) -> None:
+        certificate: Any = options.certificate
+        until = datetime.strptime(certificate.get_notAfter().decode("ascii"), "%Y%m%d%H%M%S%z")
+        self._expiries[_portOf(description)] = until.timestamp()
+
+    def expiries(self) -> Mapping[str, float]:
+        """
+        Until when the certificate of each port is valid, as a POSIX timestamp.
+        """
+        return self._expiries
 
     def _state(self, description: str) -> list[tuple[int, int] | None]:
         states: list[tuple[int, int] | None] = []

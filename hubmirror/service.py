@@ -4,36 +4,46 @@ The composition root: it creates a mirror from its parts, and starts, reloads, d
 
 from __future__ import annotations
 
+import mmap
 import resource
 import secrets
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
-from hubmirror.config import MirrorConfig, optionName, options
+from hubmirror.admin.metrics import Metrics
+from hubmirror.admin.readiness import Readiness
+from hubmirror.admin.status import Status, newKey
+from hubmirror.config import ConfigError, MirrorConfig, optionName, options
 from hubmirror.downstream.admission import Admission
 from hubmirror.downstream.budget import Budget
 from hubmirror.downstream.incoming import Registries, Settings
 from hubmirror.downstream.proxy import Mirror
+from hubmirror.downstream.rates import RateTable
 from hubmirror.downstream.relay import abortRequest
 from hubmirror.downstream.resources import MirrorResource
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Exchange
 from hubmirror.limits import limitsOf, overlap, shortage
 from hubmirror.listening import Certificates, makeEndpoint
-from hubmirror.operations.accesslog import logExchange
+from hubmirror.operations.accesslog import AccessLog
 from hubmirror.operations.banner import announce
+from hubmirror.protocol.errors import TooManyRequests
 from hubmirror.registries import makeRegistries
 from hubmirror.transport.pool import Pool
 from hubmirror.transport.tlsendpoints import TLSReactor
+
+if TYPE_CHECKING:
+    # It needs a package that not every mirror has.
+    from hubmirror.admin.site import AdminPort
 
 
 class HubMirror:
@@ -46,6 +56,7 @@ class HubMirror:
         C{port} it does only the latter.
     @ivar endpoints: what it listens on.
     @ivar budget: counts the requests under way at upstreams, and those that wait.
+    @ivar report: makes the report of this process, when there is an admin port.
     @ivar via: the mirror's name in C{Via}, unlike any other's, so that two mirrors that are each
         other's fallback notice.
     """
@@ -55,20 +66,25 @@ class HubMirror:
         reactor: Any,
         config: MirrorConfig,
         agent: IAgent | None = None,
-        listeners: tuple[Callable[[Exchange], None], ...] = (logExchange,),
+        listeners: Sequence[Callable[[Exchange], None]] | None = None,
         *,
         listening: Any = None,
         via: str | None = None,
+        rates: mmap.mmap | None = None,
     ) -> None:
         """
         @param agent: sends one request to one origin; by default over the mirror's own pool.
-        @param listeners: told of each exchange when it has ended.
+        @param listeners: told of each exchange when it has ended; by default, the access log.
         @param listening: the reactor to listen with, when that is not the one to work with: a
             worker's, whose supervisor has announced the ports already.
         @param via: by default a name made up.
+        @param rates: memory for what clients have had, shared with other processes
+            (L{hubmirror.downstream.rates}); by default, this mirror's own.
         @raise ConfigError: when a file that the configuration names can't be used, or an
             endpoint can't be made.
         """
+        accessLog = AccessLog(config) if listeners is None else None
+        listeners = [accessLog] if accessLog is not None else list(listeners or ())
         files = fileLimit()
         limits = limitsOf(config, files)
         self._pool: Pool | None = None
@@ -76,15 +92,27 @@ class HubMirror:
             most = limits.upstreams
             self._pool = Pool(reactor, config.idle_timeout, most, overlap(most))
         announces = listening is None
+        self._statusKey = newKey()
         self.via = via or f"hubmirror-{secrets.token_hex(4)}"
         registries = makeRegistries(reactor, config, agent or self._pool, limits.upstreams)
         self.budget = Budget(
             reactor, limits.upstreams, limits.upstreamsOfClient, config.queue_timeout
         )
+        streams = Budget(
+            reactor,
+            sys.maxsize,
+            config.client_streams or sys.maxsize,
+            config.queue_timeout,
+            lambda: TooManyRequests(
+                "too many answers to your address are under way", "client-streams", 1
+            ),
+        )
         mirror = Mirror(
             reactor,
             Settings(config, registries),
             self.budget,
+            streams,
+            RateTable(reactor, rates),
             self.via.encode("ascii"),
             listeners,
         )
@@ -107,6 +135,14 @@ class HubMirror:
                 reactor, config, agent or self._pool, limits.upstreams, mirror.settings.registries
             )
 
+        certificates = Certificates(reactor, config.port, listening.servers)
+        readiness = Readiness(reactor, mirror, self._isBound)
+        self.report: Callable[[], dict[str, Any]] | None = None
+        adminPort: Any = None
+        if config.admin_port is not None:
+            self.report = self._makeReporter(reactor, mirror, readiness, certificates, listeners)
+            if announces:
+                adminPort = makeAdminPort(reactor, config.admin_port, self._findStatus)
         self.service = MirrorService(
             mirror,
             self.site,
@@ -114,9 +150,47 @@ class HubMirror:
             self._pool,
             announces=announces,
             warning=shortage(limits, files),
-            certificates=Certificates(reactor, config.port, listening.servers),
+            certificates=certificates,
             makeRegistries=makeAgain,
+            accessLog=accessLog,
+            readiness=None if self.report is None else readiness,
+            adminPort=adminPort,
         )
+
+    def _isBound(self) -> bool:
+        return len(self.service.ports) == len(self.endpoints)
+
+    def _makeReporter(
+        self,
+        reactor: Any,
+        mirror: Mirror,
+        readiness: Readiness,
+        certificates: Certificates,
+        listeners: list[Callable[[Exchange], None]],
+    ) -> Callable[[], dict[str, Any]]:
+        """
+        Have exchanges counted, and make what reports of this process.
+
+        @raise ConfigError: when the package that this needs is not installed.
+        """
+        try:
+            from hubmirror.admin.report import Reporter
+        except ImportError:
+            raise ConfigError(
+                "--admin-port: the package prometheus-client is missing; install hubmirror[admin]"
+            ) from None
+        metrics = Metrics()
+        listeners.append(metrics)
+        return Reporter(
+            reactor, mirror, self.site, self._pool, metrics, readiness, certificates.expiries
+        )
+
+    def _findStatus(self) -> Deferred[Status]:
+        """
+        The status of a mirror that is one process.
+        """
+        report = self.report
+        return succeed(Status([] if report is None else [report()], key=self._statusKey))
 
 
 def makeSite(config: MirrorConfig, reactor: Any, agent: IAgent | None = None) -> MirrorSite:
@@ -124,6 +198,21 @@ def makeSite(config: MirrorConfig, reactor: Any, agent: IAgent | None = None) ->
     A site that is a mirror, for C{listen} of any endpoint.
     """
     return HubMirror(reactor, config, agent).site
+
+
+def makeAdminPort(
+    reactor: Any, description: str, find: Callable[[], Deferred[Status]]
+) -> AdminPort:
+    """
+    The admin port of an endpoint description.
+
+    @param find: finds the status that it shows.
+    @raise ConfigError: when there can be none.
+    """
+    # Imports what L{HubMirror} has found to be there.
+    from hubmirror.admin.site import AdminPort
+
+    return AdminPort(makeEndpoint(reactor, description, "admin-port"), find)
 
 
 def fileLimit() -> int:
@@ -154,13 +243,22 @@ class MirrorService(Service):
         warning: str | None,
         certificates: Certificates,
         makeRegistries: Callable[[MirrorConfig], Registries],
+        accessLog: AccessLog | None,
+        readiness: Readiness | None,
+        adminPort: AdminPort | None,
     ) -> None:
         """
         @param announces: whether to log where it listens.
         @param warning: to log when it starts.
         @param certificates: of the ports.
         @param makeRegistries: makes the registries of another configuration.
+        @param accessLog: follows the configuration, too.
+        @param readiness: looks at the registries while the service runs.
+        @param adminPort: is open while the service runs, until the last request has ended.
         """
+        self._accessLog = accessLog
+        self._readiness = readiness
+        self._adminPort = adminPort
         self._certificates = certificates
         self._makeRegistries = makeRegistries
         self._warning = warning
@@ -187,12 +285,16 @@ class MirrorService(Service):
         super().startService()
         self._listen()
         self._certificates.start()
+        if self._readiness is not None:
+            self._readiness.start()
         if self._warning is not None:
             self._log.warn("{line}", line=self._warning)
         if self._announces:
             announce(self._mirror.settings.config, self.ports)
 
     def _listen(self) -> None:
+        if self._adminPort is not None:
+            self._adminPort.start()
         for endpoint in self._endpoints[len(self.ports) :]:
             problems: list[Failure] = []
             endpoint.listen(self._site).addCallbacks(self.ports.append, problems.append)
@@ -207,9 +309,12 @@ class MirrorService(Service):
         @raise ConfigError: when they can't work; everything then stays as it was.
         """
         before = self._mirror.settings.config
-        # This is the one thing that can fail, and comes first.
+        # What can fail comes first.
         registries = self._makeRegistries(config)
+        if self._accessLog is not None:
+            self._accessLog.configure(config)
         self._mirror.settings = Settings(config, registries)
+        self._mirror.streams.mostOfClient = config.client_streams or sys.maxsize
         self._certificates.look()
         waiting = [
             optionName(field)
@@ -232,13 +337,15 @@ class MirrorService(Service):
         """
         super().stopService()
         self._certificates.stop()
+        if self._readiness is not None:
+            self._readiness.stop()
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
+        self._mirror.closing = True
         ports, self.ports = self.ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
-        self._mirror.closing = True
         deadline = self._mirror.reactor.callLater(
             self._mirror.settings.config.drain_timeout, self._endAll
         )
@@ -246,8 +353,11 @@ class MirrorService(Service):
         if deadline.active():
             deadline.cancel()
         self._mirror.budget.close()
+        self._mirror.streams.close()
         if self._pool is not None:
             await self._pool.close()
+        if self._adminPort is not None:
+            await self._adminPort.stop()
 
     def _endAll(self) -> None:
         left = list(self._mirror.active)

@@ -5,6 +5,7 @@ The plugin: the command line of C{twistd hubmirror}, and the service that it ask
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import resource
 import signal
@@ -27,10 +28,12 @@ from hubmirror.config import (
     options,
     readFile,
 )
+from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.limits import mostDescriptors
 from hubmirror.operations.configcheck import describeConfig
-from hubmirror.service import HubMirror, MirrorService
-from hubmirror.workers import AdoptingReactor, Lifeline, Supervisor, inheritance
+from hubmirror.service import HubMirror, MirrorService, makeAdminPort
+from hubmirror.worker import AdoptingReactor, Lifeline, ReportPipe, inheritance
+from hubmirror.workers import Supervisor
 
 
 def _optionMethod(field: attrs.Attribute[Any]) -> Callable[..., None]:
@@ -147,8 +150,12 @@ class Options(usage.Options):
             # What systemd gives is for the process that it starts, and inherited as others are.
             ports = ("tcp:0" if each.startswith("systemd:") else each for each in config.port)
             config = attrs.evolve(config, port=tuple(ports))
-            reactor.callWhenRunning(reactor.addReader, Lifeline(reactor))
-            return HubMirror(reactor, config, listening=listening, via=inherited.via).service
+            rates = mmap.mmap(inherited.rates, RATES_SIZE)
+            mirror = HubMirror(reactor, config, listening=listening, via=inherited.via, rates=rates)
+            pipe = ReportPipe(reactor, inherited.reports)
+            lifeline = Lifeline(reactor, lambda: pipe.send(mirror.report and mirror.report()))
+            reactor.callWhenRunning(reactor.addReader, lifeline)
+            return mirror.service
         # It is created even when workers serve, so that a configuration that can't work is reported
         # once, by this process.
         mirror = HubMirror(reactor, config)
@@ -157,7 +164,7 @@ class Options(usage.Options):
         if any(each.startswith("unix:") for each in config.port):
             raise ConfigError("--workers: a unix: port can't be shared; use tcp:, or one process")
         count = config.workers or len(os.sched_getaffinity(0))
-        return Supervisor(
+        supervisor = Supervisor(
             reactor,
             config,
             mirror.endpoints,
@@ -166,6 +173,9 @@ class Options(usage.Options):
             via=mirror.via,
             check=mirror.service.reload,
         )
+        if config.admin_port is not None:
+            supervisor.adminPort = makeAdminPort(reactor, config.admin_port, supervisor.findStatus)
+        return supervisor
 
     def _workerArguments(self, number: int) -> list[str]:
         """
@@ -276,8 +286,9 @@ class CommandLineService(MultiService):
             signal.signal(each, stop)
 
     def privilegedStartService(self) -> None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as installed
 
+        reactor: Any = installed
         # Before a port is bound, so that nobody who has seen one ends the process with SIGHUP.
         signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reload))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])

@@ -13,119 +13,47 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
-    IReadDescriptor,
     IStreamServerEndpoint,
 )
-from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from hubmirror.admin.metrics import addReport
+from hubmirror.admin.status import Status, newKey
 from hubmirror.config import MirrorConfig
+from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.operations.banner import announce
+from hubmirror.worker import VARIABLE, Inheritance
 
-VARIABLE = "HUBMIRROR_WORKER"
+if TYPE_CHECKING:
+    # It needs a package that not every mirror has.
+    from hubmirror.admin.site import AdminPort
+
 _TWISTD = "from twisted.scripts.twistd import run; run()"
 _LONGEST_DELAY = 30.0
 _KILL_AFTER = 5.0
 _BACKLOG = 1024
-
-
-@attrs.frozen
-class Inheritance:
-    """
-    What a worker inherits from the supervisor.
-
-    @ivar sockets: file descriptor and address family of each listening socket, in the order of
-        the ports.
-    @ivar via: the name in C{Via}.
-    """
-
-    sockets: Sequence[tuple[int, int]]
-    via: str
-
-    def encode(self) -> str:
-        """
-        The value of the environment variable.
-        """
-        return json.dumps([self.sockets, self.via])
-
-
-def inheritance() -> Inheritance | None:
-    """
-    What this process has inherited; C{None} when it is not a worker.
-    """
-    value = os.environ.get(VARIABLE)
-    if value is None:
-        return None
-    sockets, via = json.loads(value)
-    return Inheritance([(fd, family) for fd, family in sockets], via)
-
-
-class AdoptingReactor:
-    """
-    A reactor whose C{listenTCP} and C{listenSSL} take the next inherited socket instead of binding
-    one.
-    """
-
-    def __init__(self, reactor: Any, sockets: Sequence[tuple[int, int]]) -> None:
-        self._reactor = reactor
-        self._sockets = iter(sockets)
-
-    def listenTCP(self, port: int, factory: Any, *_: Any, **__: Any) -> Any:
-        """
-        Listen on the next socket.
-        """
-        fd, family = next(self._sockets)
-        return self._reactor.adoptStreamPort(fd, family, factory)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-
-@implementer(IReadDescriptor)
-class Lifeline:
-    """
-    The standard input of a worker.  It carries no data; it is closed when the supervisor, which has
-    its other end, is gone, and the worker then ends, too.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def fileno(self) -> int:
-        return 0
-
-    def logPrefix(self) -> str:
-        return "lifeline"
-
-    def doRead(self) -> Failure | None:
-        # The reactor wants an exception, whatever its interface says of a failure.
-        ended: Any = CONNECTION_DONE
-        return None if os.read(self.fileno(), 1024) else ended
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        The other end is gone, or the reactor is stopping.
-        """
-        if self._reactor.running:
-            os.kill(os.getpid(), signal.SIGTERM)
+_ASK_EVERY = 5.0
+_REPORT_TIMEOUT = 2.0
 
 
 class _Worker(ProcessProtocol):
     """
     One worker, which is restarted whenever it ends.
+
+    @ivar report: the last report of the process; C{None} when it has not reported.
     """
 
     _log = Logger()
@@ -137,6 +65,9 @@ class _Worker(ProcessProtocol):
         self._started = 0.0
         self._again: IDelayedCall | None = None
         self._ended: Deferred[None] | None = None
+        self._received = b""
+        self._asked: list[Deferred[None]] = []
+        self.report: dict[str, Any] | None = None
 
     def start(self) -> None:
         """
@@ -146,8 +77,40 @@ class _Worker(ProcessProtocol):
         self._started = self._supervisor.reactor.seconds()
         self._supervisor.spawn(self, self._number)
 
+    def ask(self) -> Deferred[None]:
+        """
+        Ask the process for a report.
+
+        @return: fires when it has come, or when there is no process that could report.
+        """
+        asked: Deferred[None] = Deferred(self._asked.remove)
+        self._asked.append(asked)
+        process: Any = self.transport
+        if process is None:
+            self._answered()
+        else:
+            process.writeToChild(0, b"?")
+        return asked
+
+    def _answered(self) -> None:
+        asked, self._asked = self._asked, []
+        for each in asked:
+            each.callback(None)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self._received += data
+        *lines, self._received = self._received.split(b"\n")
+        for line in lines:
+            self.report = json.loads(line)
+        if lines:
+            self._answered()
+
     def processEnded(self, reason: Failure) -> None:
         self.transport = None
+        report, self.report, self._received = self.report, None, b""
+        if report is not None:
+            self._supervisor.counted(report)
+        self._answered()
         self._supervisor.ended(self._number)
         if self._ended is not None:
             self._ended.callback(None)
@@ -262,6 +225,7 @@ class Supervisor(Service):
     """
     Binds the ports and keeps the workers running.
 
+    @ivar adminPort: shows the status of all workers.
     @ivar ports: the ports, on which this process itself accepts no connections.
     """
 
@@ -288,7 +252,14 @@ class Supervisor(Service):
         self._via = via
         self._check = check
         self._config = config
+        self.adminPort: AdminPort | None = None
         self._listening: list[_Listening] = []
+        self._rates = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the supervisor)
+        self._rates.truncate(RATES_SIZE)
+        self._statusKey = newKey()
+        self._counted: dict[str, Any] = {"counters": {}, "histograms": {}}
+        self._asking = LoopingCall(self._ask)
+        self._asking.clock = reactor
         self._workers = [_Worker(self, number + 1) for number in range(count)]
 
     def privilegedStartService(self) -> None:
@@ -300,6 +271,8 @@ class Supervisor(Service):
         super().privilegedStartService()
         nobody = Factory()
         nobody.noisy = False
+        if self.adminPort is not None:
+            self.adminPort.start()
         for endpoint in self._endpoints:
             problems: list[Failure] = []
             endpoint.listen(nobody).addCallbacks(self._bound, problems.append)
@@ -316,6 +289,35 @@ class Supervisor(Service):
         announce(self._config, self.ports)
         for worker in self._workers:
             worker.start()
+        if self.adminPort is not None:
+            self._asking.start(_ASK_EVERY, now=False)
+
+    def _ask(self) -> Deferred[Any]:
+        """
+        Ask all workers for reports.
+
+        @return: fires when all have come, or after a while.
+        """
+        asked = gatherResults([worker.ask() for worker in self._workers])
+        return asked.addTimeout(_REPORT_TIMEOUT, self.reactor).addErrback(lambda _: None)
+
+    def findStatus(self) -> Deferred[Status]:
+        """
+        The status of all workers.  One that does not report in time is there with its last report.
+        """
+        return self._ask().addCallback(lambda _: self._status())
+
+    def _status(self) -> Status:
+        reports = [worker.report for worker in self._workers if worker.report is not None]
+        return Status(
+            reports, key=self._statusKey, before=self._counted, expected=len(self._workers)
+        )
+
+    def counted(self, report: dict[str, Any]) -> None:
+        """
+        Keep what a process has counted that has ended.
+        """
+        addReport(self._counted, report)
 
     def spawn(self, protocol: ProcessProtocol, number: int) -> None:
         """
@@ -323,9 +325,13 @@ class Supervisor(Service):
         """
         mine = [listening.take(number) for listening in self._listening]
         sockets = [(each.fileno(), each.family) for each in mine]
+        rates = self._rates.fileno()
+        reports = max(rates, *(fd for fd, _family in sockets)) + 1 if sockets else rates + 1
         environment = dict(os.environ)
-        environment[VARIABLE] = Inheritance(sockets, self._via).encode()
-        # A worker begins with SIGHUP blocked, and gets one that comes meanwhile when it can handle it.
+        environment[VARIABLE] = Inheritance(sockets, self._via, reports, rates).encode()
+        kept = {fd: fd for fd in (rates, *(fd for fd, _family in sockets))}
+        # A worker begins with SIGHUP blocked, and gets one that comes meanwhile when it can handle
+        # it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         try:
             self.reactor.spawnProcess(
@@ -333,7 +339,7 @@ class Supervisor(Service):
                 sys.executable,
                 [sys.executable, "-c", _TWISTD, *self._arguments(number)],
                 env=environment,
-                childFDs={0: "w", 1: 1, 2: 2, **{fd: fd for fd, _family in sockets}},
+                childFDs={0: "w", 1: 1, 2: 2, reports: "r", **kept},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -363,6 +369,8 @@ class Supervisor(Service):
         @return: fires when all have ended.
         """
         super().stopService()
+        if self._asking.running:
+            self._asking.stop()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -376,6 +384,9 @@ class Supervisor(Service):
         await ended
         if kill.active():
             kill.cancel()
+        if self.adminPort is not None:
+            await self.adminPort.stop()
+        self._rates.close()
 
     def _kill(self) -> None:
         for worker in self._workers:

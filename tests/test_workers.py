@@ -25,14 +25,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror import MirrorConfig
 from hubmirror.testing.ca import Authority
-from hubmirror.workers import (
-    VARIABLE,
-    AdoptingReactor,
-    Inheritance,
-    Supervisor,
-    _Listening,
-    inheritance,
-)
+from hubmirror.worker import VARIABLE, AdoptingReactor, Inheritance, inheritance
+from hubmirror.workers import Supervisor, _Listening
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
@@ -42,7 +36,7 @@ class InheritanceTests(SynchronousTestCase):
         self.assertIsNone(inheritance())
 
     def test_passedOn(self) -> None:
-        given = Inheritance([(7, socket.AF_INET), (8, socket.AF_INET6)], "hubmirror-1")
+        given = Inheritance([(7, socket.AF_INET), (8, socket.AF_INET6)], "hubmirror-1", 9, 10)
         self.patch(os, "environ", {VARIABLE: given.encode()})
         self.assertEqual(inheritance(), given)
 

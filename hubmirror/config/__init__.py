@@ -6,12 +6,14 @@ from hubmirror.config.fields import ConfigError, describeDefault, optionName
 from hubmirror.config.file import ConfigFileError, readFile
 from hubmirror.config.options import MirrorConfig, options
 from hubmirror.config.registries import Account, RegistryConfig
+from hubmirror.config.values import Rate
 
 __all__ = [
     "Account",
     "ConfigError",
     "ConfigFileError",
     "MirrorConfig",
+    "Rate",
     "RegistryConfig",
     "describeDefault",
     "optionName",

@@ -175,7 +175,7 @@ class _Reader:
             if field is None:
                 self._unknown(key, defined, place)
                 continue
-            if key in _FILES and isinstance(value, str):
+            if key in _FILES and isinstance(value, str) and value != "-":
                 value = self._file(value)
             convert: Any = field.converter
             try:

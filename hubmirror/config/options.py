@@ -18,6 +18,7 @@ from hubmirror.config.fields import coerced, many, one
 from hubmirror.config.file import readFile
 from hubmirror.config.known import HUB
 from hubmirror.config.registries import RegistryConfig, registry
+from hubmirror.config.values import Rate
 from hubmirror.protocol.forwarded import Network
 from hubmirror.protocol.url import Origin
 
@@ -84,6 +85,66 @@ class MirrorConfig:
         None,
         "path below which alone requests are served; all else looks like an empty server",
         table="access",
+    )
+    allow_client: tuple[Network, ...] = many(
+        values.network,
+        (),
+        "address or network of clients that are served; all others are not",
+        table="access",
+    )
+    deny_client: tuple[Network, ...] = many(
+        values.network, (), "address or network of clients that are not served", table="access"
+    )
+    allow_repository: tuple[str, ...] = many(
+        values.repositories,
+        (),
+        "glob over REGISTRY/REPOSITORY of what alone is served: docker.io/library/*, **/nginx",
+        table="access",
+    )
+    deny_repository: tuple[str, ...] = many(
+        values.repositories,
+        (),
+        "glob over REGISTRY/REPOSITORY of what is not served",
+        table="access",
+    )
+    client_requests: Rate | None = one(
+        values.rate,
+        None,
+        "requests of one client (an address or IPv6 /64), such as 600/1m",
+        table="limits",
+    )
+    client_pulls: Rate | None = one(
+        values.rate, None, "manifests that one client may get, such as 100/6h", table="limits"
+    )
+    client_bandwidth: int | None = one(
+        values.bandwidth,
+        None,
+        "bytes each second of all answers to one client together, such as 20M",
+        table="limits",
+    )
+    client_streams: int | None = one(
+        values.limit,
+        None,
+        "answers with a body to one client at once; further ones wait for their turn",
+        table="limits",
+    )
+    access_log: str = one(
+        values.logFormat,
+        "text",
+        "format of the access log: text, json, combined (as nginx's), or off",
+        table="log",
+    )
+    access_log_file: str | None = one(
+        values.path,
+        None,
+        "file of its own for the access log, or - for the standard output",
+        table="log",
+    )
+    admin_port: str | None = one(
+        values.endpoint,
+        None,
+        "endpoint description for health, metrics and status, such as tcp:9090",
+        atStart=True,
     )
     read_only: bool = one(values.flag, False, "refuse pushes")
     no_cors: bool = one(values.flag, False, "leave out the fields that let web pages read answers")

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
+import attrs
+
 from hubmirror.protocol.forwarded import Network
 from hubmirror.protocol.url import Origin, splitURL
 
@@ -163,6 +165,65 @@ def proxyURL(value: str) -> str:
     if target != b"/":
         raise ValueError(f"{value!r} must end with the port")
     return value.rstrip("/")
+
+
+def logFormat(value: str) -> str:
+    """
+    One of C{text}, C{json}, C{combined}, C{off}.
+    """
+    if value not in ("text", "json", "combined", "off"):
+        raise ValueError(f"{value!r} is none of text, json, combined, off")
+    return value
+
+
+def repositories(value: str) -> str:
+    """
+    A glob over C{REGISTRY/REPOSITORY}.
+    """
+    if not re.match(r"[a-z0-9._*?:-]+(?:/[a-z0-9._*?-]+)*\Z", value):
+        raise ValueError(
+            f"{value!r} matches no repository; write for example docker.io/library/* or ghcr.io/**"
+        )
+    return value
+
+
+@attrs.frozen
+class Rate:
+    """
+    So many in such a time.
+
+    @ivar most: how many.
+    @ivar seconds: in which time.
+    """
+
+    most: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.most}/{self.seconds:g}s"
+
+
+def rate(value: str | Rate) -> Rate:
+    """
+    A number in a time, such as C{600/1m} or C{100/6h}.
+    """
+    if isinstance(value, Rate):
+        return value
+    match = re.match(r"([0-9]{1,9})/([0-9]{0,6})([smhd])\Z", value)
+    if match is None or not int(match[1]) or match[2] == "0":
+        raise ValueError(f"{value!r} is no rate; write for example 600/1m or 100/6h")
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[3]]
+    return Rate(int(match[1]), float(int(match[2] or 1) * unit))
+
+
+def bandwidth(value: str | int) -> int:
+    """
+    Bytes each second, with an optional unit: C{500k}, C{20M}.
+    """
+    found = size(value)
+    if found < 1024:
+        raise ValueError(f"{value} is out of range; write 1k or more")
+    return found
 
 
 def whenToVerify(value: str) -> str:

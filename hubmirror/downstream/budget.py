@@ -9,12 +9,13 @@ hundred requests, each of which needs a connection to an upstream.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from hubmirror.downstream.admission import Refusals
-from hubmirror.protocol.errors import Overloaded
+from hubmirror.protocol.errors import MirrorError, Overloaded
 
 MAX_WAITING = 4096
 """
@@ -31,20 +32,30 @@ class Budget:
     """
     Gives slots to requests.  A request that has one may use one connection to an upstream.
 
+    @ivar mostOfClient: how many of them one client may have.
     @ivar used: slots that are taken.
     @ivar waiting: requests that wait for one.
     @ivar refusals: of requests that got none.
     """
 
-    def __init__(self, reactor: IReactorTime, most: int, mostOfClient: int, timeout: float) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        most: int,
+        mostOfClient: int,
+        timeout: float,
+        refusal: Callable[[], MirrorError] = Overloaded,
+    ) -> None:
         """
         @param most: slots in all.
         @param mostOfClient: slots of one client.
         @param timeout: seconds that a request waits for one.
+        @param refusal: makes what a request gets that waits in vain.
         """
         self._reactor = reactor
         self._most = most
-        self._mostOfClient = mostOfClient
+        self.mostOfClient = mostOfClient
+        self._refusal = refusal
         self._timeout = timeout
         self._taken: Counter[str] = Counter()
         # The requests of each client that wait, in the order in which they came.
@@ -61,10 +72,10 @@ class Budget:
 
         @param client: from L{clientOf}.
         @return: C{None} when it is taken; else a Deferred, which fires when it is, or fails with
-            L{Overloaded}.  Cancelling it gives up.  Once it is taken, L{leave} must follow.
-        @raise Overloaded: when too many wait already.
+            what C{refusal} makes.  Cancelling it gives up.  Once it is taken, L{leave} must follow.
+        @raise MirrorError: when too many wait already.
         """
-        if self.used < self._most and self._taken[client] < self._mostOfClient:
+        if self.used < self._most and self._taken[client] < self.mostOfClient:
             # Nobody whose turn it could be waits while there are slots.
             self._grant(client)
             return None
@@ -82,7 +93,7 @@ class Budget:
         self._queues[client] = queue
         queue[waiter] = None
         self.waiting += 1
-        if self._taken[client] < self._mostOfClient:
+        if self._taken[client] < self.mostOfClient:
             # At the end, unless it is there already.
             self._turns.setdefault(client)
 
@@ -91,9 +102,9 @@ class Budget:
 
         return waiter.addTimeout(self._timeout, self._reactor, timedOut)
 
-    def _refused(self, client: str) -> Overloaded:
+    def _refused(self, client: str) -> MirrorError:
         self.refusals.add(client, self._taken[client], self.used)
-        return Overloaded()
+        return self._refusal()
 
     def _giveUp(self, client: str, waiter: Deferred[None]) -> None:
         queue = self._queues[client]
@@ -139,7 +150,7 @@ class Budget:
         waiter, _ = queue.popitem(last=False)
         self._waitsLess(client, queue)
         self._grant(client)
-        if queue and self._taken[client] < self._mostOfClient:
+        if queue and self._taken[client] < self.mostOfClient:
             self._turns[client] = None
         waiter.callback(None)
 

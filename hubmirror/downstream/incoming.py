@@ -1,7 +1,6 @@
 """
 Reading a request: which registry it means, what it asks for, who sent it, and how the client
-reached
-the mirror.
+reached the mirror.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import attrs
 from twisted.web.server import Request
 
 from hubmirror.config import MirrorConfig
+from hubmirror.downstream.access import Access
 from hubmirror.protocol.addressing import Addressing
 from hubmirror.protocol.errors import BadRequest, LoopDetected, NotAllowed
 from hubmirror.protocol.fields import hasPassed
@@ -49,10 +49,16 @@ class Settings:
     What a request is served by.  A request keeps those that it began with.
 
     @ivar registries: those that are mirrored.
+    @ivar access: who is served, and what.
     """
 
     config: MirrorConfig
     registries: Registries
+    access: Access = attrs.field(init=False)
+
+    @access.default
+    def _makeAccess(self) -> Access:
+        return Access(self.config)
 
 
 @attrs.frozen

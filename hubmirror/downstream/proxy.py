@@ -1,7 +1,6 @@
 """
 Proxying one request: it is read, and either refused or sent to the registry's upstreams, whose
-response
-is relayed.
+response is relayed.
 
 The resources of the three services of a registry share this; they differ in the methods that they
 allow and in the target that they make of the client's.
@@ -22,6 +21,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from hubmirror.config import MirrorConfig
+from hubmirror.downstream.access import Access
 from hubmirror.downstream.admission import clientOf
 from hubmirror.downstream.answer import API_VERSION, writeError, writeHead, writeOwn
 from hubmirror.downstream.budget import Budget
@@ -33,7 +33,10 @@ from hubmirror.downstream.incoming import (
     readIncoming,
     refusedMethod,
 )
+from hubmirror.downstream.pacing import PacedRelay
+from hubmirror.downstream.rates import RateTable
 from hubmirror.downstream.relay import Relay, abortRequest
+from hubmirror.downstream.requestid import REQUEST_ID, requestIDOf
 from hubmirror.downstream.upload import RequestBody, bodyOf
 from hubmirror.downstream.waitableset import WaitableSet
 from hubmirror.exchange import Exchange, Outcome
@@ -45,8 +48,10 @@ from hubmirror.protocol.errors import (
     ContentTooLarge,
     MirrorError,
     NothingHere,
+    Rejected,
     RequestRefused,
     ShuttingDown,
+    TooManyRequests,
     UnknownName,
     UpstreamFailed,
 )
@@ -64,6 +69,8 @@ class Mirror:
 
     @ivar settings: of the requests from now on.
     @ivar budget: of requests under way at upstreams.
+    @ivar streams: of answers with a body, for each client, where that is limited.
+    @ivar rates: what each client has had.
     @ivar via: the mirror's name in C{Via}; unlike any other's.
     @ivar listeners: told of each exchange when it has ended.
     @ivar closing: requests are no longer taken.
@@ -73,6 +80,8 @@ class Mirror:
     reactor: IReactorTime
     settings: Settings
     budget: Budget
+    streams: Budget
+    rates: RateTable
     via: bytes
     listeners: Sequence[Callable[[Exchange], None]]
     closing: bool = False
@@ -92,6 +101,9 @@ class Mirror:
         exchange = Exchange(b"-", b"-", addressOf(peer), now, self.listeners)
         exchange.status = error.status
         exchange.failures.append(("request", error.message))
+        requestID = requestIDOf(Headers())
+        exchange.requestID = requestID.decode("ascii")
+        error.fields = (*error.fields, (REQUEST_ID, requestID))
         exchange.end(Outcome.REFUSED, now)
 
 
@@ -133,6 +145,11 @@ class ProxyResource(Resource):
             mirror.reactor.seconds(),
             mirror.listeners,
         )
+        requestID = requestIDOf(request.requestHeaders)
+        exchange.requestID = requestID.decode("ascii")
+        exchange.userAgent = request.getHeader(b"User-Agent")
+        exchange.version = request.clientproto
+        request.setHeader(REQUEST_ID, requestID)
         mirror.active.add(request)
         serving = Deferred.fromCoroutine(self._serve(request, exchange))
         request.notifyFinish().addErrback(lambda _: serving.cancel())
@@ -168,12 +185,14 @@ class ProxyResource(Resource):
             exchange.registry = incoming.registry.name
             exchange.client = incoming.client.address
             exchange.kind = incoming.target.kind
+            self._permit(request, exchange, incoming, mirror.settings.access)
             if self._answerHere(request, exchange, incoming):
                 return Outcome.COMPLETE
             return await self._proxy(request, exchange, incoming)
         except CancelledError:
             return Outcome.CLIENT_LEFT
         except NothingHere as error:
+            exchange.rule = error.rule
             if _isPing(request):
                 # podman and skopeo begin so even where the secret path is part of a repository's
                 # name, and give up when this fails.  Nothing is told by it: so does an empty
@@ -184,6 +203,7 @@ class ProxyResource(Resource):
             problem, outcome = error, Outcome.REFUSED
         except MirrorError as error:
             problem = error
+            exchange.rule = error.rule if isinstance(error, Rejected) else None
             outcome = Outcome.REFUSED if isinstance(error, RequestRefused) else Outcome.FAILED
         except Exception:
             self._log.failure("a defect of the mirror")
@@ -197,6 +217,25 @@ class ProxyResource(Resource):
         self._answered(exchange, problem.status)
         writeError(request, problem, self._mirror.cors())
         return outcome
+
+    def _permit(self, request: Any, exchange: Exchange, incoming: Incoming, access: Access) -> None:
+        """
+        Apply the operator's rules to a request, before anything else is done about it.
+
+        @raise Rejected: when one of them refuses it.
+        """
+        access.permitClient(exchange.client)
+        config = incoming.config
+        isPull = incoming.target.kind is Kind.MANIFEST and request.method == b"GET"
+        for rule, rate, counts in (
+            ("client-requests", config.client_requests, True),
+            ("client-pulls", config.client_pulls, isPull),
+        ):
+            if rate is not None and counts:
+                wait = self._mirror.rates.take(rule, clientOf(exchange.client), rate)
+                if wait:
+                    raise TooManyRequests("too many requests from your address", rule, wait)
+        access.permitTarget(incoming.registry.name, incoming.target)
 
     def _answerHere(self, request: Any, exchange: Exchange, incoming: Incoming) -> bool:
         """
@@ -237,20 +276,28 @@ class ProxyResource(Resource):
         Ask the upstreams, when it is this client's turn, and relay the answer.
 
         @raise Overloaded: when that does not come in time.
+        @raise TooManyRequests: when the client has too many answers under way.
         """
-        budget = self._mirror.budget
         client = clientOf(exchange.client)
-        # The time until here is the mirror's own: no upstream's slowness can be made of it.
-        turn = budget.take(client)
-        if turn is not None:
-            await turn
+        budgets = [self._mirror.budget]
+        if incoming.config.client_streams is not None and request.method == b"GET":
+            # Who waits for an own answer to end holds nothing that others wait for.
+            budgets.insert(0, self._mirror.streams)
+        taken: list[Budget] = []
         outcome: Outcome | None = None
         try:
+            # The time until here is the mirror's own: no upstream's slowness can be made of it.
+            for budget in budgets:
+                turn = budget.take(client)
+                if turn is not None:
+                    await turn
+                taken.append(budget)
             response = await self._ask(request, exchange, incoming)
             outcome = await self._relay(request, exchange, incoming, response)
             return outcome
         finally:
-            budget.leave(client, outcome is Outcome.COMPLETE)
+            for budget in taken:
+                budget.leave(client, outcome is Outcome.COMPLETE)
 
     def _ask(
         self, request: Any, exchange: Exchange, incoming: Incoming
@@ -281,6 +328,7 @@ class ProxyResource(Resource):
         if incoming.registries.addressing.isSecret:
             # A web page below the secret path would be named in it.
             headers.removeHeader(b"Referer")
+        headers.setRawHeaders(REQUEST_ID, [exchange.requestID.encode("ascii")])
         content = request.content
         try:
             return await incoming.registry.ask(
@@ -323,7 +371,11 @@ class ProxyResource(Resource):
             via=mirror.via,
             incoming=incoming,
             source=incoming.registry.upstream(exchange.upstream).spelling,
-            extra=[*mirror.cors(), *self._extra(incoming)],
+            extra=[
+                (REQUEST_ID, exchange.requestID.encode("ascii")),
+                *mirror.cors(),
+                *self._extra(incoming),
+            ],
             challenged=self.service is Service.REGISTRY,
         )
         if length == 0:
@@ -332,9 +384,23 @@ class ProxyResource(Resource):
             return Outcome.COMPLETE
         # Send the head at once: the first byte of the body may be late.
         request.write(b"")
-        relay = Relay(request, exchange, mirror.reactor, incoming.config.client_timeout, length)
+        relay = self._relayFor(request, exchange, incoming.config, length)
         response.deliverBody(relay)
         return await relay.done
+
+    def _relayFor(
+        self, request: Any, exchange: Exchange, config: MirrorConfig, length: int | None
+    ) -> Relay:
+        mirror = self._mirror
+        arguments = request, exchange, mirror.reactor, config.client_timeout, length
+        most = config.client_bandwidth
+        if most is None:
+            return Relay(*arguments)
+        client = clientOf(exchange.client)
+        return PacedRelay(
+            *arguments,
+            spend=lambda count: mirror.rates.spend("client-bandwidth", client, count, most),
+        )
 
     def _extra(self, incoming: Incoming) -> Sequence[tuple[bytes, bytes]]:
         """

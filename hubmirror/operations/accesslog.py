@@ -1,17 +1,26 @@
 """
-The access log: one line for each exchange, without credentials and without signed queries.
+The access log: one line for each exchange, without credentials, signed queries or the secret path.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
 
 from twisted.logger import Logger
 
+from hubmirror.config import ConfigError, MirrorConfig
 from hubmirror.exchange import Exchange, Outcome
 
 _SHOWN = frozenset(b"service scope n page last digest from mount q artifactType ns".split())
 _UNPRINTABLE = re.compile(rb"[^\x21-\x7e]")
+_NOT_IN_QUOTES = re.compile(rb'[^\x20-\x7e]|["\\]')
+_STANDARD_OUTPUT = "-"
+_CLIENT_LEFT = 499
 
 _log = Logger()
 
@@ -35,9 +44,9 @@ def shownTarget(target: bytes) -> str:
     return _UNPRINTABLE.sub(lambda match: b"\\x%02x" % match[0][0], text).decode("ascii")
 
 
-def logExchange(exchange: Exchange) -> None:
+def textLine(exchange: Exchange) -> str:
     """
-    Log an exchange, as a warning if something went wrong.
+    An exchange as people read it.
     """
     client = "-" if exchange.client is None else exchange.client
     method = exchange.method.decode("ascii", "backslashreplace")
@@ -52,6 +61,199 @@ def logExchange(exchange: Exchange) -> None:
         line += f", resumed {exchange.resumes} times"
     for name, reason in exchange.failures:
         line += f"; {name}: {reason}"
+    if exchange.requestID:
+        line += f" [{exchange.requestID}]"
+    return line
+
+
+def jsonLine(exchange: Exchange, time: datetime) -> str:
+    """
+    An exchange as a JSON object.
+
+    @param time: when it ended.
+    """
+    head = exchange.headAfter
+    return json.dumps(
+        {
+            "time": time.isoformat(timespec="milliseconds"),
+            "client": None if exchange.client is None else str(exchange.client),
+            "method": exchange.method.decode("ascii", "backslashreplace"),
+            "target": shownTarget(exchange.target),
+            "registry": exchange.registry,
+            "kind": None if exchange.kind is None else exchange.kind.value,
+            "status": exchange.status,
+            "sent": exchange.sent,
+            "received": exchange.received,
+            "head_seconds": None if head is None else round(head, 6),
+            "seconds": round(exchange.seconds or 0, 6),
+            "upstream": exchange.upstream,
+            "redirects": exchange.redirects,
+            "resumes": exchange.resumes,
+            "outcome": None if exchange.outcome is None else exchange.outcome.value,
+            "failures": [f"{name}: {reason}" for name, reason in exchange.failures],
+            "rule": exchange.rule,
+            "request_id": exchange.requestID,
+        }
+    )
+
+
+def combinedLine(exchange: Exchange, time: datetime) -> str:
+    """
+    An exchange in nginx's format C{combined}.  C{Referer} is left out: it could name the secret
+    path.
+
+    @param time: when it ended, in local time.
+    """
+    client = "-" if exchange.client is None else exchange.client
+    request = " ".join(
+        (
+            exchange.method.decode("ascii", "backslashreplace"),
+            shownTarget(exchange.target),
+            exchange.version.decode("ascii", "backslashreplace"),
+        )
+    )
+    agent = _NOT_IN_QUOTES.sub(
+        lambda match: b"\\x%02X" % match[0][0], exchange.userAgent or b"-"
+    ).decode("ascii")
+    status = exchange.status
+    if not status:
+        status = _CLIENT_LEFT
+    return (
+        f"{client} - - [{time.strftime('%d/%b/%Y:%H:%M:%S %z')}]"
+        f' "{request.rstrip()}" {status} {exchange.sent} "-" "{agent}"'
+    )
+
+
+def logExchange(exchange: Exchange) -> None:
+    """
+    Log an exchange in the process's log, as a warning if something went wrong.
+    """
+    _logLine(exchange, textLine(exchange))
+
+
+def _logLine(exchange: Exchange, line: str) -> None:
     wrong = exchange.failures or exchange.outcome in (Outcome.FAILED, Outcome.BROKEN)
     # One field, formatted here: the logger's own formatting costs as much as the rest of a request.
     (_log.warn if wrong else _log.info)("{line}", line=line, exchange=exchange)
+
+
+class AccessLog:
+    """
+    A listener that logs exchanges in the format and place that the options C{access_log} and
+    C{access_log_file} name.
+    """
+
+    def __init__(self, config: MirrorConfig, now: Callable[[], datetime] | None = None) -> None:
+        """
+        @param now: tells the time; by default, in UTC.
+        @raise ConfigError: when the file can't be written.
+        """
+        self._now = now or (lambda: datetime.now(timezone.utc))
+        self._output: _File | None = None
+        self.configure(config)
+
+    def configure(self, config: MirrorConfig) -> None:
+        """
+        Use other settings, and open the file again.
+
+        @raise ConfigError: when it can't be written; everything then stays as it was.
+        """
+        name = config.access_log_file
+        if name is None and config.access_log in ("json", "combined") and _isRead(1):
+            # Programs read these lines, which are not to have the beginning of the log's.
+            name = _STANDARD_OUTPUT
+        output = None if name is None or config.access_log == "off" else _File(name)
+        if self._output is not None:
+            self._output.close()
+        self._output, self._format = output, config.access_log
+
+    def __call__(self, exchange: Exchange) -> None:
+        """
+        Log an exchange that has ended.
+        """
+        if self._format == "off":
+            return
+        if self._format == "json":
+            line = jsonLine(exchange, self._now())
+        elif self._format == "combined":
+            line = combinedLine(exchange, self._now().astimezone())
+        else:
+            line = textLine(exchange)
+        if self._output is None:
+            _logLine(exchange, line)
+            return
+        if self._format == "text":
+            line = f"{self._now().isoformat(timespec='seconds')} {line}"
+        self._output.write(line)
+
+
+def _isRead(fd: int) -> bool:
+    """
+    Whether a file descriptor is open and leads anywhere but to C{/dev/null}.
+    """
+    try:
+        return os.fstat(fd).st_rdev != os.stat(os.devnull).st_rdev
+    except OSError:
+        return False
+
+
+class _File:
+    """
+    A file to which several processes append, and which may be moved away at any time.
+    """
+
+    def __init__(self, name: str) -> None:
+        """
+        @raise ConfigError: when it can't be opened.
+        """
+        self._name = name
+        self._isFailing = False
+        try:
+            self._fd = self._open()
+        except OSError as error:
+            raise ConfigError(
+                f"--access-log-file: {name} can't be written: {error.strerror}"
+            ) from None
+
+    def _open(self) -> int:
+        if self._name == _STANDARD_OUTPUT:
+            return os.dup(1)
+        return os.open(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def write(self, line: str) -> None:
+        """
+        Append a line.  A problem is logged, and harms nobody else.
+        """
+        try:
+            self._followName()
+            os.write(self._fd, line.encode() + b"\n")
+        except OSError as error:
+            if not self._isFailing:
+                self._isFailing = True
+                _log.error(
+                    "the access log {name} can't be written: {reason}",
+                    name=self._name,
+                    reason=error.strerror,
+                )
+        else:
+            self._isFailing = False
+
+    def _followName(self) -> None:
+        """
+        Open the file again when it was moved or removed.
+        """
+        if self._name == _STANDARD_OUTPUT:
+            return
+        try:
+            named: Any = os.stat(self._name)
+        except FileNotFoundError:
+            named = None
+        if named is None or not os.path.samestat(named, os.fstat(self._fd)):
+            before, self._fd = self._fd, self._open()
+            os.close(before)
+
+    def close(self) -> None:
+        """
+        Write no more.
+        """
+        os.close(self._fd)

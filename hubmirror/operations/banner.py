@@ -57,7 +57,7 @@ def _originOf(description: str, port: IListeningPort) -> Origin | None:
     """
     Where a port is reached; C{None} when its kind of endpoint does not tell how.
     """
-    scheme = _SCHEMES.get(description.partition(":")[0])
+    scheme = _SCHEMES.get(description.removeprefix("haproxy:").partition(":")[0])
     address = port.getHost()
     if scheme is None or not isinstance(address, IPv4Address | IPv6Address):
         return None

@@ -177,7 +177,7 @@ class Addressing:
                     b"/" + secret if isBefore else b"",
                     b"" if isBefore else secret + b"/",
                 )
-        raise NothingHere("page not found")
+        raise NothingHere()
 
     def _named(self, namespaces: Iterable[bytes]) -> RegistryNames | None:
         found: RegistryNames | None = None

@@ -9,6 +9,7 @@ never contain a credential, a query or a path of this machine.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -70,6 +71,20 @@ class RequestRefused(MirrorError):
     """
 
 
+class Rejected(RequestRefused):
+    """
+    The request is not permitted by a rule of the operator's.
+
+    @ivar rule: the rule, by the name of its option; C{None} when there is no option for it.
+    """
+
+    def __init__(
+        self, message: str, rule: str | None = None, fields: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__(message, fields=fields)
+        self.rule = rule
+
+
 class BadRequest(RequestRefused):
     """
     The request is malformed or ambiguous.
@@ -94,12 +109,15 @@ class InvalidName(RequestRefused):
     status, code = 400, "NAME_INVALID"
 
 
-class NothingHere(RequestRefused):
+class NothingHere(Rejected):
     """
     The request is outside the secret path, and learns nothing about the mirror.
     """
 
     status, code = 404, "NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("page not found", "secret-path")
 
 
 class Unauthorized(RequestRefused):
@@ -110,12 +128,27 @@ class Unauthorized(RequestRefused):
     status, code = 401, "UNAUTHORIZED"
 
 
-class Denied(RequestRefused):
+class Denied(Rejected):
     """
     The request is not permitted.
     """
 
     status, code = 403, "DENIED"
+
+
+class TooManyRequests(Rejected):
+    """
+    The client has used up a rate or a number that the operator has set for each client.
+    """
+
+    status, code = 429, "TOOMANYREQUESTS"
+
+    def __init__(self, message: str, rule: str, seconds: float) -> None:
+        """
+        @param seconds: until when a further request is served.
+        """
+        retryAfter = max(1, math.ceil(seconds))
+        super().__init__(message, rule, [(b"Retry-After", b"%d" % retryAfter)])
 
 
 class NotAllowed(RequestRefused):

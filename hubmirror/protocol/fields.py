@@ -17,7 +17,9 @@ _FROM_CLIENT_ONLY = frozenset(
     # processes Expect itself.
     b"host content-length expect accept-encoding via forwarded x-real-ip".split()
 )
-_NOT_ACROSS_ORIGINS = frozenset(b"authorization cookie forwarded via x-real-ip".split())
+_NOT_ACROSS_ORIGINS = frozenset(
+    b"authorization cookie forwarded via x-real-ip x-request-id".split()
+)
 _OF_THE_ORIGIN = frozenset(
     # These speak of the origin they are seen on.  Passed on, the Hub would decide over the
     # mirror's: send its clients elsewhere, force TLS on it, take its reports.

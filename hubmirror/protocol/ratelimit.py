@@ -19,10 +19,12 @@ class Quota(NamedTuple):
     """
     @ivar remaining: how many pulls are left.
     @ivar window: seconds after which all are there again.
+    @ivar limit: how many pulls there are in a window; C{None} when that is not said.
     """
 
     remaining: int
     window: float
+    limit: int | None = None
 
 
 def quotaOf(headers: Headers) -> Quota | None:
@@ -32,7 +34,9 @@ def quotaOf(headers: Headers) -> Quota | None:
     match = _QUOTA.match((headers.getRawHeaders(b"RateLimit-Remaining") or [b""])[0])
     if match is None:
         return None
-    return Quota(int(match[1]), min(_MOST, float(match[2] or 60)))
+    limit = _QUOTA.match((headers.getRawHeaders(b"RateLimit-Limit") or [b""])[0])
+    window = min(_MOST, float(match[2] or 60))
+    return Quota(int(match[1]), window, None if limit is None else int(limit[1]))
 
 
 def retryAfter(headers: Headers, now: datetime | None = None) -> float | None:

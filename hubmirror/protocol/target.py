@@ -134,6 +134,18 @@ def _decode(path: bytes) -> bytes:
     raise BadRequest("the path is percent-encoded too many times over")
 
 
+def sourceOf(target: Target) -> bytes | None:
+    """
+    The repository that a cross-repository mount takes a blob from (OCI distribution spec, "Mounting
+    a blob from another repository"), if the target has one.
+    """
+    for pair in target.raw.partition(b"?")[2].split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if unquote_to_bytes(name) == b"from":
+            return unquote_to_bytes(value.replace(b"+", b" "))
+    return None
+
+
 def searchTarget(raw: bytes) -> bytes:
     """
     A search as the index takes it: C{q} loses a leading C{library/}, in either spelling, and

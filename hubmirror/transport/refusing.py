@@ -25,6 +25,7 @@ def writeRefusal(channel: Any, error: RequestRefused) -> None:
         (b"Date", datetimeToString()),
         (b"Content-Type", b"application/json"),
         (b"Content-Length", b"%d" % len(body)),
+        *error.fields,
     ):
         headers.setRawHeaders(name, [value])
     channel.writeHeaders(b"HTTP/1.1", b"%d" % error.status, reasonOf(error.status), headers)

@@ -18,6 +18,7 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from hubmirror.transport.proxyprotocol import ProxiedReactor
 from hubmirror.transport.servertls import ServerTLS
 from hubmirror.transport.tls import BulkTLS
 
@@ -46,6 +47,14 @@ class TLSReactor:
         self._reactor = reactor
         self._plain = plain
         self.servers: list[ServerTLS] = []
+
+    def behindBalancer(self) -> TLSReactor:
+        """
+        The same, on which every connection begins with the PROXY protocol.
+        """
+        behind = TLSReactor(ProxiedReactor(self._reactor), self._plain)
+        behind.servers = self.servers
+        return behind
 
     def listenSSL(
         self,

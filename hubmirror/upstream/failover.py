@@ -106,6 +106,9 @@ class FailoverAgent:
         identity = self._identity or self._quotas.identity(headers)
         repeatable = policy.mayRepeat(method, body is not None)
         order = self._order(identity) if repeatable else [self._upstreams[0]]
+        for upstream in self._upstreams[: self._upstreams.index(order[0])]:
+            why = "limited" if upstream in order else "down"
+            self._exchange.skipped.append((upstream.name, why))
         spare: IResponse | None = None
         owner = self._upstreams[0]
         try:
@@ -124,6 +127,7 @@ class FailoverAgent:
                         left / (len(order) - position),
                     )
                 except UpstreamFailed as error:
+                    self._exchange.attempts.append((upstream.name, type(error).__name__))
                     self._failed(upstream, error)
                     if isinstance(error, NoAnswer) and method == b"GET" and times == 1:
                         # Once more, at once: a server that restarts closes so.
@@ -216,6 +220,7 @@ class FailoverAgent:
             if body is None:
                 self._health.timedOut(upstream, self._route, target, since, error.message)
             raise
+        self._exchange.attempts.append((upstream.name, str(answer.code)))
         self._health.served(upstream, self._route)
         if answer.code == 429:
             answer = await self._keep(answer, max(0.0, since + seconds - self._reactor.seconds()))

@@ -27,12 +27,14 @@ class _Outage:
     @ivar until: when it may be tried again, in seconds of the reactor's clock.
     @ivar seconds: how long it is marked down this time.
     @ivar reason: why.
+    @ivar since: when it failed first.
     @ivar probed: it has been asked since it failed.
     """
 
     until: float
     seconds: float
     reason: str
+    since: float
     probed: bool = False
 
 
@@ -66,6 +68,24 @@ class Health:
         if outage is None or self._reactor.seconds() >= outage.until:
             return None
         return outage.reason
+
+    def outages(self, upstream: Upstream) -> dict[str, tuple[float, str]]:
+        """
+        The routes of an upstream that have failed and not answered since then, each with the time
+        at which it failed first, in seconds of the reactor's clock, and the reason.
+        """
+        return {
+            route: (outage.since, outage.reason)
+            for (name, route), outage in self._outages.items()
+            if name == upstream.name
+        }
+
+    def lastAnswer(self, upstream: Upstream) -> float | None:
+        """
+        When an upstream last answered on any route, in seconds of the reactor's clock.
+        """
+        times = [time for (name, _), time in self._answered.items() if name == upstream.name]
+        return max(times, default=None)
 
     def asked(self, upstream: Upstream, route: str) -> None:
         """
@@ -120,7 +140,9 @@ class Health:
     def _leave(self, upstream: Upstream, route: str, seconds: float, reason: str) -> None:
         key = (upstream.name, route)
         isNew = key not in self._outages
-        self._outages[key] = _Outage(self._reactor.seconds() + seconds, seconds, reason)
+        now = self._reactor.seconds()
+        since = now if isNew else self._outages[key].since
+        self._outages[key] = _Outage(now + seconds, seconds, reason, since)
         self._silent.pop(key, None)
         if isNew:
             self._log.warn(

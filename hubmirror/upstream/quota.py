@@ -12,7 +12,6 @@ import base64
 import hashlib
 import json
 import math
-import secrets
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -20,7 +19,7 @@ from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from hubmirror.protocol.ratelimit import quotaOf, retryAfter
+from hubmirror.protocol.ratelimit import Quota, quotaOf, retryAfter
 from hubmirror.protocol.target import Kind
 from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.policy import Upstream, limitsPulls
@@ -48,6 +47,25 @@ class _Limit:
     method: bytes
 
 
+@attrs.frozen
+class KnownQuota:
+    """
+    What an upstream has said last of the pulls of one identity.
+
+    @ivar upstream: the upstream's name.
+    @ivar identity: see L{Quotas.identity}.
+    @ivar remaining: how many pulls are left.
+    @ivar limit: how many there are in a window, as far as is known.
+    @ivar until: when the window ends, in seconds of the reactor's clock.
+    """
+
+    upstream: str
+    identity: bytes
+    remaining: int
+    limit: int | None
+    until: float
+
+
 class Quotas:
     """
     The rate limits that are in force, for each upstream and identity.
@@ -57,13 +75,12 @@ class Quotas:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._key = secrets.token_bytes(16)
         self._limits: dict[tuple[str, bytes], _Limit] = {}
-        self._remaining: dict[tuple[str, bytes], float] = {}
+        self._known: dict[tuple[str, bytes], KnownQuota] = {}
 
     def identity(self, headers: Headers) -> bytes:
         """
-        The identity for which an upstream counts a request, as a keyed hash: the subject of its
+        The identity for which an upstream counts a request, as a hash: the subject of its
         token (RFC 7519 4.1.2), else its credentials.  All tokens without a subject are one
         identity, and so are all requests without a token; the latter ask for a challenge, which no
         limit on pulls withholds.
@@ -74,7 +91,14 @@ class Quotas:
             credentials = subject
         if not credentials:
             return _UNAUTHENTICATED if subject is None else _ANONYMOUS
-        return hashlib.blake2b(credentials, key=self._key, digest_size=16).digest()
+        return hashlib.blake2b(credentials, digest_size=16).digest()
+
+    def known(self) -> list[KnownQuota]:
+        """
+        What is known of all identities.  Those whose window is over have everything left.
+        """
+        now = self._reactor.seconds()
+        return [each for each in self._known.values() if each.until > now]
 
     def remaining(self, upstream: Upstream, identity: bytes) -> float:
         """
@@ -83,7 +107,8 @@ class Quotas:
         limit = self._limit(upstream, Kind.MANIFEST, identity)
         if limit is not None:
             return 0.0
-        return self._remaining.get((upstream.name, identity), math.inf)
+        known = self._known.get((upstream.name, identity))
+        return math.inf if known is None else known.remaining
 
     def limited(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> bool:
         """
@@ -148,17 +173,18 @@ class Quotas:
                 method,
             )
         elif kind is Kind.MANIFEST and (quota := quotaOf(answer.headers)) is not None:
-            self._remember(upstream, identity, quota.remaining)
+            self._remember(upstream, identity, quota)
             if quota.remaining == 0:
                 self._set(upstream, identity, quota.window, None, method)
             else:
                 self._limits.pop((upstream.name, identity), None)
 
-    def _remember(self, upstream: Upstream, identity: bytes, remaining: int) -> None:
+    def _remember(self, upstream: Upstream, identity: bytes, quota: Quota) -> None:
         key = upstream.name, identity
-        if key not in self._remaining and len(self._remaining) >= _MOST_IDENTITIES:
-            del self._remaining[next(iter(self._remaining))]
-        self._remaining[key] = remaining
+        if key not in self._known and len(self._known) >= _MOST_IDENTITIES:
+            del self._known[next(iter(self._known))]
+        until = self._reactor.seconds() + quota.window
+        self._known[key] = KnownQuota(*key, quota.remaining, quota.limit, until)
 
     def _set(
         self,

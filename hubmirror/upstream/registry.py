@@ -109,6 +109,13 @@ class Registry:
         self.quotas = previous.quotas
         self._accounts.quotas = previous.quotas
 
+    def lastAnswer(self) -> float | None:
+        """
+        When an upstream last answered, in seconds of the reactor's clock.
+        """
+        times = map(self.health.lastAnswer, self.upstreams)
+        return max((each for each in times if each is not None), default=None)
+
     def offers(self, service: Service) -> bool:
         """
         Whether the registry may have a service: its token service may have to be asked for first.

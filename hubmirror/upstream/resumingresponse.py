@@ -261,17 +261,18 @@ class ResumingResponse:
             else:
                 self._finish()
         else:
-            self._broken(reason.getErrorMessage())
+            self._broken("ended", reason.getErrorMessage())
 
     def _stalled(self) -> None:
         transfer, self._transfer = self._transfer, None
         if transfer is not None:
             transfer.producer.stopProducing()
-        self._broken(f"no progress for {self._retryPolicy.stall:g} s")
+        self._broken("stalled", f"no progress for {self._retryPolicy.stall:g} s")
 
     # Breaking and ending
 
-    def _broken(self, reason: str) -> None:
+    def _broken(self, how: str, reason: str) -> None:
+        self._breaks(how)
         self._watch.stop()
         self._resuming = Deferred.fromCoroutine(self._resume(reason)).addErrback(self._defect)
 
@@ -284,6 +285,7 @@ class ResumingResponse:
                 try:
                     response, skip = await self._again(self._position, self._attempts)
                 except OtherEntity as error:
+                    self._breaks("other entity")
                     reason = error.message
                     break
                 except UpstreamFailed as error:
@@ -318,7 +320,11 @@ class ResumingResponse:
         if transfer is not None:
             transfer.producer.stopProducing()
         self._wrong()
+        self._breaks("wrong digest")
         self._fail("the bytes are not those of the digest")
+
+    def _breaks(self, how: str) -> None:
+        self._exchange.breaks.append((self._exchange.upstream or "", how))
 
     def _fail(self, reason: str) -> None:
         self._exchange.failures.append((self._exchange.upstream or "", reason))

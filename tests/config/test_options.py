@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror import MirrorConfig
-from hubmirror.config import ConfigError, RegistryConfig, optionName, options
+from hubmirror.config import ConfigError, Rate, RegistryConfig, optionName, options
 from hubmirror.protocol.url import Origin
 
 DEFAULTS = {
@@ -21,6 +21,17 @@ DEFAULTS = {
     "fallback": (),
     "registries": (),
     "secret_path": None,
+    "allow_client": (),
+    "deny_client": (),
+    "allow_repository": (),
+    "deny_repository": (),
+    "client_requests": None,
+    "client_pulls": None,
+    "client_bandwidth": None,
+    "client_streams": None,
+    "access_log": "text",
+    "access_log_file": None,
+    "admin_port": None,
     "failover_on": frozenset((429, 502, 503, 504)),
     "allow_redirects_to": (),
     "ca_file": None,
@@ -69,6 +80,18 @@ GOOD: list[tuple[str, Any, Any]] = [
         ("https://a.example", "http://b.example"),
     ),
     ("secret_path", "k3/long-secret", "k3/long-secret"),
+    ("allow_client", "10.0.0.1/8", (ip_network("10.0.0.0/8"),)),
+    ("deny_client", ["2001:db8::1"], (ip_network("2001:db8::1"),)),
+    ("allow_repository", "docker.io/library/*", ("docker.io/library/*",)),
+    ("deny_repository", ["**/nginx", "localhost:5000/?"], ("**/nginx", "localhost:5000/?")),
+    ("client_requests", "600/1m", Rate(600, 60)),
+    ("client_requests", "10/s", Rate(10, 1)),
+    ("client_pulls", "100/6h", Rate(100, 21600)),
+    ("client_bandwidth", "20M", 20 * 1024**2),
+    ("client_streams", "2", 2),
+    ("access_log", "json", "json"),
+    ("access_log_file", "access.log", "access.log"),
+    ("admin_port", "tcp:9090", "tcp:9090"),
     ("registries", "ghcr.io", (RegistryConfig(name="ghcr.io"),)),
     (
         "registries",
@@ -138,6 +161,18 @@ BAD: list[tuple[str, Any, str]] = [
     ("secret_path", "Secret-Path", "small letters"),
     ("secret_path", "short", "8 characters"),
     ("secret_path", "v2/long-secret", "must not begin"),
+    ("allow_client", "localhost", "10.0.0.0/8"),
+    ("deny_client", "10.0.0.0/33", "10.0.0.0/8"),
+    ("allow_repository", "docker.io/", "docker.io/library/*"),
+    ("deny_repository", "/library/*", "docker.io/library/*"),
+    ("client_requests", "600", "600/1m"),
+    ("client_requests", "0/1m", "600/1m"),
+    ("client_pulls", "100/6w", "600/1m"),
+    ("client_bandwidth", "fast", "no size"),
+    ("client_bandwidth", "100", "1k or more"),
+    ("client_streams", "0", "1 or more"),
+    ("access_log", "xml", "text, json, combined, off"),
+    ("admin_port", "9090", "tcp:5000"),
     ("registries", "library/alpine", "such as ghcr.io"),
     ("registries", "https://ghcr.io", "such as ghcr.io"),
     ("registries", "ghcr", "such as ghcr.io"),
@@ -223,7 +258,14 @@ class ConfigTests(SynchronousTestCase):
         names = {field.name for field in options()}
         self.assertEqual({name for name, _, _ in GOOD}, names)
         # Any file name, and yes or no, may work.
-        free = {"ca_file", "read_only", "no_cors", "no_forwarded", "plain_transport"}
+        free = {
+            "ca_file",
+            "access_log_file",
+            "read_only",
+            "no_cors",
+            "no_forwarded",
+            "plain_transport",
+        }
         self.assertEqual({name for name, _, _ in BAD}, names - free)
 
     @settings(deadline=None)

@@ -4,8 +4,11 @@ One line a request, which says everything but secrets.
 
 from __future__ import annotations
 
+import json
 import re
+from datetime import datetime, timezone
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -13,8 +16,10 @@ from hypothesis import strategies as st
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from hubmirror.config import ConfigError, MirrorConfig
 from hubmirror.exchange import Exchange, Outcome
-from hubmirror.operations.accesslog import logExchange, shownTarget
+from hubmirror.operations.accesslog import AccessLog, logExchange, shownTarget
+from hubmirror.protocol.target import Kind
 
 
 class ShownTargetTests(SynchronousTestCase):
@@ -117,3 +122,136 @@ class LineTests(SynchronousTestCase):
         """What a client writes is no format."""
         line, _ = self.log(Outcome.COMPLETE, target=b"/{client}{0}", method=b"{x}")
         self.assertIn(" {x} /{client}{0} ", line)
+
+
+class FormatTests(SynchronousTestCase):
+    """
+    The formats, and the file of its own.
+    """
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+
+    def configured(self, form: str, file: str | None = None) -> AccessLog:
+        config = MirrorConfig(access_log=form, access_log_file=file or str(self.path))
+        return AccessLog(config, lambda: datetime(2026, 11, 27, 12, 30, 15, 250_000, timezone.utc))
+
+    def end(self, log: AccessLog, outcome: Outcome = Outcome.COMPLETE, **attributes: Any) -> None:
+        exchange = Exchange(b"GET", b"/v2/a?_state=x", ip_address("192.0.2.7"), 100.0, (log,))
+        for name, value in attributes.items():
+            setattr(exchange, name, value)
+        exchange.end(outcome, 100.25)
+
+    def test_json(self) -> None:
+        self.end(
+            self.configured("json"),
+            kind=Kind.BLOB,
+            registry="ghcr.io",
+            status=200,
+            sent=7,
+            headAfter=0.125,
+            upstream="ghcr.io",
+            redirects=1,
+            resumes=2,
+            requestID="abc",
+            failures=[("hub", "closed\nearly")],
+        )
+        self.assertEqual(
+            json.loads(self.path.read_text()),
+            {
+                "time": "2026-11-27T12:30:15.250+00:00",
+                "client": "192.0.2.7",
+                "method": "GET",
+                "target": "/v2/a?_state=...",
+                "registry": "ghcr.io",
+                "kind": "blob",
+                "status": 200,
+                "sent": 7,
+                "received": 0,
+                "head_seconds": 0.125,
+                "seconds": 0.25,
+                "upstream": "ghcr.io",
+                "redirects": 1,
+                "resumes": 2,
+                "outcome": "complete",
+                "failures": ["hub: closed\nearly"],
+                "rule": None,
+                "request_id": "abc",
+            },
+        )
+        self.assertEqual(self.path.read_text().count("\n"), 1)
+
+    def test_combined(self) -> None:
+        """
+        As nginx's documentation of ngx_http_log_module has it.
+        """
+        log = self.configured("combined")
+        self.end(log, status=200, sent=7, version=b"HTTP/1.1", userAgent=b'a "b\\c\x1b')
+        self.end(log, Outcome.CLIENT_LEFT, client=None, version=b"HTTP/2")
+        first, second = self.path.read_text().splitlines()
+        self.assertRegex(
+            first,
+            r"\A192\.0\.2\.7 - - \[\d\d/\w{3}/2026:\d\d:\d\d:15 [+-]\d{4}\] "
+            r'"GET /v2/a\?_state=\.\.\. HTTP/1\.1" 200 7 "-" "a \\x22b\\x5Cc\\x1B"\Z',
+        )
+        self.assertTrue(second.startswith("- - - ["), second)
+        self.assertTrue(second.endswith(' HTTP/2" 499 0 "-" "-"'), second)
+
+    def test_text(self) -> None:
+        self.end(self.configured("text"), status=200, requestID="abc")
+        self.assertEqual(
+            self.path.read_text(),
+            "2026-11-27T12:30:15+00:00"
+            " 192.0.2.7 GET /v2/a?_state=... 200 0B 250ms complete [abc]\n",
+        )
+
+    def test_off(self) -> None:
+        with capturedLogs() as events:
+            self.end(self.configured("off"))
+        self.assertEqual(events, [])
+        self.assertFalse(self.path.exists())
+
+    def test_moved(self) -> None:
+        """
+        A file that was moved away, or removed, is made again.
+        """
+        log = self.configured("combined")
+        self.end(log)
+        moved = Path(self.mktemp())
+        self.path.rename(moved)
+        self.end(log)
+        self.end(log)
+        self.path.unlink()
+        self.end(log)
+        self.assertEqual(len(moved.read_text().splitlines()), 1)
+        self.assertEqual(len(self.path.read_text().splitlines()), 1)
+
+    def test_unwritable(self) -> None:
+        error = self.assertRaises(ConfigError, self.configured, "json", "/nonexistent/access.log")
+        self.assertIn("/nonexistent/access.log can't be written", str(error))
+
+    def test_full(self) -> None:
+        """
+        A full disk is told once, and harms no exchange.
+        """
+        log = self.configured("json", "/dev/full")
+        with capturedLogs() as events:
+            self.end(log)
+            self.end(log)
+        [event] = events
+        self.assertIn("No space left", formatEvent(event))
+
+    def test_configured(self) -> None:
+        """
+        Other settings hold from then on; such as can't work change nothing.
+        """
+        log = self.configured("text")
+        other = self.mktemp()
+        self.assertRaises(
+            ConfigError, log.configure, MirrorConfig(access_log_file="/nonexistent/access.log")
+        )
+        self.end(log)
+        log.configure(MirrorConfig(access_log="json", access_log_file=other))
+        self.end(log)
+        self.assertEqual(len(self.path.read_text().splitlines()), 1)
+        self.assertEqual(json.loads(Path(other).read_text())["status"], 0)

@@ -56,6 +56,7 @@ class RequestFieldTests(MemoryCase):
                 b"x-forwarded-for",
                 b"x-forwarded-proto",
                 b"x-real-ip",
+                b"x-request-id",
             ],
         )
 
@@ -308,6 +309,7 @@ class AnswerFieldTests(MemoryCase):
                 b"date",
                 b"server",
                 b"via",
+                b"x-request-id",
             ],
         )
 

@@ -1,0 +1,170 @@
+"""
+The reports of all processes of a mirror as one: the sums, and the state of each registry.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import secrets
+import time
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import twisted
+from hubmirror.admin.metrics import addReport
+
+VERSION = version("hubmirror")
+_MOST_IDENTITIES = 20
+_ANONYMOUS = ""
+_UNAUTHENTICATED = b"?".hex()
+
+
+class Status:
+    """
+    @ivar counters: see L{addReport}.
+    @ivar histograms: likewise.
+    @ivar reports: one of each process that runs.
+    """
+
+    def __init__(
+        self,
+        reports: Sequence[dict[str, Any]],
+        *,
+        key: bytes,
+        before: dict[str, Any] | None = None,
+        expected: int = 1,
+    ) -> None:
+        """
+        @param key: of the hash of identities.
+        @param before: the sum of what processes have counted that have ended, from L{addReport}.
+        @param expected: how many processes should run.
+        """
+        self.reports = reports
+        self._key = key
+        self._expected = expected
+        total: dict[str, Any] = copy.deepcopy(before or {"counters": {}, "histograms": {}})
+        for report in reports:
+            addReport(total, report)
+        self.counters: dict[str, Counter[tuple[str, ...]]] = total["counters"]
+        self.histograms: dict[str, dict[str, list[float]]] = total["histograms"]
+
+    def now(self, what: str) -> dict[str, int]:
+        """
+        A sum over the processes that run: C{streams} or C{connections}, on the side of the clients
+        and of the upstreams.
+        """
+        return {
+            side: sum(report[what][side] for report in self.reports)
+            for side in ("client", "upstream")
+        }
+
+    def whyNotReady(self) -> str | None:
+        """
+        Why the mirror can't serve; C{None} when it can.
+        """
+        if not self.reports:
+            return "no worker has reported yet"
+        ready = [report for report in self.reports if report["notReady"] is None]
+        if ready:
+            return None
+        reason: str = self.reports[0]["notReady"]
+        return reason
+
+    def certificates(self) -> dict[str, float]:
+        """
+        Until when the certificate of each port is valid, as a POSIX timestamp.
+        """
+        found: dict[str, float] = {}
+        for report in self.reports:
+            for port, until in report["certificates"].items():
+                found[port] = min(until, found.get(port, until))
+        return found
+
+    def registries(self) -> dict[str, list[dict[str, Any]]]:
+        """
+        The upstreams of each registry.  One is down when a process says so; of a quota, the one
+        with the least pulls left counts, since it was heard of last.
+        """
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for report in self.reports:
+            for name, registry in report["registries"].items():
+                upstreams = found.setdefault(name, {})
+                for upstream in registry["upstreams"]:
+                    known = upstreams.setdefault(
+                        upstream["name"], {"name": upstream["name"], "down": [], "quotas": {}}
+                    )
+                    known["down"] += upstream["down"]
+                    for quota in upstream["quotas"]:
+                        self._addQuota(known["quotas"], quota)
+        return {
+            name: [self._shown(upstream) for upstream in upstreams.values()]
+            for name, upstreams in found.items()
+        }
+
+    def _addQuota(self, quotas: dict[str, dict[str, Any]], quota: dict[str, Any]) -> None:
+        identity = self._identity(quota["identity"])
+        known = quotas.get(identity)
+        if known is None or quota["remaining"] < known["remaining"]:
+            quotas[identity] = {**quota, "identity": identity}
+
+    def _identity(self, identity: str) -> str:
+        if identity == _ANONYMOUS:
+            return "anonymous"
+        if identity == _UNAUTHENTICATED:
+            return "unauthenticated"
+        return hashlib.blake2b(identity.encode(), key=self._key, digest_size=4).hexdigest()
+
+    @staticmethod
+    def _shown(upstream: dict[str, Any]) -> dict[str, Any]:
+        down = sorted(upstream["down"], key=lambda each: each["since"])
+        quotas = sorted(upstream["quotas"].values(), key=lambda each: each["remaining"])
+        return {
+            "name": upstream["name"],
+            "up": not down,
+            "since": down[0]["since"] if down else None,
+            "reason": "; ".join(
+                dict.fromkeys(f"{each['route']}: {each['reason']}" for each in down)
+            )
+            or None,
+            "quotas": quotas[:_MOST_IDENTITIES],
+        }
+
+    def document(self) -> dict[str, Any]:
+        """
+        What C{/status} shows.  Times are POSIX timestamps.
+        """
+        started = min((report["started"] for report in self.reports), default=time.time())
+        return {
+            "version": VERSION,
+            "twisted": twisted.__version__,
+            "started": started,
+            "uptime": round(time.time() - started, 3),
+            "ready": self.whyNotReady() is None,
+            "reason": self.whyNotReady(),
+            "registries": {
+                name: {"upstreams": upstreams} for name, upstreams in self.registries().items()
+            },
+            "streams": self.now("streams"),
+            "connections": self.now("connections"),
+            "waiting": sum(report["waiting"] for report in self.reports),
+            "workers": [
+                {
+                    "pid": report["pid"],
+                    "started": report["started"],
+                    "ready": report["notReady"] is None,
+                    "streams": report["streams"],
+                }
+                for report in self.reports
+            ],
+            "workers_expected": self._expected,
+        }
+
+
+def newKey() -> bytes:
+    """
+    A key for the hash of identities.
+    """
+    return secrets.token_bytes(16)

@@ -1,0 +1,65 @@
+"""
+A relay that sends no faster than its client may receive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+
+from hubmirror.downstream.relay import Relay
+
+_LEAST = 0.01
+"""
+Seconds of which it is not worth pausing.
+"""
+
+
+class PacedRelay(Relay):
+    """
+    A relay that pauses its upstream when its client has had its share of bytes.
+    """
+
+    def __init__(self, *args: Any, spend: Callable[[int], float]) -> None:
+        """
+        @param args: of L{Relay}.
+        @param spend: told the number of bytes that are sent; returns the seconds for which no more
+            should be.
+        """
+        super().__init__(*args)
+        self._spend = spend
+        self._resting: IDelayedCall | None = None
+        self._isPausedByClient = False
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        seconds = self._spend(len(data))
+        if seconds > _LEAST and not self.done.called and self._resting is None:
+            transport: Any = self.transport
+            transport.pauseProducing()
+            self._resting = self._reactor.callLater(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        if not self._isPausedByClient:
+            super().resumeProducing()
+
+    def pauseProducing(self) -> None:
+        self._isPausedByClient = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._isPausedByClient = False
+        if self._resting is None:
+            super().resumeProducing()
+        else:
+            # The client is no longer what is waited for.
+            self._pausedAt = None
+
+    def _end(self, *args: Any) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        super()._end(*args)

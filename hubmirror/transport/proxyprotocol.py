@@ -1,0 +1,109 @@
+"""
+Ports behind a load balancer that says in the PROXY protocol (versions 1 and 2) whose connection it
+hands on.  With TLS, the balancer's line comes first, and the client's handshake after it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+HEADER_TIMEOUT = 30.0
+"""
+Seconds until the balancer's line and the client's first bytes must have come.
+"""
+
+
+class ProxiedReactor:
+    """
+    A reactor on which every connection begins with the PROXY protocol.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def listenTCP(self, port: int, factory: IProtocolFactory, *args: Any, **kwargs: Any) -> Any:
+        """
+        Listen.
+        """
+        inner = _Port(lambda wrapped: self._reactor.listenTCP(port, wrapped, *args, **kwargs))
+        listening: list[IListeningPort] = []
+        proxyEndpoint(inner).listen(_Factory(self._reactor, factory)).addCallback(listening.append)
+        return listening[0]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+@implementer(IStreamServerEndpoint)
+class _Port:
+    """
+    What L{proxyEndpoint} wants: an endpoint.
+    """
+
+    def __init__(self, listen: Any) -> None:
+        self._listen = listen
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        Listen.
+        """
+        return succeed(self._listen(protocolFactory))
+
+
+class _Factory(Factory):
+    noisy = False
+
+    def __init__(self, reactor: Any, wrapped: Any) -> None:
+        self.reactor = reactor
+        self.wrapped = wrapped
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        return _FromClient(self, addr)
+
+    def doStart(self) -> None:
+        self.wrapped.doStart()
+
+    def doStop(self) -> None:
+        self.wrapped.doStop()
+
+
+class _FromClient(Protocol, TimeoutMixin):
+    """
+    Makes the connection known with its first bytes.  Before them, the transport does not know whose
+    it is, and limits for each client would be those of the balancer.
+    """
+
+    def __init__(self, factory: _Factory, address: Any) -> None:
+        self._factory = factory
+        self._address = address
+        self._wrapped: Any = None
+
+    def callLater(self, period: float, func: Any) -> Any:
+        return self._factory.reactor.callLater(period, func)
+
+    def connectionMade(self) -> None:
+        self.setTimeout(HEADER_TIMEOUT)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._wrapped is None:
+            self.setTimeout(None)
+            self._wrapped = self._factory.wrapped.buildProtocol(self._address)
+            self._wrapped.makeConnection(self.transport)
+        self._wrapped.dataReceived(data)
+
+    def timeoutConnection(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.setTimeout(None)
+        if self._wrapped is not None:
+            self._wrapped.connectionLost(reason)

@@ -1,0 +1,153 @@
+"""
+Who is served, and what: tables.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from hubmirror.config import MirrorConfig, Rate
+from hubmirror.downstream.access import Access, compileGlobs
+from hubmirror.downstream.rates import RateTable
+from hubmirror.protocol.errors import Denied
+from hubmirror.protocol.target import readTarget
+
+
+class ClientTests(SynchronousTestCase):
+    def test_table(self) -> None:
+        """
+        A network that is denied wins over one that is allowed.
+        """
+        for allow, deny, client, rule in (
+            ([], [], "192.0.2.1", None),
+            (["192.0.2.0/24"], [], "192.0.2.1", None),
+            (["192.0.2.0/24"], [], "198.51.100.1", "allow-client"),
+            (["192.0.2.0/24"], [], None, "allow-client"),
+            (["192.0.2.0/24"], [], "2001:db8::1", "allow-client"),
+            ([], ["192.0.2.0/24"], "192.0.2.1", "deny-client"),
+            ([], ["192.0.2.0/24"], None, None),
+            ([], ["2001:db8::/32"], "2001:db8:1::1", "deny-client"),
+            (["192.0.2.0/24"], ["192.0.2.7"], "192.0.2.7", "deny-client"),
+            (["192.0.2.0/24", "10.0.0.0/8"], ["192.0.2.7"], "10.1.2.3", None),
+        ):
+            access = Access(MirrorConfig(allow_client=allow, deny_client=deny))
+            found = None
+            try:
+                access.permitClient(None if client is None else ip_address(client))
+            except Denied as error:
+                found = error.rule
+            self.assertEqual(found, rule, (allow, deny, client))
+
+
+class RepositoryTests(SynchronousTestCase):
+    def test_table(self) -> None:
+        manifest, nginx = "/v2/%s/manifests/1", "library/nginx"
+        for allow, deny, registry, target, rule in (
+            ([], [], "docker.io", manifest % nginx, None),
+            (["docker.io/library/*"], [], "docker.io", manifest % nginx, None),
+            (["docker.io/library/*"], [], "ghcr.io", manifest % nginx, "allow-repository"),
+            (["docker.io/*"], [], "docker.io", manifest % nginx, "allow-repository"),
+            (["docker.io/**"], [], "docker.io", manifest % nginx, None),
+            (["**/nginx"], [], "ghcr.io", manifest % "a/b/nginx", None),
+            (["*/nginx"], [], "ghcr.io", manifest % "nginx", None),
+            (["*/nginx"], [], "ghcr.io", manifest % "a/nginx", "allow-repository"),
+            (["ghcr.io/a-?/*"], [], "ghcr.io", manifest % "a-b/c", None),
+            (["ghcr.io/a.b/*"], [], "ghcr.io", manifest % "axb/c", "allow-repository"),
+            (["**"], ["**/nginx"], "docker.io", manifest % nginx, "deny-repository"),
+            (["**"], ["**/nginx"], "docker.io", manifest % "library/nginx2", None),
+            ([], ["docker.io/library/*"], "docker.io", "/v2/", None),
+            ([], ["docker.io/library/*"], "docker.io", "/token?scope=x", None),
+            # However it is spelled.
+            ([], ["**/nginx"], "docker.io", "/v2/library//ngin%78/tags/list", "deny-repository"),
+            ([], ["**/nginx"], "docker.io", "/v2/library/nginx/blobs/x/y/z", "deny-repository"),
+            # Nor as the source of a mount, or in what is not understood.
+            (
+                [],
+                ["docker.io/secret/*"],
+                "docker.io",
+                "/v2/a/b/blobs/uploads/?mount=sha256:1&fro%6d=secret%2Fb",
+                "deny-repository",
+            ),
+            (["**"], [], "docker.io", "/v2/library/nginx/other", "allow-repository"),
+            ([], [], "docker.io", "/v2/library/nginx/other", None),
+        ):
+            access = Access(MirrorConfig(allow_repository=allow, deny_repository=deny))
+            found = None
+            try:
+                access.permitTarget(registry, readTarget(target.encode()))
+            except Denied as error:
+                found = error.rule
+            self.assertEqual(found, rule, (allow, deny, registry, target))
+
+    @given(st.from_regex(r"[a-z0-9._-]+(/[a-z0-9._-]+){0,3}", fullmatch=True))
+    def test_itself(self, name: str) -> None:
+        """
+        Without wildcards, a glob matches itself and nothing longer.
+        """
+        pattern = compileGlobs([name])
+        assert pattern is not None
+        self.assertTrue(pattern.fullmatch(name))
+        self.assertFalse(pattern.fullmatch(name + "x") or pattern.fullmatch("x" + name))
+
+
+class RateTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.table = RateTable(self.clock)
+
+    def take(self, client: str = "192.0.2.1", rate: Rate = Rate(6, 60)) -> float:  # noqa: B008
+        return round(self.table.take("client-requests", client, rate), 3)
+
+    def test_many(self) -> None:
+        """
+        All at once first, then evenly; and each client for itself.
+        """
+        self.assertEqual([self.take() for _ in range(8)], [0] * 6 + [10, 10])
+        self.assertEqual(self.take("192.0.2.2"), 0)
+        self.clock.advance(4)
+        self.assertEqual(self.take(), 6)
+        self.clock.advance(6)
+        self.assertEqual([self.take(), self.take()], [0, 10])
+        self.clock.advance(3600)
+        self.assertEqual([self.take() for _ in range(7)], [0] * 6 + [10])
+
+    def test_rates(self) -> None:
+        """
+        What counts for one rate does not for another.
+        """
+        self.assertEqual([self.take(rate=Rate(1, 60)) for _ in range(2)], [0, 60])
+        self.assertEqual(self.table.take("client-pulls", "192.0.2.1", Rate(1, 60)), 0)
+
+    def test_bytes(self) -> None:
+        """
+        The sum of all bytes keeps to the speed.
+        """
+        spend = [self.table.spend("client-bandwidth", "a", 500, 1000) for _ in range(3)]
+        self.assertEqual(spend, [0.5, 1.0, 1.5])
+        self.clock.advance(10)
+        self.assertEqual(self.table.spend("client-bandwidth", "a", 500, 1000), 0.5)
+
+    def test_crowd(self) -> None:
+        """
+        Any number of clients takes no more memory, and one that was limited before stays so.
+        """
+        while not self.take():
+            pass
+        for number in range(20_000):
+            self.assertEqual(self.take(f"crowd {number}"), 0)
+        self.assertEqual(self.take(), 10)
+
+    def test_shared(self) -> None:
+        """
+        Two processes with the same memory count together.
+        """
+        other = RateTable(self.clock, self.table._memory)
+        for table in (self.table, other) * 3:
+            self.assertEqual(table.take("client-requests", "a", Rate(6, 60)), 0)
+        self.assertGreater(other.take("client-requests", "a", Rate(6, 60)), 0)

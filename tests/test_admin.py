@@ -1,0 +1,199 @@
+"""
+The admin port and the PROXY protocol with real processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.test_workers import CommandCase
+
+
+class AdminCase(CommandCase):
+    def begin(self, *options: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.admin = free.getsockname()[1]
+        self.start(
+            "--port=tcp:0:interface=127.0.0.1",
+            f"--admin-port=tcp:{self.admin}:interface=127.0.0.1",
+            *options,
+        )
+        self.port = int(self.said(r"listening on http://127\.0\.0\.1:(\d+)")[1])
+
+    def get(self, path: str, port: int | None = None) -> tuple[int, bytes]:
+        connection = HTTPConnection("127.0.0.1", port or self.admin, timeout=30)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        found = answer.status, answer.read()
+        connection.close()
+        return found
+
+    def status(self) -> Any:
+        return json.loads(self.get("/status")[1])
+
+    def sum(self, name: str) -> float:
+        """
+        The sum of all samples of a name.
+        """
+        text = self.get("/metrics")[1].decode()
+        families = text_string_to_metric_families(text)
+        return sum(
+            sample.value for family in families for sample in family.samples if sample.name == name
+        )
+
+
+class OneProcessTests(AdminCase):
+    def test_all(self) -> None:
+        """
+        What is shown of a mirror whose registry can't be reached.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            dead = closed.getsockname()[1]
+        self.begin(f"--registry-url=http://127.0.0.1:{dead}")
+        self.assertEqual(self.get("/healthz"), (200, b"ok\n"))
+        status, reason = self.get("/readyz")
+        self.assertEqual((status, reason[:31]), (503, b"no upstream of docker.io was re"))
+        self.assertEqual(self.get("/v1/_ping", self.port)[0], 200)
+        self.assertEqual(self.sum("hubmirror_requests_total"), 1)
+        self.assertGreater(self.sum("process_cpu_seconds_total"), 0)
+        self.assertEqual(self.status()["workers"][0]["pid"], self.process.pid)
+
+    def test_draining(self) -> None:
+        """
+        The admin port stays open, and says that the mirror is not ready, until the last request
+        has ended.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as registry:
+            self.begin(f"--registry-url=http://127.0.0.1:{registry.getsockname()[1]}")
+            client = HTTPConnection("127.0.0.1", self.port, timeout=30)
+            client.request("GET", "/v2/library/a/manifests/1")
+            upstreams = []
+            while True:
+                upstream, _ = registry.accept()
+                upstreams.append(upstream)
+                head = upstream.recv(65536)
+                if head.startswith(b"GET /v2/library/a/"):
+                    break
+                upstream.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+            os.kill(self.process.pid, signal.SIGTERM)
+            self.said(r"Port \d+ Closed|stop")
+            status, reason = self.get("/readyz")
+            self.assertEqual((status, reason), (503, b"the mirror is shutting down\n"))
+            upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            self.assertEqual(client.getresponse().read(), b"{}")
+            client.close()
+            for each in upstreams:
+                each.close()
+        self.process.communicate(timeout=30)
+        self.assertEqual(self.process.returncode, 0)
+
+    def test_taken(self) -> None:
+        """
+        A port that can't be bound ends the process with one line.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.start(
+                "--port=tcp:0:interface=127.0.0.1",
+                f"--admin-port=tcp:{taken.getsockname()[1]}:interface=127.0.0.1",
+            )
+            self.process.communicate(timeout=30)
+        self.assertEqual(self.process.returncode, 1)
+
+
+class WorkersTests(AdminCase):
+    def test_sums(self) -> None:
+        """
+        Whichever worker has served, and also when it has died since then.
+        """
+        self.begin("--workers=2")
+        for _ in "12":
+            self.said(r"MirrorSite .*starting on")
+        for _ in range(20):
+            self.assertEqual(self.get("/v1/_ping", self.port)[0], 200)
+        self.assertEqual(self.sum("hubmirror_requests_total"), 20)
+        workers = [each["pid"] for each in self.status()["workers"]]
+        self.assertEqual(len(set(workers)), 2)
+        self.assertNotIn(self.process.pid, workers)
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        for _ in "12":
+            self.said("worker . ended")
+        self.assertEqual(self.sum("hubmirror_requests_total"), 20)
+        self.assertEqual(self.get("/readyz")[0], 503)
+        for _ in "12":
+            self.said(r"MirrorSite .*starting on")
+        self.get("/v1/_ping", self.port)
+        self.assertEqual(self.sum("hubmirror_requests_total"), 21)
+        self.assertEqual(len(self.status()["workers"]), 2)
+
+    def test_rates(self) -> None:
+        """
+        A client's rate is one for all workers.
+        """
+        self.begin("--workers=2", "--client-requests=10/1h")
+        for _ in "12":
+            self.said(r"MirrorSite .*starting on")
+        statuses = [self.get("/v1/_ping", self.port)[0] for _ in range(30)]
+        self.assertEqual(statuses, [200] * 10 + [429] * 20)
+        self.assertEqual(self.sum("hubmirror_denied_total"), 20)
+
+
+class ProxyProtocolTests(CommandCase):
+    """
+    Behind a load balancer that speaks the PROXY protocol.
+    """
+
+    V1 = b"PROXY TCP4 192.0.2.9 192.0.2.1 50000 443\r\n"
+    V2 = (
+        b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"
+        + socket.inet_aton("192.0.2.9")
+        + socket.inet_aton("192.0.2.1")
+        + b"\xc3\x50\x01\xbb"
+    )
+
+    def begin(self, port: str) -> None:
+        self.log = Path(self.folder, "access.log")
+        self.start(f"--port=haproxy:{port}", f"--access-log-file={self.log}")
+        self.port = int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1])
+
+    def ask(self, header: bytes, tls: bool) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(header)
+            line: socket.socket = connection
+            if tls:
+                line = self.trust.wrap_socket(connection, server_hostname="127.0.0.1")
+            line.sendall(b"GET /v1/_ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while data := line.recv(65536):
+                answer += data
+            return answer
+
+    def assertServes(self, tls: bool) -> None:  # type: ignore[override]
+        for header in (self.V1, self.V2):
+            self.assertTrue(self.ask(header, tls).endswith(b"\r\n\r\ntrue"))
+        for line in self.log.read_text().splitlines():
+            self.assertIn(" 192.0.2.9 GET /v1/_ping 200 ", line)
+
+    def test_plain(self) -> None:
+        self.begin("tcp:0:interface=127.0.0.1")
+        self.assertServes(tls=False)
+        # Without the balancer's line there is no connection.
+        self.assertEqual(self.ask(b"", tls=False), b"")
+
+    def test_tls(self) -> None:
+        """
+        The line comes before the client's handshake.
+        """
+        self.begin("ssl:0:interface=127.0.0.1")
+        self.assertServes(tls=True)
+        with self.assertRaises((ssl.SSLError, OSError)):
+            self.ask(b"", tls=True)

@@ -67,6 +67,7 @@ def _parser() -> ArgumentParser:
         default=[],
         help="a registry to check as well; by default those that the mirror names",
     )
+    command.add_argument("--json", action="store_true", help="for programs: all findings as JSON")
     command.set_defaults(run=doctor.run)
 
     command = commands.add_parser(

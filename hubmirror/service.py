@@ -212,7 +212,7 @@ def makeAdminPort(
     # Imports what L{HubMirror} has found to be there.
     from hubmirror.admin.site import AdminPort
 
-    return AdminPort(makeEndpoint(reactor, description, "admin-port"), find)
+    return AdminPort(reactor, makeEndpoint(reactor, description, "admin-port"), find)
 
 
 def fileLimit() -> int:

@@ -79,7 +79,15 @@ ALLOWED = {
     },
     "testing": set(),
     # Programs of their own, which nothing in a mirror knows.
-    "operations.doctor": {"config", "operations", "protocol", "transport"},
+    "operations.examination": {"config", "operations", "protocol", "transport"},
+    "operations.clientmachine": {"operations.examination"},
+    "operations.doctor": {
+        "config",
+        "operations",
+        "operations.clientmachine",
+        "operations.examination",
+        "transport",
+    },
     "operations.demo": {"operations", "testing"},
     "__main__": {"", "config", "operations", "operations.demo", "operations.doctor"},
 }

@@ -1,5 +1,6 @@
 """The command line of ``python -m hubmirror``."""
 
+import json
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -80,3 +81,20 @@ class MainTests(SynchronousTestCase):
         )
         self.assertEqual((done.returncode, done.stderr), (1, ""))
         self.assertIn("WRONG  connection  connection refused", done.stdout)
+
+    def test_doctorAsJSON(self) -> None:
+        """The same for programs."""
+        done = subprocess.run(
+            [sys.executable, "-m", "hubmirror", "doctor", "http://127.0.0.1:1", "--json"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        found = json.loads(done.stdout)
+        self.assertEqual((found["url"], found["ok"]), ("http://127.0.0.1:1", False))
+        findings = [(each["check"], each["state"]) for each in found["findings"][:2]]
+        self.assertEqual(findings, [("name", "ok"), ("connection", "WRONG")])
+        self.assertEqual(found["findings"][1]["registry"], "docker.io")
+        self.assertIn("look whether it listens", found["findings"][1]["remedy"])

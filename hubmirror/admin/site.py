@@ -92,7 +92,7 @@ class AdminPort:
     """
 
     def __init__(
-        self, endpoint: IStreamServerEndpoint, find: Callable[[], Deferred[Status]]
+        self, reactor: Any, endpoint: IStreamServerEndpoint, find: Callable[[], Deferred[Status]]
     ) -> None:
         """
         @param find: finds the status.
@@ -105,7 +105,7 @@ class AdminPort:
             (b"status", _document),
         ):
             root.putChild(path, _StatusResource(find, show))
-        self.site = Site(root)
+        self.site = Site(root, reactor=reactor)
         self.site.noisy = False
         self.site.log = lambda *_: None  # type: ignore[method-assign]
         self._endpoint = endpoint

@@ -274,6 +274,43 @@ def checkDigest(body: bytes, digest: str) -> None:
         raise PullFailed(f"{len(body)} bytes that are not those of {digest[:19]}...")
 
 
+class _Counter(Protocol):
+    """
+    Counts the bytes of a body.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.ended: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += len(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.ended.called:
+            self.ended.callback(None)
+
+
+async def count(response: IResponse, reactor: Any, seconds: float) -> int:
+    """
+    Count the bytes of a body that come within some time.  The rest is not received.
+    """
+    counter = _Counter()
+    response.deliverBody(counter)
+
+    def late() -> None:
+        if not counter.ended.called:
+            counter.ended.callback(None)
+        transport: Any = counter.transport
+        getattr(transport, "abortConnection", transport.stopProducing)()
+
+    timer = reactor.callLater(seconds, late)
+    await counter.ended
+    if timer.active():
+        timer.cancel()
+    return counter.received
+
+
 def read(response: IResponse, limit: int | None = _SMALL) -> Deferred[bytes]:
     """
     The body of an answer.

@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openMetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
@@ -369,7 +370,7 @@ class SiteTests(SynchronousTestCase):
         from tests.downstream.support import Server
 
         failing: Deferred[Status] = Deferred()
-        port = AdminPort(None, lambda: failing)  # type: ignore[arg-type]
+        port = AdminPort(Clock(), None, lambda: failing)  # type: ignore[arg-type]
         self.assertIsInstance(port.site, Site)
         server = Server()
         server.site = port.site  # type: ignore[assignment]

@@ -4,16 +4,18 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 
+import attrs
 from twisted.internet import reactor
 
-from hubmirror.operations.doctor import Examination, Subject, mirrorAt
+from hubmirror.operations.examination import Examination, Finding, Note, Subject, Wrong, mirrorAt
 from hubmirror.testing import Answer, Seen
 from hubmirror.testing.answers import Serve
 from hubmirror.testing.wire import HubRequest
 from hubmirror.transport.connecting import loadTrust
 from tests.operations.support import REPOSITORY, TAG, MirrorCase
 
-PULL = ["name", "connection", "version", "token", "head", "manifest", "blob", "range"]
+CLIENTS = ["docker/28", "docker/29", "containerd/", "buildkit/", "containers/"]
+PULL = ["name", "connection", "version", "clock", "token", "head", "manifest", "blob", "range"]
 
 
 def gets(reference: str) -> Callable[[Seen], bool]:
@@ -49,7 +51,11 @@ class ExaminationTests(MirrorCase):
         limit = examined.pop("limit")
         examination = Examination(reactor, subject, **examined)
         lines: list[str] = []
-        self.healthy = await examination.perform(lines.append, limit)
+
+        def tell(finding: Finding) -> None:
+            lines.extend(finding.lines())
+
+        self.healthy = await examination.perform(tell, limit)
         return lines
 
     async def assertWrong(
@@ -63,13 +69,19 @@ class ExaminationTests(MirrorCase):
         self.assertIn(text, wrong[0][1])
         return lines
 
+    def answerPing(self) -> None:
+        """Let the embedded Hub's own mirror pass for one that C{docker search} knows."""
+        self.hub.mirror.fail(200, when=lambda seen: seen.target == b"/v1/_ping")
+
     async def test_goodMirror(self) -> None:
         """Each check says what is right, a line each."""
         lines = await self.examine(self.startMirror())
         self.assertTrue(self.healthy, lines)
         words = [line.split(None, 2) for line in lines]
-        self.assertEqual([word[0] for word in words], ["ok"] * 10)
-        self.assertEqual([word[1] for word in words], [*PULL, "ping", "search"])
+        self.assertEqual([word[0] for word in words], ["ok"] * 14)
+        self.assertEqual(
+            [word[1] for word in words], [*PULL, "clients", "path", "speed", "ping", "search"]
+        )
         said = {word[1]: word[2] for word in words}
         self.assertIn("TLSv1.3", said["connection"])
         self.assertIn("99 of 100 pulls left in 6 h", said["manifest"])
@@ -266,7 +278,91 @@ class ExaminationTests(MirrorCase):
     async def test_noPing(self) -> None:
         """A mirror that docker search takes for no registry; the rest is examined all the same."""
         lines = await self.assertWrong(self.hub.mirrorURL, "ping", "GET /v1/_ping answers 404")
-        self.assertEqual([line.split()[1] for line in lines[:8]], PULL)
+        self.assertEqual([line.split()[1] for line in lines[: len(PULL)]], PULL)
+
+    async def test_clock(self) -> None:
+        """A clock that is off by more than a token's life, and no clock to compare with."""
+        examination = Examination(
+            reactor, mirrorAt(self.hub.mirrorURL), self.trust, REPOSITORY, TAG
+        )
+        self.addCleanup(examination._client.close)
+        examination._date = "Mon, 01 Jan 2024 00:00:00 GMT"
+        with self.assertRaisesRegex(Wrong, "differ by"):
+            await examination.clock()
+        for none in ("", "now"):
+            examination._date = none
+            with self.assertRaisesRegex(Note, "have no Date"):
+                await examination.clock()
+
+    async def test_limitedAddress(self) -> None:
+        """The 429 of a network that throttles an address, which is no registry's."""
+        self.answerPing()
+        fields = {"Content-Type": "text/plain"}
+        self.hub.mirror.fail(429, b"slow down", fields, when=lambda seen: seen.method == b"HEAD")
+        lines = await self.assertWrong(self.hub.mirrorURL, "head", "not as a registry does")
+        self.assertIn("--fallback", "".join(lines))
+
+    async def test_sharedQuota(self) -> None:
+        """The Hub counts an IPv6 /64 as one client."""
+        self.hub.registry.script(
+            lambda request, serve: replace(
+                (answer := serve(request)),
+                fields={**answer.fields, "docker-ratelimit-source": "2001:db8:1:2::"},
+            )
+        )
+        lines = await self.examine(self.startMirror())
+        self.assertIn("shared by a whole IPv6 /64", lines[PULL.index("manifest")])
+
+    async def test_blockedCDN(self) -> None:
+        """The Hub can be reached from here, its CDN can't."""
+        await self.hub.cdn.stopListening()
+        hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
+        lines = await self.assertWrong(hub, "blob", "a blob can't be had: connection refused")
+        self.assertIn("the CDN", "".join(lines))
+
+    async def test_refusedClient(self) -> None:
+        """Something before the mirror that refuses one kind of client."""
+        for agent in CLIENTS:
+            self.hub.mirror.restore()
+            self.answerPing()
+            self.hub.mirror.fail(
+                403,
+                when=lambda seen, agent=agent: (
+                    agent.encode()  # type: ignore[misc]
+                    in b"".join(seen.headers.getRawHeaders(b"User-Agent", []))
+                ),
+            )
+            await self.assertWrong(self.hub.mirrorURL, "clients", "is answered with 403")
+
+    async def test_differentManifests(self) -> None:
+        """The query that containerd adds leads to another image."""
+        self.answerPing()
+        self.hub.mirror.script(
+            lambda request, serve: Answer(200, {"Docker-Content-Digest": "sha256:0"}, 0),
+            when=lambda seen: b"?ns=" in seen.target,
+        )
+        await self.assertWrong(self.hub.mirrorURL, "clients", "different manifests")
+
+    async def test_path(self) -> None:
+        """The path of a mirror's address may stand where podman writes it, or may not."""
+        mirror = self.startMirror(secret_path="k3yk3yk3yk3yk3yk3yk3y")
+        lines = await self.examine(f"{mirror}/k3yk3yk3yk3yk3yk3yk3y")
+        self.assertTrue(self.healthy, lines)
+        self.assertIn("before and after /v2", "".join(lines))
+        examination = Examination(reactor, mirrorAt(f"{mirror}/other"), self.trust, REPOSITORY, TAG)
+        self.addCleanup(examination._client.close)
+        with self.assertRaises(Wrong) as caught:
+            await examination.path()
+        self.assertEqual(str(caught.exception), "/v2/o.../... is answered with 404")
+
+    async def test_speed(self) -> None:
+        """How fast a layer comes, from the mirror and without it."""
+        hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
+        said = "".join(await self.examine(self.startMirror(), direct=hub))
+        self.assertRegex(said, r"[0-9.]+ MB/s from the mirror, [0-9.]+ MB/s from the registry")
+        nobody = attrs.evolve(hub, url="https://127.0.0.1:1")
+        said = "".join(await self.examine(self.startMirror(), direct=nobody))
+        self.assertIn("from the mirror; the registry itself: connection refused", said)
 
     async def test_noSearch(self) -> None:
         """An index that answers with something else."""

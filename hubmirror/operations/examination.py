@@ -1,0 +1,622 @@
+"""
+The checks of the doctor that ask a mirror or registry: each sends what clients send, and finds out
+whether it works and otherwise what to do.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseFailed
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+
+from hubmirror.config import MirrorConfig
+from hubmirror.config.known import HUB as KNOWN_HUB
+from hubmirror.operations.discovery import FIELD, listed
+from hubmirror.operations.pulling import (
+    ACCEPTED,
+    Challenge,
+    PullFailed,
+    RegistryClient,
+    checkDigest,
+    choose,
+    count,
+    digestOf,
+    expect,
+    read,
+    readChallenge,
+    readJSON,
+)
+from hubmirror.protocol.errors import ConnectFailed
+from hubmirror.protocol.url import Origin, splitURL
+from hubmirror.transport.connecting import Connector
+from hubmirror.transport.failures import describeFailure
+
+LIMIT = 15.0
+"""
+Seconds that a check may take: as long as dockerd waits for an answer.
+"""
+
+_TOKEN_LIFE = 300.0
+_MEASURED = 16 * 1024 * 1024
+_MEASURE_TIME = 5.0
+_PLATFORM = ("linux", "amd64")
+_RATE = re.compile(r"(\d+)(?:;w=(\d+))?")
+
+
+@attrs.frozen
+class Finding:
+    """
+    What one check has found.
+
+    @ivar check: the check's name.
+    @ivar state: C{ok}, C{note} for what is worth knowing, or C{WRONG}.
+    @ivar text: one line.
+    @ivar remedy: what to do about it; may be empty.
+    @ivar registry: the registry that was checked; empty for what concerns all of them.
+    """
+
+    check: str
+    state: str
+    text: str
+    remedy: str = ""
+    registry: str = ""
+
+    def lines(self) -> list[str]:
+        """
+        The finding for people.
+        """
+        lines = [f"{self.state:<5}  {self.check:<10}  {self.text}"]
+        return [*lines, f"{'':17}  -> {self.remedy}"] if self.remedy else lines
+
+
+class Note(Exception):
+    """
+    A check has found something that is not wrong, but worth knowing.  The text is one line.
+    """
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = remedy
+
+
+class Wrong(Exception):
+    """
+    A check has failed.  The text is one line.
+
+    @ivar remedy: what to do about it; may be empty.
+    """
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = remedy
+
+
+@attrs.frozen
+class Subject:
+    """
+    The registry or mirror that is checked.
+
+    @ivar url: what comes before C{/v2/}.
+    @ivar tokens: where its tokens are to come from; of this only the origin counts.
+    @ivar search: what comes before C{/v1/search}.
+    @ivar mirror: whether it is a mirror, which hides the Hub's other origins from its clients.
+    @ivar name: the registry's name in the names of images.
+    """
+
+    url: str
+    tokens: str
+    search: str
+    mirror: bool
+    name: str = KNOWN_HUB.name
+
+
+_DEFAULTS = MirrorConfig()
+HUB = Subject(_DEFAULTS.registry_url, _DEFAULTS.auth_url, _DEFAULTS.search_url, mirror=False)
+"""
+Docker Hub.
+"""
+
+
+def mirrorAt(url: str) -> Subject:
+    """
+    A mirror, which has everything on one origin.
+    """
+    return Subject(url, url, url, mirror=True)
+
+
+PUBLIC_IMAGES = {
+    "docker.io": ("library/alpine", "latest"),
+    "ghcr.io": ("linuxcontainers/alpine", "latest"),
+    "quay.io": ("prometheus/busybox", "latest"),
+    "registry.k8s.io": ("pause", "3.10"),
+    "gcr.io": ("distroless/static", "latest"),
+    "mcr.microsoft.com": ("hello-world", "latest"),
+    "public.ecr.aws": ("docker/library/alpine", "latest"),
+}
+"""
+An image of each registry that anybody may pull.
+"""
+
+
+def registryAt(url: str, name: str) -> Subject:
+    """
+    One of the registries of a mirror.
+    """
+    return Subject(f"{url}/{name}", url, url, mirror=True, name=name)
+
+
+class Examination:
+    """
+    The checks, in their order.  Each returns a description of what works, or raises L{Wrong}.
+
+    @ivar registries: those that the mirror says it serves.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        subject: Subject,
+        trust: Any,
+        repository: str,
+        tag: str,
+        direct: Subject | None = None,
+    ) -> None:
+        """
+        @param direct: the registry that is mirrored, to compare its speed with the mirror's.
+        """
+        self._reactor = reactor
+        self._subject = subject
+        self._trust = trust
+        self._repository = repository
+        self._tag = tag
+        self._direct = direct
+        self._origin = splitURL(subject.url.encode("ascii"))[0]
+        self._client = RegistryClient(reactor, trust)
+        self.registries: list[str] = []
+        self._challenge: Challenge | None = None
+        self._date = ""
+        self._token: str | None = None
+        self._config = ""
+        self._layer: tuple[str, int] | None = None
+        self._blob = b""
+
+    async def perform(self, tell: Callable[[Finding], None], limit: float = LIMIT) -> bool:
+        """
+        Perform the checks.  Those that need what another would have brought are left out.
+
+        @param tell: called with each finding.
+        @param limit: of each check, in seconds.
+        @return: whether all is well.
+        """
+        try:
+            if not await self._chain(tell, limit, self.name, self.connection):
+                return False
+            pulled = await self._chain(
+                tell,
+                limit,
+                self.version,
+                self.clock,
+                self.token,
+                self.head,
+                self.manifest,
+                self.blob,
+                self.range,
+                *([self.clients, self.path, self.speed] if self._subject.mirror else []),
+            )
+            searched = await self._chain(
+                tell, limit, *([self.ping] if self._subject.mirror else []), self.search
+            )
+        finally:
+            await self._client.close()
+        return pulled and searched
+
+    async def performFurther(
+        self, tell: Callable[[Finding], None], *, pulls: bool, limit: float = LIMIT
+    ) -> bool:
+        """
+        Perform the checks of a further registry of a mirror that has been reached already.
+
+        @param pulls: whether an image is known that anybody may pull.
+        """
+        checks = [self.token, self.head, self.manifest, self.blob, self.range] if pulls else []
+        if pulls:
+            checks += [self.clients, self.path]
+        try:
+            return await self._chain(tell, limit, self.version, *checks)
+        finally:
+            await self._client.close()
+
+    async def _chain(
+        self,
+        tell: Callable[[Finding], None],
+        limit: float,
+        *checks: Callable[[], Coroutine[Any, Any, str]],
+    ) -> bool:
+        """
+        Perform checks until one fails.
+        """
+        registry = self._subject.name
+        for check in checks:
+            name = check.__name__
+            try:
+                checking: Deferred[str] = Deferred.fromCoroutine(check())
+                checking.addTimeout(limit, self._reactor, _late)
+                tell(Finding(name, "ok", await checking, registry=registry))
+            except Note as note:
+                tell(Finding(name, "note", str(note), note.remedy, registry))
+            except Exception as error:
+                wrong = _asWrong(error)
+                tell(Finding(name, "WRONG", str(wrong), wrong.remedy, registry))
+                return False
+        return True
+
+    async def name(self) -> str:
+        """
+        The name resolves.
+        """
+        host = self._origin.host.decode("ascii")
+        try:
+            found = await deferToThreadPool(
+                self._reactor,
+                self._reactor.getThreadPool(),
+                socket.getaddrinfo,
+                host,
+                self._origin.port,
+                type=socket.SOCK_STREAM,
+            )
+        except OSError:
+            raise Wrong(
+                f"{host} does not resolve",
+                "look at the name and at the DNS server; twistd hubmirror takes another one with"
+                " --resolver",
+            ) from None
+        return f"{host} is {', '.join(dict.fromkeys(str(entry[4][0]) for entry in found))}"
+
+    async def connection(self) -> str:
+        """
+        There is a connection, and TLS verifies.
+        """
+        connector = Connector(
+            self._reactor, trust=self._trust, permits=lambda _origin, _address: True, timeout=5
+        )
+        try:
+            connection = await connector.connect(self._origin, lambda _: None)
+        except ConnectFailed as error:
+            remedy = "look whether it listens here, with TLS or without, and for a firewall between"
+            if "certificate" in error.message:
+                remedy = "use the name that the certificate is for; its CA goes into --ca-file"
+            raise Wrong(error.message, remedy) from None
+        transport: Any = connection.transport
+        secure = self._origin.scheme == b"https"
+        version = transport.getHandle().get_protocol_version_name() if secure else "without TLS"
+        connection.abort()
+        await connection.closed
+        return f"connected to port {self._origin.port}, {version}"
+
+    async def version(self) -> str:
+        """
+        C{/v2/} answers 200 or a challenge that leads to the right place.
+        """
+        response = await self._client.ask("GET", f"{self._subject.url}/v2/")
+        await read(response)
+        self._date = response.headers.getRawHeaders("Date", [""])[0]
+        self.registries = listed(response.headers.getRawHeaders(FIELD, [None])[0])
+        if response.code == 200:
+            return "GET /v2/ answers 200: no token is needed"
+        _expectServed(response)
+        if response.code != 401:
+            raise Wrong(
+                f"GET /v2/ answers {response.code}, not 200 or 401", "look whether it is a registry"
+            )
+        self._challenge = readChallenge(response)
+        realm, wanted = _originOf(self._challenge.realm), _originOf(self._subject.tokens)
+        if realm != wanted:
+            raise Wrong(
+                f"GET /v2/ sends clients to {realm} for tokens, not to {wanted}",
+                "start the mirror with --public-url, or behind a TLS terminator --trusted-proxy"
+                if self._subject.mirror
+                else "",
+            )
+        return f"GET /v2/ answers 401: tokens come from {realm}"
+
+    async def clock(self) -> str:
+        """
+        The clocks agree, as far as tokens and certificates need it.
+        """
+        try:
+            off = abs(time.time() - parsedate_to_datetime(self._date).timestamp())
+        except (TypeError, ValueError):
+            raise Note("the answers have no Date, so the clocks were not compared") from None
+        if off > _TOKEN_LIFE:
+            raise Wrong(
+                f"the clocks here and there differ by {off:.0f} s",
+                "set the one that is wrong: tokens are valid for five minutes",
+            )
+        return f"the clocks differ by {off:.0f} s"
+
+    async def token(self) -> str:
+        """
+        An anonymous token can be had.
+        """
+        if self._challenge is None:
+            return "none is needed"
+        self._token = await self._client.token(self._challenge, self._repository)
+        return f"one to pull {self._repository} without an account"
+
+    async def head(self) -> str:
+        """
+        HEAD of the manifest has what clients take from it.
+        """
+        response = await self._askManifest("HEAD", self._tag)
+        for field in ("Docker-Content-Digest", "Content-Length"):
+            if not response.headers.hasHeader(field):
+                raise Wrong(f"HEAD of a manifest has no {field}: clients will GET it instead")
+        return f"HEAD of {self._repository}:{self._tag} has length and digest"
+
+    async def manifest(self) -> str:
+        """
+        The manifest is what its digest says, and so is the one that an index leads to.
+        """
+        response = await self._askManifest("GET", self._tag)
+        body = await read(response)
+        for digest in response.headers.getRawHeaders("Docker-Content-Digest", []):
+            checkDigest(body, digest)
+        manifest = readJSON(body)
+        if "manifests" in manifest:
+            digest = choose(manifest, _PLATFORM)
+            body = await read(await self._askManifest("GET", digest))
+            checkDigest(body, digest)
+            manifest = readJSON(body)
+        self._config = manifest["config"]["digest"]
+        layers = [(each["digest"], int(each["size"])) for each in manifest.get("layers", ())]
+        self._layer = max(layers, key=lambda layer: layer[1], default=None)
+        return f"{digestOf(body)[:19]}..., {_pullsLeft(response)}"
+
+    async def blob(self) -> str:
+        """
+        A blob comes whole, for a mirror's client without a way to the CDN.
+        """
+        try:
+            response, origins = await self._askBlob()
+        except (PullFailed, Wrong):
+            raise
+        except Exception as error:
+            raise Wrong(
+                f"a blob can't be had: {_asWrong(error)}",
+                "the CDN that the registry names is not to be reached from here; a mirror elsewhere"
+                " follows its redirects for you",
+            ) from None
+        if self._subject.mirror and len(set(origins)) > 1:
+            raise Wrong(
+                f"a blob is redirected to {origins[-1]}",
+                "its clients need a way there; a hubmirror follows such redirects itself",
+            )
+        length = response.length
+        self._blob = await read(response)
+        expect(response, 200)
+        checkDigest(self._blob, self._config)
+        if length == UNKNOWN_LENGTH:
+            raise Wrong(
+                "a blob came without Content-Length", "look at what stands between: it re-encodes"
+            )
+        way = "" if len(origins) == 1 else f", by way of {origins[-1]}"
+        return f"{len(self._blob)} bytes, and the digest is right{way}"
+
+    async def range(self) -> str:
+        """
+        A blob can be had in parts, by which clients resume.
+        """
+        size = len(self._blob)
+        start = size // 2
+        response, _origins = await self._askBlob({"Range": f"bytes={start}-"})
+        body = await read(response)
+        remedy = "clients can't resume a layer that was cut"
+        if response.code != 206:
+            raise Wrong(f"a Range was answered with {response.code}, not 206", remedy)
+        says = response.headers.getRawHeaders("Content-Range")
+        if says != [f"bytes {start}-{size - 1}/{size}"] or body != self._blob[start:]:
+            raise Wrong("a Range was answered with another part", remedy)
+        return f"bytes {start} to {size - 1} come alone"
+
+    async def clients(self) -> str:
+        """
+        Every client's own way of asking gets the same manifest.
+        """
+        target = f"{self._subject.url}/v2/{self._repository}/manifests/{self._tag}"
+        found = set()
+        for client, agent, query in (
+            ("dockerd 28", "docker/28.5.1 go/go1.24.9 os/linux arch/amd64", ""),
+            ("dockerd 29", "docker/29.1.0 go/go1.25.4 os/linux arch/amd64", "?ns="),
+            ("containerd", "containerd/2.2.0", "?ns="),
+            ("buildkit", "buildkit/v0.26", "?ns="),
+            ("podman", "containers/5.36.2 (github.com/containers/image)", ""),
+        ):
+            response = await self._client.ask(
+                "HEAD",
+                target + (query and query + self._subject.name),
+                self._token,
+                {"Accept": ", ".join(ACCEPTED), "User-Agent": agent},
+            )
+            await read(response)
+            if response.code != 200:
+                raise Wrong(
+                    f"a request as {client} sends it is answered with {response.code}",
+                    "look what stands before the mirror, and whether it lets ns= and every"
+                    " User-Agent pass",
+                )
+            found.add(response.headers.getRawHeaders("Docker-Content-Digest", [""])[0])
+        if len(found) > 1:
+            raise Wrong("clients get different manifests for the same tag", "look at ns=")
+        return "dockerd, containerd, buildkit and podman get the same manifest"
+
+    async def path(self) -> str:
+        """
+        What stands in a mirror's address after the host may stand before C{/v2} (dockerd,
+        containerd) and after it (podman, buildkit).
+        """
+        url = self._subject.url
+        origin = str(self._origin)
+        path = url.removeprefix(origin).strip("/")
+        if not path:
+            return "the address has no path"
+        target = f"{origin}/v2/{path}/{self._repository}/manifests/{self._tag}"
+        response = await self._client.ask(
+            "HEAD", target, self._token, {"Accept": ", ".join(ACCEPTED)}
+        )
+        await read(response)
+        if response.code != 200:
+            raise Wrong(
+                f"/v2/{path[:1]}.../... is answered with {response.code}",
+                "podman and buildkit write the path there; let the proxy before the mirror pass it",
+            )
+        return "the path may stand before and after /v2"
+
+    async def speed(self) -> str:
+        """
+        How fast a layer comes from the mirror, and from the registry itself.
+        """
+        if self._layer is None:
+            return "there is no layer to measure with"
+        mirror = await self._measure(self._client, self._subject.url, self._token)
+        text = f"{mirror} from the mirror"
+        direct = self._direct
+        if direct is None:
+            return text
+        try:
+            token = None
+            response = await self._client.ask("GET", f"{direct.url}/v2/")
+            await read(response)
+            if response.code == 401:
+                token = await self._client.token(readChallenge(response), self._repository)
+            own = await self._measure(self._client, direct.url, token)
+        except Exception as error:
+            return f"{text}; the registry itself: {_asWrong(error)}"
+        return f"{text}, {own} from the registry itself"
+
+    async def _measure(self, client: RegistryClient, url: str, token: str | None) -> str:
+        assert self._layer is not None
+        digest, size = self._layer
+        last = min(size, _MEASURED) - 1
+        started = time.monotonic()
+        response, _origins = await client.askFollowing(
+            f"{url}/v2/{self._repository}/blobs/{digest}", token, {"Range": f"bytes=0-{last}"}
+        )
+        expect(response, 206)
+        received = await count(response, self._reactor, _MEASURE_TIME)
+        seconds = max(1e-3, time.monotonic() - started)
+        return f"{received / seconds / 1e6:.1f} MB/s"
+
+    async def ping(self) -> str:
+        """
+        C{docker search} will find a registry here.
+        """
+        response = await self._client.ask("GET", f"{self._subject.search}/v1/_ping")
+        await read(response)
+        if response.code != 200:
+            raise Wrong(f"GET /v1/_ping answers {response.code}", "docker search won't work here")
+        return "GET /v1/_ping answers 200"
+
+    async def search(self) -> str:
+        """
+        A search finds something, or nothing, but answers.
+        """
+        term = self._repository.rpartition("/")[2]
+        response = await self._client.ask("GET", f"{self._subject.search}/v1/search?q={term}&n=1")
+        body = await read(response)
+        _expectServed(response)
+        expect(response, 200)
+        return f"{readJSON(body).get('num_results')} results for {term!r}"
+
+    async def _askManifest(self, method: str, reference: str) -> IResponse:
+        response = await self._client.ask(
+            method,
+            f"{self._subject.url}/v2/{self._repository}/manifests/{reference}",
+            self._token,
+            {"Accept": ", ".join(ACCEPTED)},
+        )
+        if response.code != 200:
+            await read(response)
+            _expectServed(response)
+            raise Wrong(
+                f"{method} of manifest {reference} answers {response.code}",
+                f"look whether {self._repository} is there, and public; --repository and --tag"
+                " choose another image",
+            )
+        return response
+
+    async def _askBlob(
+        self, fields: dict[str, str] | None = None
+    ) -> tuple[IResponse, list[Origin]]:
+        return await self._client.askFollowing(
+            f"{self._subject.url}/v2/{self._repository}/blobs/{self._config}", self._token, fields
+        )
+
+
+def _originOf(url: str) -> Origin:
+    try:
+        return splitURL(url.encode("ascii"))[0]
+    except ValueError as error:
+        raise Wrong(f"the realm is {error}") from None
+
+
+def _expectServed(response: IResponse) -> None:
+    """
+    @raise Wrong: for the statuses by which a registry says "not now".
+    """
+    if response.code == 429:
+        mediaType = response.headers.getRawHeaders("Content-Type", [""])[0]
+        if "json" not in mediaType:
+            raise Wrong(
+                "answers 429, and not as a registry does: this address as a whole is limited",
+                "many share it, as they do a Worker's or a cloud's; run the mirror elsewhere, or"
+                " give it a --fallback",
+            )
+        raise Wrong(
+            "answers 429: too many requests from this address or account",
+            "wait, log in, or give the mirror a --fallback",
+        )
+    if response.code in (502, 503, 504):
+        raise Wrong(
+            f"answers {response.code}: what is behind it fails",
+            "look at what it says of that; without a URL this command asks the Hub itself",
+        )
+
+
+def _pullsLeft(response: IResponse) -> str:
+    """
+    The Hub's C{ratelimit-limit} and C{ratelimit-remaining}, C{100;w=21600}, in words.
+    """
+    fields = ("ratelimit-limit", "ratelimit-remaining")
+    values = [response.headers.getRawHeaders(field, [""])[0] for field in fields]
+    limit, left = (_RATE.fullmatch(value) for value in values)
+    if limit is None or left is None:
+        return "no rate limit"
+    hours = f" in {int(limit[2]) / 3600:g} h" if limit[2] else ""
+    source = response.headers.getRawHeaders("docker-ratelimit-source", [""])[0]
+    shared = ", shared by a whole IPv6 /64" if source.count(":") > 1 else ""
+    return f"{left[1]} of {limit[1]} pulls left{hours}{shared}"
+
+
+def _late(_: object, limit: float) -> None:
+    raise Wrong(f"no answer within {limit:g} s", "clients wait no longer than that")
+
+
+def _asWrong(error: Exception) -> Wrong:
+    if isinstance(error, Wrong):
+        return error
+    if isinstance(error, PullFailed):
+        return Wrong(str(error))
+    if isinstance(error, (KeyError, TypeError)):
+        return Wrong("the answer is JSON, but not what a registry sends")
+    reason = error.reasons[0] if isinstance(error, ResponseFailed) else Failure(error)
+    return Wrong(describeFailure(reason))

@@ -36,6 +36,7 @@ from hubmirror.limits import limitsOf, overlap, shortage
 from hubmirror.listening import Certificates, makeEndpoint
 from hubmirror.operations.accesslog import AccessLog
 from hubmirror.operations.banner import announce
+from hubmirror.page.resource import PageResource
 from hubmirror.protocol.errors import TooManyRequests
 from hubmirror.registries import makeRegistries
 from hubmirror.transport.pool import Pool
@@ -116,7 +117,7 @@ class HubMirror:
             self.via.encode("ascii"),
             listeners,
         )
-        self.resource: IResource = MirrorResource(mirror)
+        self.resource: IResource = MirrorResource(mirror, PageResource(mirror))
         self.site = MirrorSite(
             self.resource,
             reactor,

@@ -51,6 +51,15 @@ ALLOWED = {
         "upstream",
         "upstream.policy",
     },
+    "page": {
+        "config",
+        "downstream",
+        "exchange",
+        "operations",
+        "protocol",
+        "upstream",
+        "upstream.policy",
+    },
     "listening": {"config", "transport"},
     "service": {
         "admin",
@@ -60,6 +69,7 @@ ALLOWED = {
         "limits",
         "listening",
         "operations",
+        "page",
         "protocol",
         "registries",
         "transport",

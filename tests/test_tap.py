@@ -101,6 +101,7 @@ class ParsingTests(SynchronousTestCase):
     def test_flags(self) -> None:
         parsed = self.parse("--read-only", "--no-cors", "--no-forwarded")
         self.assertEqual(parsed, MirrorConfig(read_only=True, no_cors=True, no_forwarded=True))
+        self.assertEqual(self.parse("--page", "false"), MirrorConfig(page=False))
         self.refused("--read-only=yes")
 
     def test_repeated(self) -> None:

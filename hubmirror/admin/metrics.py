@@ -24,7 +24,9 @@ The upper bounds of the histograms' buckets, in seconds.
 """
 
 _KINDS: dict[Kind | None, str] = {kind: kind.value for kind in Kind}
-_KINDS.update({None: "other", Kind.CATALOG: "other", Kind.SEARCH_PING: "search"})
+_KINDS.update(
+    {None: "other", Kind.ROOT: "other", Kind.CATALOG: "other", Kind.SEARCH_PING: "search"}
+)
 _OUTCOMES = {outcome: outcome.value.replace(" ", "_") for outcome in Outcome}
 
 

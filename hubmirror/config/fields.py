@@ -98,6 +98,8 @@ def describeDefault(field: attrs.Attribute[Any]) -> str:
     default: Any = field.default
     if isinstance(default, tuple):
         return " ".join(default)
+    if default is True:
+        return "true"
     if isinstance(default, float):
         return f"{default:g}"
     return "" if default in (None, False) else str(default)

@@ -147,6 +147,7 @@ class MirrorConfig:
         atStart=True,
     )
     read_only: bool = one(values.flag, False, "refuse pushes")
+    page: bool = one(values.switch, True, "show browsers a page with settings and a search")
     no_cors: bool = one(values.flag, False, "leave out the fields that let web pages read answers")
     no_forwarded: bool = one(values.flag, False, "don't tell upstreams the client's address")
     trusted_proxy: tuple[Network, ...] = many(

@@ -70,13 +70,21 @@ def secretPath(value: str) -> str:
     return value
 
 
-def flag(value: bool) -> bool:
+def flag(value: object) -> bool:
     """
     True or false.
     """
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} is neither true nor false")
     return value
+
+
+def switch(value: object) -> bool:
+    """
+    True or false, also as a word on the command line.
+    """
+    words = {"true": True, "false": False}
+    return flag(words.get(value, value) if isinstance(value, str) else value)
 
 
 def _split(url: str, example: str) -> tuple[Origin, bytes]:

@@ -259,8 +259,7 @@ class ProxyResource(Resource):
         if request.method not in allowed:
             raise refusedMethod(request.method, allowed)
         forbidCatalog(incoming.target)
-        if not incoming.registry.offers(self.service):
-            raise UnknownName(f"{incoming.registry.name} has no search")
+        self._permitService(incoming)
         body = request.content
         if isinstance(body, RequestBody):
             body.limit = incoming.config.max_upload or None
@@ -270,6 +269,13 @@ class ProxyResource(Resource):
                 mirror.reactor, incoming.config.client_timeout, 0, lambda: abortRequest(request)
             )
         return False
+
+    def _permitService(self, incoming: Incoming) -> None:
+        """
+        @raise UnknownName: when the registry does not have this service.
+        """
+        if not incoming.registry.offers(self.service):
+            raise UnknownName(f"{incoming.registry.name} has no search")
 
     async def _proxy(self, request: Any, exchange: Exchange, incoming: Incoming) -> Outcome:
         """
@@ -318,7 +324,7 @@ class ProxyResource(Resource):
     ) -> IResponse:
         mirror = self._mirror
         headers = forUpstream(
-            request.requestHeaders,
+            self._fieldsOf(request),
             None if incoming.config.no_forwarded else incoming.client,
             incoming.scheme,
             mirror.via,
@@ -345,6 +351,13 @@ class ProxyResource(Resource):
                 exchange.failures.clear()
                 raise tooLarge(content) from None
             raise
+
+    def _fieldsOf(self, request: Any) -> Headers:
+        """
+        The client's fields, from which those of the request to an upstream are made.
+        """
+        headers: Headers = request.requestHeaders
+        return headers
 
     def _permitCredentials(self, headers: Headers, registry: Registry) -> None:
         """

@@ -42,9 +42,13 @@ class MirrorResource(Resource):
     else goes by what its target means, however it is spelled.
     """
 
-    def __init__(self, mirror: Mirror) -> None:
+    def __init__(self, mirror: Mirror, page: Resource) -> None:
+        """
+        @param page: the page for browsers.
+        """
         super().__init__()
         self._mirror = mirror
+        self._page = page
         self._registry = RegistryResource(mirror)
         self._token = TokenResource(mirror)
         self._search = SearchResource(mirror)
@@ -60,7 +64,17 @@ class MirrorResource(Resource):
             return self._token
         if kind in (Kind.SEARCH, Kind.SEARCH_PING):
             return self._search
+        if kind is Kind.ROOT and self._mirror.settings.config.page and _isBrowser(request):
+            return self._page
         return self._registry
+
+
+def _isBrowser(request: Any) -> bool:
+    """
+    Whether a request asks for a page for people.  Clients of registries want JSON, or say nothing.
+    """
+    accepted = b",".join(request.requestHeaders.getRawHeaders(b"Accept", []))
+    return request.method in (b"GET", b"HEAD") and b"text/html" in accepted.lower()
 
 
 class RegistryResource(ProxyResource):

@@ -35,6 +35,7 @@ class Kind(enum.Enum):
     TOKEN = "token"
     SEARCH = "search"
     SEARCH_PING = "search ping"
+    ROOT = "root"
     OTHER = "other"
 
 
@@ -59,6 +60,7 @@ class Target(NamedTuple):
 
 
 _FIXED = {
+    b"": Kind.ROOT,
     b"/v2": Kind.PING,
     b"/v2/_catalog": Kind.CATALOG,
     b"/token": Kind.TOKEN,

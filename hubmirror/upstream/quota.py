@@ -65,6 +65,13 @@ class KnownQuota:
     limit: int | None
     until: float
 
+    @property
+    def isAnonymous(self) -> bool:
+        """
+        Whether these are the pulls of clients without an account.
+        """
+        return self.identity == _ANONYMOUS
+
 
 class Quotas:
     """

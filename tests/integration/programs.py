@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: The Debian package of each program that the tests start.
 PACKAGES = {
+    "chromium": "chromium",
     "containerd": "containerd",
     "ctr": "containerd",
     "curl": "curl",

@@ -1,0 +1,185 @@
+"""
+Answers browsers with the page.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode
+
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from hubmirror.config import MirrorConfig
+from hubmirror.downstream.answer import writeOwn
+from hubmirror.downstream.incoming import READING, Incoming
+from hubmirror.downstream.proxy import ProxyResource
+from hubmirror.exchange import Exchange, Outcome
+from hubmirror.operations.clientconfig import MirrorURL
+from hubmirror.page.languages import chooseLanguage
+from hubmirror.page.search import PAGE_SIZE, Found, readFound
+from hubmirror.page.view import POLICY, RegistryState, View, renderPage
+from hubmirror.protocol.errors import MirrorError
+from hubmirror.protocol.url import splitURL
+from hubmirror.upstream.bodies import discard, readShortBody
+from hubmirror.upstream.policy import Service
+from hubmirror.upstream.registry import Registry
+
+_SEARCH_TIME = 9.0
+_MOST_PAGES = 100
+_FIELDS = (
+    (b"Content-Type", b"text/html; charset=utf-8"),
+    (b"Content-Security-Policy", POLICY),
+    (b"Cache-Control", b"no-store"),
+    # The secret path, if there is one, goes nowhere.
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"Vary", b"Accept, Accept-Language"),
+    (b"X-Content-Type-Options", b"nosniff"),
+)
+
+
+class PageResource(ProxyResource):
+    """
+    The page.  When it is asked for a search, the index is asked for that first, as a client's
+    search is.
+    """
+
+    service = Service.SEARCH
+
+    def methods(self, config: MirrorConfig) -> tuple[bytes, ...]:
+        return READING
+
+    def _permitService(self, incoming: Incoming) -> None:
+        # The page is there for registries without an index, too.
+        pass
+
+    def upstreamTarget(self, incoming: Incoming) -> bytes:
+        query = _Query(incoming)
+        return b"/v1/search?q=%b&n=%d&page=%d" % (
+            quote(query.term.removeprefix("library/"), safe="").encode("ascii"),
+            PAGE_SIZE,
+            query.page,
+        )
+
+    def _fieldsOf(self, request: Any) -> Headers:
+        # What a browser sends is for a page, not for an index.
+        return Headers({b"Accept": [b"application/json"]})
+
+    async def _proxy(self, request: Any, exchange: Exchange, incoming: Incoming) -> Outcome:
+        if not (_Query(incoming).term and incoming.registry.offers(Service.SEARCH)):
+            return await self._show(request, exchange, incoming)
+        try:
+            return await super()._proxy(request, exchange, incoming)
+        except MirrorError as error:
+            return await self._show(request, exchange, incoming, error.status)
+
+    async def _relay(
+        self, request: Any, exchange: Exchange, incoming: Incoming, response: IResponse
+    ) -> Outcome:
+        found: Found | None = None
+        if response.code == 200:
+            body = await readShortBody(response, self._mirror.reactor, _SEARCH_TIME)
+            try:
+                found = readFound(body, _Query(incoming).page)
+            except ValueError:
+                exchange.failures.append((exchange.upstream or "", "the index sent no results"))
+        else:
+            discard(response, self._mirror.reactor)
+        status = 200 if found is not None else 502
+        return await self._show(request, exchange, incoming, status, found)
+
+    async def _show(
+        self,
+        request: Any,
+        exchange: Exchange,
+        incoming: Incoming,
+        status: int = 200,
+        found: Found | None = None,
+    ) -> Outcome:
+        query = _Query(incoming)
+        tokens = "" if found is None else await _tokensFor(incoming)
+        html = await renderPage(
+            View(
+                chooseLanguage(query.languages, _texts(request.requestHeaders, b"Accept-Language")),
+                _urlOf(incoming),
+                [_stateOf(registry) for registry in incoming.registries.values()],
+                # All but this one.
+                len(self._mirror.active) - 1,
+                incoming.registry.offers(Service.SEARCH),
+                query.term,
+                found,
+                tokens,
+            )
+        )
+        self._answered(exchange, status)
+        exchange.sent = 0 if request.method == b"HEAD" else len(html)
+        writeOwn(request, status, _FIELDS, html)
+        return Outcome.COMPLETE if status < 400 else Outcome.FAILED
+
+
+class _Query:
+    """
+    @ivar term: what to search for; may be empty.
+    @ivar page: of the hits, from 1 on.
+    @ivar languages: those that the request names.
+    """
+
+    def __init__(self, incoming: Incoming) -> None:
+        raw = incoming.target.raw.partition(b"?")[2].decode("utf-8", "replace")
+        # Beyond this number of parameters a query is not this page's.
+        try:
+            fields = parse_qs(raw, max_num_fields=10)
+        except ValueError:
+            fields = {}
+        self.term = fields.get("q", [""])[0].strip()[:100]
+        page = fields.get("page", [""])[0]
+        self.page = int(page) if page.isascii() and page.isdigit() and len(page) < 4 else 1
+        self.page = min(max(self.page, 1), _MOST_PAGES)
+        self.languages = fields.get("lang", [])
+
+
+def _texts(headers: Headers, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for value in headers.getRawHeaders(name, [])]
+
+
+def _urlOf(incoming: Incoming) -> MirrorURL:
+    """
+    The mirror's URL, as the settings of clients have it.
+    """
+    origin, path = splitURL(incoming.base)
+    path = path.rstrip(b"/") + incoming.spelling.before
+    return MirrorURL(
+        origin.scheme.decode("ascii"), origin.authority.decode("ascii"), path.decode("ascii")
+    )
+
+
+async def _tokensFor(incoming: Incoming) -> str:
+    """
+    Where a browser gets tokens for the registry, a scope being added; empty where it needs none.
+    """
+    registry = incoming.registry
+    if registry.hasAccounts:
+        return ""
+    try:
+        service = (await registry.tokenService()).service or b""
+    except MirrorError:
+        return ""
+    path = splitURL(incoming.base)[1].rstrip(b"/") + incoming.tokenPath
+    return f"{path.decode('ascii')}?{urlencode({'service': service})}"
+
+
+def _stateOf(registry: Registry) -> RegistryState:
+    down = [upstream for upstream in registry.upstreams if registry.health.outages(upstream)]
+    state = "reachable"
+    if len(down) == len(registry.upstreams):
+        state = "not reachable now"
+    elif registry.upstreams[0] in down:
+        state = "reachable through another upstream"
+    known = [
+        each
+        for each in registry.quotas.known()
+        if each.isAnonymous and each.upstream == registry.upstreams[0].name
+    ]
+    if not known:
+        return RegistryState(registry.name, state)
+    return RegistryState(registry.name, state, known[0].remaining, known[0].limit)

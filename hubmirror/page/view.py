@@ -1,0 +1,269 @@
+"""
+The page as HTML: a template and the values that it shows.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.web.template import Element, Tag, XMLString, flattenString, renderer, tags
+
+from hubmirror.operations.clientconfig import MirrorURL, Unusable, settingsFor
+from hubmirror.page.languages import LANGUAGES, translate
+from hubmirror.page.search import Found, Hit
+
+_FOLDER = files("hubmirror.page")
+_STYLE = (_FOLDER / "page.css").read_bytes()
+_SCRIPT = (_FOLDER / "page.js").read_bytes()
+_LOADER = XMLString((_FOLDER / "page.html").read_text("utf-8"))
+_CLIENTS = {
+    "docker": "Docker",
+    "containerd": "containerd, nerdctl",
+    "podman": "Podman, Buildah, Skopeo",
+    "buildkit": "BuildKit",
+    "k3s": "k3s",
+    "cri-o": "CRI-O",
+}
+
+
+def _hash(content: bytes) -> str:
+    return f"'sha256-{b64encode(sha256(content).digest()).decode('ascii')}'"
+
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        f"style-src {_hash(_STYLE)}",
+        f"script-src {_hash(_SCRIPT)}",
+        "connect-src 'self'",
+        "img-src data:",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+).encode("ascii")
+"""
+The page's C{Content-Security-Policy} (Content Security Policy Level 3): its own style and script
+alone, which stand in the document itself, so that the mirror needs no further paths for them.
+"""
+
+
+@attrs.frozen
+class RegistryState:
+    """
+    What an outsider may know of a registry.
+
+    @ivar state: one of the texts of the page.
+    @ivar remaining: pulls left without an account; C{None} when that is not known.
+    @ivar limit: how many there are in a window.
+    """
+
+    name: str
+    state: str
+    remaining: int | None = None
+    limit: int | None = None
+
+
+@attrs.frozen
+class View:
+    """
+    Everything that the page shows.
+
+    @ivar language: one of L{LANGUAGES}.
+    @ivar mirror: the mirror's URL, as clients write it.
+    @ivar streams: how many answers are under way.
+    @ivar hasSearch: whether there is an index to search.
+    @ivar term: what was searched for.
+    @ivar found: what the index has found; C{None} when it was not asked or did not answer.
+    @ivar tokens: where tokens for the registry that is searched are to be had, to which a scope is
+        added; empty when it needs none.
+    """
+
+    language: str
+    mirror: MirrorURL
+    registries: Sequence[RegistryState]
+    streams: int
+    hasSearch: bool = True
+    term: str = ""
+    found: Found | None = None
+    tokens: str = ""
+
+
+def renderPage(view: View) -> Deferred[bytes]:
+    """
+    The document.
+    """
+
+    def completed(html: bytes) -> bytes:
+        # A template would escape them.  Both stand before everything that others have written.
+        html = html.replace(b"$STYLE", _STYLE, 1).replace(b"$SCRIPT", _SCRIPT, 1)
+        return b"<!DOCTYPE html>\n" + html + b"\n"
+
+    return flattenString(None, _Page(view)).addCallback(completed)
+
+
+class _Page(Element):
+    loader = _LOADER
+
+    def __init__(self, view: View) -> None:
+        super().__init__()
+        self._view = view
+        self._codes = 0
+
+    def _say(self, text: str) -> str:
+        return translate(text, self._view.language)
+
+    @renderer
+    def say(self, _request: Any, tag: Tag) -> Tag:
+        """
+        An element whose text is shown in the language of the page.
+        """
+        text = " ".join("".join(map(str, tag.children)).split())
+        tag.clear()
+        return tag(self._say(text))
+
+    @renderer
+    def document(self, _request: Any, tag: Tag) -> Tag:
+        view = self._view
+        tag.fillSlots(
+            authority=view.mirror.authority,
+            language=view.language,
+            term=view.term,
+            streams=str(view.streams),
+        )
+        return tag(lang="zh-CN" if view.language == "zh" else view.language)
+
+    @renderer
+    def languages(self, _request: Any, tag: Tag) -> Tag:
+        view = self._view
+        for language, name in LANGUAGES.items():
+            query = {"lang": language, **({"q": view.term} if view.term else {})}
+            link = tags.a(name, href=f"?{urlencode(query)}", hreflang=language, lang=language)
+            tag(link(**{"aria-current": "true"}) if language == view.language else link)
+        return tag(**{"aria-label": self._say("Language")})
+
+    @renderer
+    def searching(self, _request: Any, tag: Tag) -> Tag | str:
+        return tag if self._view.hasSearch else ""
+
+    @renderer
+    def found(self, _request: Any, tag: Tag) -> Tag | str:
+        view = self._view
+        if not view.term:
+            return ""
+        if view.found is None:
+            return tag(tags.p(self._say("The search does not answer now. Try again later.")))
+        if not view.found.hits:
+            return tag(tags.p(self._say("Nothing was found.")))
+        tag(tags.ol([self._hit(hit) for hit in view.found.hits], class_="hits"))
+        if not view.found.isLast:
+            query = {"lang": view.language, "q": view.term, "page": view.found.page + 1}
+            tag(
+                tags.p(
+                    tags.a(self._say("Next page"), href=f"?{urlencode(query)}#search", rel="next")
+                )
+            )
+        return tag
+
+    def _hit(self, hit: Hit) -> Tag:
+        mirror = self._view.mirror
+        facts = [f"{hit.stars} {self._say('stars')}"]
+        if hit.isOfficial:
+            facts.insert(0, self._say("official"))
+        repository = hit.name if "/" in hit.name else f"library/{hit.name}"
+        code, button = self._code(f"docker pull {mirror.authority}{mirror.path}/{hit.name}")
+        list_ = f"tags-{self._codes}"
+        return tags.li(
+            tags.h3(hit.name),
+            tags.p(f"{hit.description} ({', '.join(facts)})".strip()),
+            code,
+            button,
+            " ",
+            tags.button(
+                self._say("Tags"),
+                tags.span(f" {hit.name}", class_="aside"),
+                type="button",
+                hidden="hidden",
+                **{
+                    "data-repository": repository,
+                    "data-list": list_,
+                    "data-base": mirror.path,
+                    "data-tokens": self._view.tokens,
+                },
+            ),
+            tags.ul(id=list_, class_="tags"),
+            class_="hit",
+        )
+
+    def _code(self, text: str, of: str = "") -> tuple[Tag, Tag]:
+        """
+        A text to copy, and the button that does so.
+
+        @param of: what it is, for those who don't see where the button stands.
+        """
+        self._codes += 1
+        name = f"code-{self._codes}"
+        button = tags.button(
+            self._say("Copy"),
+            tags.span(f" {of or text}", class_="aside"),
+            type="button",
+            hidden="hidden",
+            **{"data-copies": name},
+        )
+        return tags.pre(text, id=name), button
+
+    @renderer
+    def clients(self, _request: Any, tag: Tag) -> Tag:
+        for client, name in _CLIENTS.items():
+            tag(tags.details(tags.summary(name), [*self._settings(client)]))
+        return tag
+
+    def _settings(self, client: str) -> Iterator[Tag]:
+        view = self._view
+        try:
+            names = [registry.name for registry in view.registries]
+            settings = settingsFor(client, view.mirror, names)
+        except Unusable:
+            missing = "There are no settings for this client and this address."
+            yield tags.div(tags.p(self._say(missing)), class_="file")
+            return
+        for file in settings:
+            code, button = self._code(file.text, file.path)
+            note = "\n".join(map(self._say, file.note.splitlines()))
+            yield tags.div(tags.p(tags.code(file.path)), code, button, tags.p(note), class_="file")
+
+    @renderer
+    def registries(self, _request: Any, tag: Tag) -> Tag:
+        for registry in self._view.registries:
+            left = self._say("not known")
+            if registry.remaining is not None:
+                left = str(registry.remaining)
+                if registry.limit is not None:
+                    left = self._say("{remaining} of {limit}").format(
+                        remaining=registry.remaining, limit=registry.limit
+                    )
+            cells = (registry.name, self._say(registry.state), left)
+            tag(tags.tr([tags.td(cell) for cell in cells]))
+        return tag
+
+    @renderer
+    def messages(self, _request: Any, tag: Tag) -> Tag:
+        """
+        What the script may have to say.
+        """
+        return tag(
+            **{
+                "data-copied": self._say("Copied."),
+                "data-selected": self._say("Selected; copy it with your keyboard."),
+                "data-failed": self._say("The tags can't be had now. Try again later."),
+                "data-none": self._say("There are no tags."),
+                "data-tags": self._say("tags"),
+            }
+        )

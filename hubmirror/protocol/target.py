@@ -60,7 +60,7 @@ class Target(NamedTuple):
 
 
 _FIXED = {
-    b"": Kind.ROOT,
+    b"/": Kind.ROOT,
     b"/v2": Kind.PING,
     b"/v2/_catalog": Kind.CATALOG,
     b"/token": Kind.TOKEN,
@@ -111,7 +111,7 @@ def readTarget(raw: bytes) -> Target:
 
 
 def _classify(path: bytes) -> tuple[Kind, bytes | None, bytes | None]:
-    kind = _FIXED.get(path.rstrip(b"/"))
+    kind = _FIXED.get(path.rstrip(b"/") or path)
     if kind is not None:
         return kind, None, None
     match = _IN_REPOSITORY.match(path)

@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 from textwrap import indent
-from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,14 +20,14 @@ from hubmirror.operations.discovery import listed
 
 if sys.version_info >= (3, 11):
     import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(hubmirror.__file__).parent.parent
 
 SECURE = "https://mirror.example"
 PLAIN = "http://127.0.0.1:5000"
 SECRET = "https://mirror.example:8443/secret/path"
-
-withTOML = skipIf(sys.version_info < (3, 11), "no tomllib")
 
 
 def texts(client: str, url: str) -> list[str]:
@@ -88,7 +87,6 @@ class TextTests(SynchronousTestCase):
         ]:
             self.assertEqual(json.loads(texts("docker", url)[0]), settings)
 
-    @withTOML
     def test_hosts(self) -> None:
         """dockerd and containerd take the whole URL, and put /v2 after it themselves."""
         for client, number in [("docker", 1), ("containerd", 0)]:
@@ -101,7 +99,6 @@ class TextTests(SynchronousTestCase):
                     },
                 )
 
-    @withTOML
     def test_containerdConfig(self) -> None:
         """containerd is told where hosts.toml lies."""
         hosts, config = settingsFor("containerd", readURL(SECURE))
@@ -109,7 +106,6 @@ class TextTests(SynchronousTestCase):
         [plugin] = settings["plugins"].values()
         self.assertEqual(f"{plugin['registry']['config_path']}/docker.io/hosts.toml", hosts.path)
 
-    @withTOML
     def test_podman(self) -> None:
         """podman and skopeo take host and path, and are told when there is no TLS."""
         for client in ("podman", "skopeo"):
@@ -129,7 +125,6 @@ class TextTests(SynchronousTestCase):
         self.assertRaises(Unusable, settingsFor, "podman", mirror)
         self.assertTrue(settingsFor("docker", mirror))
 
-    @withTOML
     def test_buildkit(self) -> None:
         """buildkit takes host and path; what else is said of the mirror goes by its host."""
         for url, hub, others in [

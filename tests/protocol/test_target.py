@@ -150,7 +150,7 @@ class KindTests(SynchronousTestCase):
             (b"/v1/search?q=x", Kind.SEARCH),
             (b"/v1/search", Kind.SEARCH),
             (b"/v1/_ping", Kind.SEARCH_PING),
-            (b"/", Kind.OTHER),
+            (b"/", Kind.ROOT),
             (b"/v1/", Kind.OTHER),
             (b"/tokens", Kind.OTHER),
             (b"/v2/token", Kind.OTHER),
@@ -158,8 +158,8 @@ class KindTests(SynchronousTestCase):
             (b"/v2/library/debian/tags", Kind.OTHER),
             (b"/v2/library/debian/tags/other", Kind.OTHER),
             (b"/v2/manifests/latest", Kind.OTHER),
-            (b"*", Kind.OTHER),
-            (b"", Kind.OTHER),
+            (b"*", Kind.ROOT),
+            (b"", Kind.ROOT),
         ):
             self.assertIs(kindOf(raw), kind, raw)
 

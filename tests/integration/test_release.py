@@ -1,0 +1,54 @@
+"""
+A release, but for the upload: the changelog is built as a draft, and the package is checked.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.programs import ROOT, require
+
+
+class ReleaseTests(SynchronousTestCase):
+    timeout = 300
+
+    def setUp(self) -> None:
+        require("unshare")
+        # Building writes into the folder that is built.
+        self.folder = Path(self.mktemp()).absolute()
+        shutil.copytree(
+            ROOT,
+            self.folder,
+            ignore=shutil.ignore_patterns(".git", ".venv", "_trial_temp*", "dist", "build"),
+        )
+
+    def run_(self, *command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+    def test_changelog(self) -> None:
+        """Every note of a change is in the draft."""
+        draft = " ".join(
+            self.run_("towncrier", "build", "--draft", "--version", "9.9.9").split()
+        )
+        self.assertIn("9.9.9", draft)
+        for fragment in (ROOT / "changelog.d").glob("*.*.rst"):
+            for line in fragment.read_text().splitlines():
+                self.assertIn(" ".join(line.split())[:60], draft)
+
+    def test_package(self) -> None:
+        """What would be uploaded passes the index's own checks."""
+        self.run_("build", "--outdir", "dist")
+        self.run_("twine", "check", "--strict", *map(str, (self.folder / "dist").iterdir()))

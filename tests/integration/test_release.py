@@ -40,9 +40,7 @@ class ReleaseTests(SynchronousTestCase):
 
     def test_changelog(self) -> None:
         """Every note of a change is in the draft."""
-        draft = " ".join(
-            self.run_("towncrier", "build", "--draft", "--version", "9.9.9").split()
-        )
+        draft = " ".join(self.run_("towncrier", "build", "--draft", "--version", "9.9.9").split())
         self.assertIn("9.9.9", draft)
         for fragment in (ROOT / "changelog.d").glob("*.*.rst"):
             for line in fragment.read_text().splitlines():

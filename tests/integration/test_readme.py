@@ -84,7 +84,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_documented(self) -> None:
         """These are the README's commands."""
-        [readme] = ROOT.glob("README*")
+        readme = ROOT / "README.md"
         for command in ("twistd -n hubmirror\n", "twistd -n hubmirror --port ssl:443\n"):
             self.assertIn(command, readme.read_text())
 

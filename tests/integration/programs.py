@@ -20,21 +20,38 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: The Debian package of each program that the tests start.
 PACKAGES = {
+    "apt-get": "apt",
+    "buildah": "buildah",
+    "caddy": "caddy",
     "chromium": "chromium",
+    "chroot": "coreutils",
     "containerd": "containerd",
     "ctr": "containerd",
     "curl": "curl",
+    "debootstrap": "debootstrap",
     "docker": "docker.io",
+    "docker-compose": "docker-compose",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
+    "fail2ban-client": "fail2ban",
+    "fail2ban-regex": "fail2ban",
     "ip": "iproute2",
+    "kubectl": "kubernetes-client",
+    "kubernetes-validate": "none; PyPI's kubernetes-validate",
+    "logrotate": "logrotate",
     "mount": "mount",
     "nginx": "nginx-light",
     "nsenter": "util-linux",
     "podman": "podman",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "setpriv": "util-linux",
     "skopeo": "skopeo",
+    "systemd-analyze": "systemd",
+    "systemd-sysusers": "systemd",
+    "tar": "tar",
     "unshare": "util-linux",
+    "yq": "yq",
 }
 
 

@@ -227,8 +227,8 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(len(self.path.read_text().splitlines()), 1)
 
     def test_unwritable(self) -> None:
-        error = self.assertRaises(ConfigError, self.configured, "json", "/nonexistent/access.log")
-        self.assertIn("/nonexistent/access.log can't be written", str(error))
+        error = self.assertRaises(ConfigError, self.configured, "json", "/dev/null/access.log")
+        self.assertIn("/dev/null/access.log can't be written", str(error))
 
     def test_full(self) -> None:
         """
@@ -248,7 +248,7 @@ class FormatTests(SynchronousTestCase):
         log = self.configured("text")
         other = self.mktemp()
         self.assertRaises(
-            ConfigError, log.configure, MirrorConfig(access_log_file="/nonexistent/access.log")
+            ConfigError, log.configure, MirrorConfig(access_log_file="/dev/null/access.log")
         )
         self.end(log)
         log.configure(MirrorConfig(access_log="json", access_log_file=other))

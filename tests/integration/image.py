@@ -30,18 +30,19 @@ from tests.integration.programs import ROOT, Server, freePort, listens, require,
 #: Seconds that a step with the network may take.
 _LONG = 900
 
-#: Runs commands with the image's root, which is read-only, as the image's user, with no network but
-#: loopback.  C{$0} is the root, C{$1} what to run with C{inside} for each command.
+#: Runs a script with the image's root, which is read-only, as the image's user, with no network but
+#: loopback. C{$0} is the root, C{$1} the script.
 _INSIDE = """
 set -eu
+path=/opt/hubmirror/bin:/usr/local/bin:/usr/bin:/bin
 ip link set lo up
 mount --bind "$0" "$0"
-mount --remount --options bind,ro "$0"
+mount --options remount,bind,ro "$0"
 mount -t tmpfs none "$0/tmp"
 mount -t proc none "$0/proc"
 mount --bind /dev "$0/dev"
 inside() {
-    chroot --userspec=65532:65532 "$0" env -i PATH=/opt/hubmirror/bin:/usr/bin:/bin "$@"
+    exec chroot --userspec=65532:65532 "$0" env -i "PATH=$path" "$@"
 }
 eval "$1"
 """
@@ -155,7 +156,8 @@ class ImageTests(SynchronousTestCase):
             "built",
             *("bud", "--format=docker", "--tag=hubmirror", f"--build-arg=BASE={base}"),
             *(f"--secret=id=pip.conf,src={conf}", f"--volume={wheels}:/wheels:ro"),
-            *(self.policy(), f"--file={ROOT}/deploy/Containerfile", str(ROOT)),
+            *(self.policy(), f"--file={ROOT}/deploy/Containerfile"),
+            *(f"--ignorefile={ROOT}/deploy/Containerfile.dockerignore", str(ROOT)),
             timeout=_LONG,
         )
 
@@ -189,7 +191,7 @@ class ImageTests(SynchronousTestCase):
 
     def inside(self, root: str, script: str, *arguments: str) -> str:
         """
-        Run a script in which C{inside} runs a command of the image.
+        Run a script in which C{inside} becomes a command of the image.
         """
         command = ["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", _INSIDE]
         return run([*command, root, script, *arguments], timeout=120)
@@ -211,7 +213,7 @@ class ImageTests(SynchronousTestCase):
             """
             inside hubmirror-entrypoint --registry ghcr.io > "$0/tmp/log" 2>&1 &
             mirror=$!
-            until inside python -c "$2"; do kill -0 "$mirror"; done 2> "$0/tmp/tries"
+            until (inside python -c "$2"); do kill -0 "$mirror"; done 2> "$0/tmp/tries"
             kill "$mirror"
             wait "$mirror"
             cat "$0/tmp/log"

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: The Debian package of each program that the tests start.
 PACKAGES = {
+    "/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
     "apt-get": "apt",
     "buildah": "buildah",
     "caddy": "caddy",
@@ -48,6 +49,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "skopeo": "skopeo",
     "systemd-analyze": "systemd",
+    "systemd-socket-activate": "systemd",
     "systemd-sysusers": "systemd",
     "tar": "tar",
     "unshare": "util-linux",
@@ -59,13 +61,14 @@ def require(*programs: str) -> None:
     """
     Go on only if these programs, and the rights to use them, are there.
 
+    @param programs: by their names; a file of another kind by its path.
     @raise SkipTest: something is missing.
     @raise AssertionError: the same, when the environment says C{HUBMIRROR_NO_SKIP=1}.
     """
     missing = [
         f"{program} (Debian package {PACKAGES[program]})"
         for program in programs
-        if shutil.which(program) is None
+        if not (os.path.exists(program) if os.path.isabs(program) else shutil.which(program))
     ]
     if os.geteuid() != 0:
         missing.append("root, for mount namespaces and image stores")
@@ -262,6 +265,15 @@ class Server:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def wait(self, timeout: float = 60) -> int:
+        """
+        The status with which it ends by itself.
+
+        @param timeout: seconds.
+        """
+        assert self._process is not None
+        return self._process.wait(timeout)
 
     def output(self) -> str:
         """What it has written so far, standard output and error."""

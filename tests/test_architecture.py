@@ -90,7 +90,7 @@ ALLOWED = {
     "testing": set(),
     # Programs of their own, which nothing in a mirror knows.
     "operations.examination": {"config", "operations", "protocol", "transport"},
-    "operations.clientmachine": {"operations.examination"},
+    "operations.clientmachine": {"operations", "protocol"},
     "operations.doctor": {
         "config",
         "operations",

@@ -9,12 +9,12 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hubmirror.operations.examination import Finding
+from hubmirror.operations.findings import Finding
+from hubmirror.protocol.addresses import hostAddress
 
 _HUB_LOGIN = "https://index.docker.io/v1/"
 _HOSTS_WIN = (29, 0)
@@ -131,12 +131,8 @@ class ClientMachine:
 
 def _isPlainLoopback(url: str) -> bool:
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        isLoopback = ip_address(host).is_loopback
-    except ValueError:
-        isLoopback = host == "localhost"
-    return parts.scheme == "http" and isLoopback
+    address = hostAddress((parts.hostname or "").encode("ascii"))
+    return parts.scheme == "http" and address is not None and address.is_loopback
 
 
 def _readText(file: Path) -> str | None:

@@ -22,10 +22,10 @@ from hubmirror.operations.examination import (
     HUB,
     PUBLIC_IMAGES,
     Examination,
-    Finding,
     mirrorAt,
     registryAt,
 )
+from hubmirror.operations.findings import Finding
 from hubmirror.transport.connecting import loadTrust
 
 

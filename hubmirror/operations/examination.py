@@ -22,6 +22,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from hubmirror.config import MirrorConfig
 from hubmirror.config.known import HUB as KNOWN_HUB
 from hubmirror.operations.discovery import FIELD, listed
+from hubmirror.operations.findings import Finding, Note, Wrong
 from hubmirror.operations.pulling import (
     ACCEPTED,
     Challenge,
@@ -51,54 +52,6 @@ _MEASURED = 16 * 1024 * 1024
 _MEASURE_TIME = 5.0
 _PLATFORM = ("linux", "amd64")
 _RATE = re.compile(r"(\d+)(?:;w=(\d+))?")
-
-
-@attrs.frozen
-class Finding:
-    """
-    What one check has found.
-
-    @ivar check: the check's name.
-    @ivar state: C{ok}, C{note} for what is worth knowing, or C{WRONG}.
-    @ivar text: one line.
-    @ivar remedy: what to do about it; may be empty.
-    @ivar registry: the registry that was checked; empty for what concerns all of them.
-    """
-
-    check: str
-    state: str
-    text: str
-    remedy: str = ""
-    registry: str = ""
-
-    def lines(self) -> list[str]:
-        """
-        The finding for people.
-        """
-        lines = [f"{self.state:<5}  {self.check:<10}  {self.text}"]
-        return [*lines, f"{'':17}  -> {self.remedy}"] if self.remedy else lines
-
-
-class Note(Exception):
-    """
-    A check has found something that is not wrong, but worth knowing.  The text is one line.
-    """
-
-    def __init__(self, text: str, remedy: str = "") -> None:
-        super().__init__(text)
-        self.remedy = remedy
-
-
-class Wrong(Exception):
-    """
-    A check has failed.  The text is one line.
-
-    @ivar remedy: what to do about it; may be empty.
-    """
-
-    def __init__(self, text: str, remedy: str = "") -> None:
-        super().__init__(text)
-        self.remedy = remedy
 
 
 @attrs.frozen
@@ -228,11 +181,12 @@ class Examination:
 
         @param pulls: whether an image is known that anybody may pull.
         """
-        checks = [self.token, self.head, self.manifest, self.blob, self.range] if pulls else []
+        checks = [self.version]
         if pulls:
+            checks += [self.token, self.head, self.manifest, self.blob, self.range]
             checks += [self.clients, self.path]
         try:
-            return await self._chain(tell, limit, self.version, *checks)
+            return await self._chain(tell, limit, *checks)
         finally:
             await self._client.close()
 

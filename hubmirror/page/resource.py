@@ -4,22 +4,24 @@ Answers browsers with the page.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
+import attrs
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from hubmirror.config import MirrorConfig
 from hubmirror.downstream.answer import writeOwn
-from hubmirror.downstream.incoming import READING, Incoming
-from hubmirror.downstream.proxy import ProxyResource
+from hubmirror.downstream.incoming import Incoming
+from hubmirror.downstream.resources import SearchResource
 from hubmirror.exchange import Exchange, Outcome
 from hubmirror.operations.clientconfig import MirrorURL
 from hubmirror.page.languages import chooseLanguage
 from hubmirror.page.search import PAGE_SIZE, Found, readFound
 from hubmirror.page.view import POLICY, RegistryState, View, renderPage
 from hubmirror.protocol.errors import MirrorError
+from hubmirror.protocol.target import searchTarget
 from hubmirror.protocol.url import splitURL
 from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.policy import Service
@@ -38,35 +40,27 @@ _FIELDS = (
 )
 
 
-class PageResource(ProxyResource):
+class PageResource(SearchResource):
     """
     The page.  When it is asked for a search, the index is asked for that first, as a client's
     search is.
     """
-
-    service = Service.SEARCH
-
-    def methods(self, config: MirrorConfig) -> tuple[bytes, ...]:
-        return READING
 
     def _permitService(self, incoming: Incoming) -> None:
         # The page is there for registries without an index, too.
         pass
 
     def upstreamTarget(self, incoming: Incoming) -> bytes:
-        query = _Query(incoming)
-        return b"/v1/search?q=%b&n=%d&page=%d" % (
-            quote(query.term.removeprefix("library/"), safe="").encode("ascii"),
-            PAGE_SIZE,
-            query.page,
-        )
+        query = _readQuery(incoming.target.raw)
+        fields = {"q": query.term, "n": PAGE_SIZE, "page": query.page}
+        return searchTarget(b"/v1/search?" + urlencode(fields, quote_via=quote).encode("ascii"))
 
     def _fieldsOf(self, request: Any) -> Headers:
         # What a browser sends is for a page, not for an index.
         return Headers({b"Accept": [b"application/json"]})
 
     async def _proxy(self, request: Any, exchange: Exchange, incoming: Incoming) -> Outcome:
-        if not (_Query(incoming).term and incoming.registry.offers(Service.SEARCH)):
+        if not (_readQuery(incoming.target.raw).term and incoming.registry.offers(Service.SEARCH)):
             return await self._show(request, exchange, incoming)
         try:
             return await super()._proxy(request, exchange, incoming)
@@ -80,7 +74,7 @@ class PageResource(ProxyResource):
         if response.code == 200:
             body = await readShortBody(response, self._mirror.reactor, _SEARCH_TIME)
             try:
-                found = readFound(body, _Query(incoming).page)
+                found = readFound(body, _readQuery(incoming.target.raw).page)
             except ValueError:
                 exchange.failures.append((exchange.upstream or "", "the index sent no results"))
         else:
@@ -96,7 +90,7 @@ class PageResource(ProxyResource):
         status: int = 200,
         found: Found | None = None,
     ) -> Outcome:
-        query = _Query(incoming)
+        query = _readQuery(incoming.target.raw)
         tokens = "" if found is None else await _tokensFor(incoming)
         html = await renderPage(
             View(
@@ -117,6 +111,7 @@ class PageResource(ProxyResource):
         return Outcome.COMPLETE if status < 400 else Outcome.FAILED
 
 
+@attrs.frozen
 class _Query:
     """
     @ivar term: what to search for; may be empty.
@@ -124,18 +119,28 @@ class _Query:
     @ivar languages: those that the request names.
     """
 
-    def __init__(self, incoming: Incoming) -> None:
-        raw = incoming.target.raw.partition(b"?")[2].decode("utf-8", "replace")
+    term: str
+    page: int
+    languages: tuple[str, ...]
+
+
+@lru_cache(maxsize=16)
+def _readQuery(raw: bytes) -> _Query:
+    """
+    Read the query of a target; what is not understood in it counts for nothing.
+    """
+    try:
         # Beyond this number of parameters a query is not this page's.
-        try:
-            fields = parse_qs(raw, max_num_fields=10)
-        except ValueError:
-            fields = {}
-        self.term = fields.get("q", [""])[0].strip()[:100]
-        page = fields.get("page", [""])[0]
-        self.page = int(page) if page.isascii() and page.isdigit() and len(page) < 4 else 1
-        self.page = min(max(self.page, 1), _MOST_PAGES)
-        self.languages = fields.get("lang", [])
+        fields = parse_qs(raw.partition(b"?")[2].decode("utf-8", "replace"), max_num_fields=10)
+    except ValueError:
+        fields = {}
+    page = fields.get("page", [""])[0]
+    number = int(page) if page.isascii() and page.isdigit() and len(page) < 4 else 1
+    return _Query(
+        fields.get("q", [""])[0].strip()[:100],
+        min(max(number, 1), _MOST_PAGES),
+        tuple(fields.get("lang", ())),
+    )
 
 
 def _texts(headers: Headers, name: bytes) -> list[str]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import attrs
 from twisted.internet import reactor
 
-from hubmirror.operations.examination import Examination, Finding, Note, Subject, Wrong, mirrorAt
+from hubmirror.operations.examination import Examination, Subject, mirrorAt
+from hubmirror.operations.findings import Finding, Note, Wrong
 from hubmirror.testing import Answer, Seen
 from hubmirror.testing.answers import Serve
 from hubmirror.testing.wire import HubRequest

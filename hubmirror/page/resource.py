@@ -20,7 +20,7 @@ from hubmirror.operations.clientconfig import MirrorURL
 from hubmirror.page.languages import chooseLanguage
 from hubmirror.page.search import PAGE_SIZE, Found, readFound
 from hubmirror.page.view import POLICY, RegistryState, View, renderPage
-from hubmirror.protocol.errors import MirrorError
+from hubmirror.protocol.errors import MirrorError, UpstreamFailed
 from hubmirror.protocol.target import searchTarget
 from hubmirror.protocol.url import splitURL
 from hubmirror.upstream.bodies import discard, readShortBody
@@ -64,7 +64,7 @@ class PageResource(SearchResource):
             return await self._show(request, exchange, incoming)
         try:
             return await super()._proxy(request, exchange, incoming)
-        except MirrorError as error:
+        except UpstreamFailed as error:
             return await self._show(request, exchange, incoming, error.status)
 
     async def _relay(

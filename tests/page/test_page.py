@@ -195,6 +195,16 @@ class ContentTests(PageCase):
         self.assertEqual(got.status, 502)
         self.assertIn("The search does not answer now.", got.body.decode())
 
+    def test_limit(self) -> None:
+        """A search that the operator's limits refuse is refused as any other, and counted."""
+        self.configure(client_streams=1, queue_timeout=1)
+        self.send(b"/v2/library/a/blobs/sha256:" + b"0" * 64)
+        client = self.send(b"/?q=x", fields=HTML)
+        self.clock.advance(1)
+        got = self.answered(client)
+        self.assertEqual((got.status, got.error), (429, "TOOMANYREQUESTS"))
+        self.assertEqual(self.exchanges[-1].rule, "client-streams")
+
     def test_queries(self) -> None:
         """A query that is not this page's is none."""
         for query in (b"a=b", b"q=", b"page=-1", b"page=%F0", b"&".join([b"a=1"] * 50), b"lang=xx"):

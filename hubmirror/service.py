@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,6 +39,7 @@ from hubmirror.operations.banner import announce
 from hubmirror.page.resource import PageResource
 from hubmirror.protocol.errors import TooManyRequests
 from hubmirror.registries import makeRegistries
+from hubmirror.transport.closingports import closePort
 from hubmirror.transport.pool import Pool
 from hubmirror.transport.tlsendpoints import TLSReactor
 
@@ -332,7 +333,8 @@ class MirrorService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, refuse new requests, wait for those in progress and abort the rest.
+        Stop listening, wait for the requests in progress and abort the rest.  A connection that has
+        been established gets its first request served; a kept one is closed when it is idle.
 
         @return: a deferred that fires when no connection is left.
         """
@@ -343,14 +345,16 @@ class MirrorService(Service):
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
-        self._mirror.closing = True
+        mirror = self._mirror
+        mirror.draining = True
+        deadline = mirror.reactor.callLater(mirror.settings.config.drain_timeout, self._endAll)
+        self._site.close()
         ports, self.ports = self.ports, []
-        for port in ports:
-            await maybeDeferred(port.stopListening)
-        deadline = self._mirror.reactor.callLater(
-            self._mirror.settings.config.drain_timeout, self._endAll
-        )
-        await gatherResults([self._mirror.active.whenEmpty(), self._site.close()])
+        await gatherResults([closePort(mirror.reactor, port) for port in ports])
+        await self._site.whenEmpty()
+        # Another site may still pass requests on.
+        mirror.closing = True
+        await mirror.active.whenEmpty()
         if deadline.active():
             deadline.cancel()
         self._mirror.budget.close()
@@ -361,6 +365,7 @@ class MirrorService(Service):
             await self._adminPort.stop()
 
     def _endAll(self) -> None:
+        self._mirror.closing = True
         left = list(self._mirror.active)
         if left:
             self._log.warn("ending {left} requests that took too long", left=len(left))

@@ -23,8 +23,9 @@ from hubmirror.config import ConfigError
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Outcome
 from hubmirror.testing.ca import Authority
+from hubmirror.transport.closingports import FIRST_REQUEST
 from tests.upstream.support import RecordingAgent
-from tests.wire.support import MemoryCase, answer
+from tests.wire.support import MemoryCase, answer, read
 
 DRAIN = 30
 """
@@ -172,11 +173,16 @@ class DrainTests(MemoryCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_idle(self) -> None:
-        """Connections without a request end at once."""
-        fresh = self.connect()
+        """A kept connection without a request ends at once, a new one gets some time for it."""
+        fresh, other = self.connect(), self.connect()
         used = self.send(b"/v1/_ping")
         stopping = self.stop()
-        self.assertEqual((fresh.ended, used.ended), ("closed", "closed"))
+        self.assertEqual((fresh.ended, used.ended), ("", "closed"))
+        self.send(b"/v1/_ping", line=other)
+        self.assertEqual(read(other.value()).status, 200)
+        self.clock.advance(FIRST_REQUEST)
+        self.clock.advance(0)
+        self.assertEqual((fresh.ended, other.ended), ("closed", "closed"))
         self.successResultOf(stopping)
 
     def test_transfer(self) -> None:

@@ -96,7 +96,7 @@ class Readiness:
         """
         Why the mirror can't serve, in one line; C{None} when it can.
         """
-        if self._mirror.closing:
+        if self._mirror.draining:
             return "the mirror is shutting down"
         if not self._isBound():
             return "the mirror does not listen yet"

@@ -38,7 +38,6 @@ from hubmirror.downstream.rates import RateTable
 from hubmirror.downstream.relay import Relay, abortRequest
 from hubmirror.downstream.requestid import REQUEST_ID, requestIDOf
 from hubmirror.downstream.upload import RequestBody, bodyOf
-from hubmirror.downstream.waitableset import WaitableSet
 from hubmirror.exchange import Exchange, Outcome
 from hubmirror.protocol.addressing import forbidCatalog
 from hubmirror.protocol.cors import CORS_FIELDS, preflightFields
@@ -57,6 +56,7 @@ from hubmirror.protocol.errors import (
 )
 from hubmirror.protocol.fields import forUpstream
 from hubmirror.protocol.target import Kind, readTarget
+from hubmirror.transport.waitableset import WaitableSet
 from hubmirror.upstream.bodies import StallWatch, discard
 from hubmirror.upstream.policy import Service
 from hubmirror.upstream.registry import Registry
@@ -73,7 +73,8 @@ class Mirror:
     @ivar rates: what each client has had.
     @ivar via: the mirror's name in C{Via}; unlike any other's.
     @ivar listeners: told of each exchange when it has ended.
-    @ivar closing: requests are no longer taken.
+    @ivar draining: whether the service is about to stop.
+    @ivar closing: whether requests are refused.
     @ivar active: the requests under way.
     """
 
@@ -84,6 +85,7 @@ class Mirror:
     rates: RateTable
     via: bytes
     listeners: Sequence[Callable[[Exchange], None]]
+    draining: bool = False
     closing: bool = False
     active: WaitableSet = attrs.Factory(WaitableSet)
 

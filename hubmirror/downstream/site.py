@@ -30,11 +30,12 @@ from zope.interface import implementer
 from hubmirror.downstream.admission import Admission, clientOf
 from hubmirror.downstream.incoming import addressOf
 from hubmirror.downstream.upload import RequestBody, collect
-from hubmirror.downstream.waitableset import WaitableSet
 from hubmirror.protocol.buffers import MAX_HEAD
 from hubmirror.protocol.errors import BodyFailed, RequestRefused
+from hubmirror.transport.closingports import FIRST_REQUEST
 from hubmirror.transport.http1server import HTTP1Channel
 from hubmirror.transport.http2server import HTTP2Channel
+from hubmirror.transport.waitableset import WaitableSet
 
 _GOODBYE = 3.0
 
@@ -141,7 +142,13 @@ class _Negotiation(Protocol, TimeoutMixin):
     def abortConnection(self) -> None:
         self.transport.abortConnection()
 
-    closeWhenIdle = timeoutConnection = abortConnection
+    timeoutConnection = abortConnection
+
+    def closeWhenIdle(self) -> None:
+        """
+        Limit the time for the handshake; the channel then gets time for its first request.
+        """
+        self.setTimeout(FIRST_REQUEST)
 
 
 class MirrorSite(Site):
@@ -225,6 +232,8 @@ class MirrorSite(Site):
         The connection of a channel has been opened.
         """
         self._channels.add(channel)
+        if self.closing:
+            channel.closeWhenIdle()
 
     def closed(self, channel: Any) -> None:
         """
@@ -234,7 +243,8 @@ class MirrorSite(Site):
 
     def close(self) -> Deferred[None]:
         """
-        Close every connection as soon as it has no request in progress.
+        Close every connection as soon as it has no request in progress.  One that has not had a
+        request yet gets L{FIRST_REQUEST} seconds for it.
 
         @return: a deferred that fires when no connection is left.
         """
@@ -242,6 +252,12 @@ class MirrorSite(Site):
         self.admission.close()
         for channel in list(self._channels):
             channel.closeWhenIdle()
+        return self.whenEmpty()
+
+    def whenEmpty(self) -> Deferred[None]:
+        """
+        @return: a deferred that fires when no connection is left.
+        """
         return self._channels.whenEmpty()
 
     def abort(self) -> Deferred[None]:

@@ -28,6 +28,7 @@ from hubmirror.protocol.heads import (
     parseRequestHead,
     requestBody,
 )
+from hubmirror.transport.closingports import FIRST_REQUEST
 from hubmirror.transport.refusing import writeRefusal
 
 _LINGER = 30.0
@@ -62,6 +63,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         self._full = False
         self._reading = True
         self._headBegun = False
+        self._isFresh = True
         self._advancing = False
         self._closing = False
 
@@ -158,6 +160,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         self._continue = body is not None and isVersion11 and b"100-continue" in expected
         self._body = body
         self._headBegun = False
+        self._isFresh = False
         request = self._request = self.requestFactory(self)
         request.requestHeaders = head.headers
         request.parseCookies()
@@ -343,10 +346,15 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def closeWhenIdle(self) -> None:
         """
-        Close the connection, after the response if a request is in progress.
+        Close the connection, after the response if a request is in progress.  A connection that has
+        not had a request yet gets some time for it.
         """
         self._persistent = False
-        if self._request is None:
+        if self._request is not None or self._headBegun:
+            return
+        if self._isFresh:
+            self.setTimeout(FIRST_REQUEST)
+        else:
             self.loseConnection()
 
     def loseConnection(self) -> None:

@@ -41,6 +41,7 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hubmirror.transport.closingports import FIRST_REQUEST
 from hubmirror.transport.http2frames import Outbound, outbound
 from hubmirror.transport.http2input import FrameReader
 from hubmirror.transport.http2stream import HTTP2Stream
@@ -255,6 +256,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self.setTimeout(None)
         stream = self._streams[event.stream_id] = HTTP2Stream(self, event.stream_id)
         stream.requestReceived(event.headers, event.stream_ended is not None)
+        if self.site.closing:
+            self.closeWhenIdle()
 
     def _dataReceived(self, event: DataReceived) -> None:
         stream = self._streams.get(event.stream_id)
@@ -368,14 +371,19 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def closeWhenIdle(self) -> None:
         """
-        Refuse new requests, and close when those in progress have ended.
+        Refuse new requests, and close when those in progress have ended.  A connection that has not
+        had a request yet gets some time for it.
         """
-        if not self._streams:
-            self.loseConnection()
-        elif not self._closing:
+        if self._closing:
+            return
+        if self._streams:
             self._draining = True
             # The GOAWAY of h2 would also close the streams.
             self.transport.write(GoAwayFrame(last_stream_id=self._lastStream).serialize())
+        elif self._lastStream:
+            self.loseConnection()
+        else:
+            self.setTimeout(FIRST_REQUEST)
 
     def loseConnection(self) -> None:
         """

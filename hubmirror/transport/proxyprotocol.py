@@ -12,8 +12,12 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import TimeoutMixin
+from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from hubmirror.transport.closingports import FIRST_REQUEST, closePort
+from hubmirror.transport.waitableset import WaitableSet
 
 HEADER_TIMEOUT = 30.0
 """
@@ -35,11 +39,31 @@ class ProxiedReactor:
         """
         inner = _Port(lambda wrapped: self._reactor.listenTCP(port, wrapped, *args, **kwargs))
         listening: list[IListeningPort] = []
-        proxyEndpoint(inner).listen(_Factory(self._reactor, factory)).addCallback(listening.append)
-        return listening[0]
+        known = _Factory(self._reactor, factory)
+        proxyEndpoint(inner).listen(known).addCallback(listening.append)
+        return _ProxiedPort(listening[0], known)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
+
+
+class _ProxiedPort(proxyForInterface(IListeningPort)):  # type: ignore[misc]
+    """
+    A port that is closed when the last connection that it has accepted has become known.
+    """
+
+    def __init__(self, original: IListeningPort, factory: _Factory) -> None:
+        super().__init__(original)
+        self._factory = factory
+
+    def stopListening(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await closePort(self._factory.reactor, self.original)
+        for connection in self._factory.unknown:
+            connection.setTimeout(FIRST_REQUEST)
+        await self._factory.unknown.whenEmpty()
 
 
 @implementer(IStreamServerEndpoint)
@@ -64,6 +88,7 @@ class _Factory(Factory):
     def __init__(self, reactor: Any, wrapped: Any) -> None:
         self.reactor = reactor
         self.wrapped = wrapped
+        self.unknown = WaitableSet()
 
     def buildProtocol(self, addr: Any) -> Protocol:
         return _FromClient(self, addr)
@@ -90,6 +115,7 @@ class _FromClient(Protocol, TimeoutMixin):
         return self._factory.reactor.callLater(period, func)
 
     def connectionMade(self) -> None:
+        self._factory.unknown.add(self)
         self.setTimeout(HEADER_TIMEOUT)
 
     def dataReceived(self, data: bytes) -> None:
@@ -97,6 +123,7 @@ class _FromClient(Protocol, TimeoutMixin):
             self.setTimeout(None)
             self._wrapped = self._factory.wrapped.buildProtocol(self._address)
             self._wrapped.makeConnection(self.transport)
+            self._factory.unknown.discard(self)
         self._wrapped.dataReceived(data)
 
     def timeoutConnection(self) -> None:
@@ -107,3 +134,5 @@ class _FromClient(Protocol, TimeoutMixin):
         self.setTimeout(None)
         if self._wrapped is not None:
             self._wrapped.connectionLost(reason)
+        else:
+            self._factory.unknown.discard(self)

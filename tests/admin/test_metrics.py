@@ -301,7 +301,7 @@ class AdminTests(AdminCase):
 
     def test_draining(self) -> None:
         self.exchange(b"/v2/", answer(401))
-        self.mirror.service._mirror.closing = True
+        self.mirror.service._mirror.draining = True
         got = self.admin(b"/readyz")
         self.assertEqual((got.status, got.body), (503, b"the mirror is shutting down\n"))
 

@@ -10,6 +10,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.downstream.site import MirrorSite
+from hubmirror.transport.closingports import FIRST_REQUEST
 from tests.transport.http2client import IDLE, Recorder, TLSTransport
 
 
@@ -48,11 +49,27 @@ class NegotiationTests(SynchronousTestCase):
         transport = TLSTransport(b"h2")
         protocol = self.connect(transport)
         gone: Deferred[None] = self.site.close()
+        self.clock.advance(FIRST_REQUEST - 0.1)
+        self.assertFalse(transport.aborted)
+        self.clock.advance(0.1)
         self.assertTrue(transport.aborted)
         self.assertNoResult(gone)
         protocol.connectionLost(None)
         self.successResultOf(gone)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_closeDuringHandshake(self) -> None:
+        """A client whose handshake ends while the site closes gets its first request served."""
+        transport = TLSTransport(None)
+        protocol = self.connect(transport)
+        gone: Deferred[None] = self.site.close()
+        protocol.handshakeCompleted()
+        protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: host\r\n\r\n")
+        self.resource.requests[-1].finish()
+        self.assertIn(b"Connection: close\r\n", transport.value())
+        self.assertTrue(transport.disconnecting)
+        protocol.connectionLost(None)
+        self.successResultOf(gone)
 
     def test_closeAfterHandshake(self) -> None:
         """The site knows a connection throughout."""

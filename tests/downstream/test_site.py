@@ -15,6 +15,7 @@ from zope.interface import directlyProvides
 
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.downstream.upload import RequestBody
+from hubmirror.transport.closingports import FIRST_REQUEST
 from tests.downstream.support import Server
 from tests.transport.http2client import TLSTransport
 
@@ -83,12 +84,35 @@ class CloseTests(SynchronousTestCase):
         self.successResultOf(Server().site.close())
 
     def test_idle(self) -> None:
-        """Connections without a request end at once."""
+        """A kept connection without a request ends at once."""
         server = Server()
-        lines = [server.connect() for _ in range(3)]
+        client, request = server.ask(GET)
+        request.setHeader(b"Content-Length", b"0")
+        request.finish()
+        self.assertEqual(client.ended, "")
         closing = server.site.close()
-        self.assertEqual([line.ended for line in lines], ["closed"] * 3)
+        self.assertEqual(client.ended, "closed")
         self.assertNoResult(closing)
+        server.clock.advance(0)
+        self.successResultOf(closing)
+
+    def test_fresh(self) -> None:
+        """A new connection gets some time for its first request, which is its last."""
+        server = Server()
+        quiet, slow, client = server.connect(), server.connect(), server.connect()
+        slow.says(GET[:9])
+        closing = server.site.close()
+        server.clock.advance(FIRST_REQUEST - 0.1)
+        slow.says(GET[9:12])
+        client.says(GET)
+        self.assertEqual((quiet.ended, slow.ended, client.ended), ("", "", ""))
+        server.clock.advance(0.2)
+        self.assertEqual((quiet.ended, slow.ended, client.ended), ("closed", "", ""))
+        slow.says(GET[12:])
+        for line, request in zip((client, slow), server.held.requests, strict=True):
+            request.finish()
+            self.assertIn(b"Connection: close\r\n", line.hears())
+            self.assertEqual(line.ended, "closed")
         server.clock.advance(0)
         self.successResultOf(closing)
 
@@ -117,10 +141,12 @@ class CloseTests(SynchronousTestCase):
         self.successResultOf(aborting)
 
     def test_noHandshake(self) -> None:
-        """A client that is still shaking hands is not waited for."""
+        """A client that is still shaking hands is not waited for long."""
         server = Server()
         client = server.connect(secure=True, handshake=False)
         closing = server.site.close()
+        self.assertEqual(client.ended, "")
+        server.clock.advance(FIRST_REQUEST)
         self.assertEqual(client.ended, "aborted")
         server.clock.advance(0)
         self.successResultOf(closing)
@@ -215,6 +241,7 @@ class GoodbyeTests(SynchronousTestCase):
         for protocol in (b"http/1.1", b"h2"):
             site, clock, transport = self.connect(protocol, plain=True)
             site.close()
+            clock.advance(FIRST_REQUEST)
             self.assertTrue(transport.disconnecting)
             clock.advance(2.9)
             self.assertFalse(transport.aborted)

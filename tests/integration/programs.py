@@ -38,7 +38,6 @@ PACKAGES = {
     "fail2ban-regex": "fail2ban",
     "ip": "iproute2",
     "kubectl": "kubernetes-client",
-    "kubernetes-validate": "none; PyPI's kubernetes-validate",
     "logrotate": "logrotate",
     "mount": "mount",
     "nginx": "nginx-light",

@@ -346,9 +346,14 @@ class EndTests(SynchronousTestCase):
     def test_closeIdle(self) -> None:
         """A site that closes ends idle connections at once, and tells when all are gone."""
         server = Server()
-        first, second = server.connect(), server.connect()
+        lines = []
+        for _ in range(2):
+            line, request = server.ask()
+            request.setHeader(b"Content-Length", b"0")
+            request.finish()
+            lines.append(line)
         closed = server.site.close()
-        self.assertEqual((first.ended, second.ended), ("closed", "closed"))
+        self.assertEqual([line.ended for line in lines], ["closed", "closed"])
         self.assertNoResult(closed)
         server.clock.advance(0)
         self.successResultOf(closed)

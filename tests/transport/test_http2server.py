@@ -13,6 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.downstream.site import MirrorSite
+from hubmirror.transport.closingports import FIRST_REQUEST
 from tests.transport.http2client import IDLE, Client, Greedy, HTTP2Case, Recorder
 
 KiB = 1024
@@ -336,9 +337,31 @@ class EndTests(HTTP2Case):
         self.successResultOf(gone)
 
     def test_closeIdle(self) -> None:
+        _, request = self.request()
+        request.finish()
         self.site.close()
         self.client.exchange()
         self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def test_closeUnused(self) -> None:
+        self.site.close()
+        self.clock.advance(FIRST_REQUEST - 0.1)
+        self.assertFalse(self.client.transport.disconnecting)
+        self.clock.advance(0.1)
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def test_firstRequestWhileClosing(self) -> None:
+        """The first request of a connection is served, and GOAWAY tells that it is the last."""
+        self.site.close()
+        stream, request = self.request()
+        self.assertEqual(self.client.goaway, (ErrorCodes.NO_ERROR, stream))
+        self.client.protocol.dataReceived(self.client.requestFrame(stream + 2))
+        self.assertEqual(len(self.requests), 1)
+        request.write(b"whole")
+        request.finish()
+        self.assertIn(b"whole", self.client.transport.value())
+        self.assertTrue(self.client.transport.disconnecting)
 
     def test_abort(self) -> None:
         self.request()

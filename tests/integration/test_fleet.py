@@ -1,8 +1,5 @@
 """
 Three mirrors behind C{deploy/nginx-stream.conf}, one of which is stopped while clients pull.
-
-trial does not find this by itself, since CI lacks some of the programs: run it with
-C{trial tests.integration.fleet}.
 """
 
 from __future__ import annotations
@@ -16,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.clients import Skopeo, Surroundings
-from tests.integration.deploy import adapt
 from tests.integration.mirror import Mirror
 from tests.integration.programs import Server, eventually, freePort, listens, require, run
+from tests.integration.test_deploy import adapt
 from tests.integration.world import IntegrationTestCase
 
 #: The module of nginx that the balancer is.

@@ -4,9 +4,6 @@ run.
 
 What it is built on is Debian's, from the same place as the packages of this machine: so this wants
 C{apt} and C{pip} to work here.
-
-trial does not find this by itself, since CI lacks some of the programs: run it with
-C{trial tests.integration.image}.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """
 What lies in C{deploy}: each file is read by the program that it is for, and used where that can be
 done here.
-
-trial does not find this by itself, since CI lacks some of the programs: run it with
-C{trial tests.integration.deploy}.
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ import re
 import shutil
 import signal
 import ssl
+import sys
 from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -542,6 +540,10 @@ class ComposeTests(DeployTestCase):
         self.assertIn(port.split(":")[1], json.dumps(service["ports"]))
 
 
+#: PyPI's kubernetes-validate.
+VALIDATE = (sys.executable, "-m", "kubernetes_validate", "--strict")
+
+
 class KubernetesTests(DeployTestCase):
     """
     C{kubectl} makes of it what it would apply; the schemas are those of Kubernetes' own API. For
@@ -566,24 +568,22 @@ class KubernetesTests(DeployTestCase):
 
     def test_schemas(self) -> None:
         """No field that does not exist, in an older version and in the newest that is known."""
-        require("kubernetes-validate")
         files = []
         for kind, document in self.documents.items():
             if kind != "ServiceMonitor":
                 files.append(self.folder / f"{kind}.json")
                 files[-1].write_text(json.dumps(document))
         for version in (["-k", "1.32"], []):
-            run(["kubernetes-validate", "--strict", *version, *map(str, files)])
+            run([*VALIDATE, *version, *map(str, files)])
 
     def test_schemasFind(self) -> None:
         """A misspelt field would be found."""
-        require("kubernetes-validate")
         document = json.loads(json.dumps(self.documents["Deployment"]))
         document["spec"]["template"]["spec"]["terminationGracePeriod"] = 1
         path = self.folder / "wrong.json"
         path.write_text(json.dumps(document))
         with self.assertRaises(CommandFailed):
-            run(["kubernetes-validate", "--strict", str(path)])
+            run([*VALIDATE, str(path)])
 
     def test_complete(self) -> None:
         self.assertEqual(

@@ -1,9 +1,6 @@
 """
 C{deploy/alerts.yml} and C{deploy/grafana.json}: a real Prometheus scrapes a real mirror, to which
 everything has happened that it counts, and evaluates every query.
-
-trial does not find this by itself, since CI lacks some of the programs: run it with
-C{trial tests.integration.monitoring}.
 """
 
 from __future__ import annotations
@@ -26,9 +23,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from hubmirror.testing import EmbeddedHub
-from tests.integration.deploy import DEPLOY
 from tests.integration.mirror import TWISTD
 from tests.integration.programs import Server, eventually, freePort, listens, require, run
+from tests.integration.test_deploy import DEPLOY
 
 REPOSITORY = "library/hello"
 _FIRING = 'count(ALERTS{alertstate="firing",alertname="%s",severity="%s"})'

@@ -1,3 +1,3 @@
 """
-The side of the clients: their requests, and the responses that they are sent.
+The server side of the mirror: the requests of clients, and the responses to them.
 """

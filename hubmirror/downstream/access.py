@@ -1,5 +1,6 @@
 """
-Which clients are served, and which repositories: the rules of the operator's that need no memory.
+The operator's rules about the clients and repositories that are served.  These rules depend only on
+the request; rates, which depend on earlier requests, are in L{hubmirror.downstream.rates}.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ _WILDCARDS = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 def compileGlobs(globs: Sequence[str]) -> re.Pattern[str] | None:
     """
-    One pattern for all globs; C{None} when there are none.
+    One regular expression for all globs; C{None} when there are none.  C{**} matches anything,
+    C{*} and C{?} match anything but a slash.
     """
     if not globs:
         return None
@@ -42,8 +44,9 @@ class Access:
 
     def permitClient(self, address: Address | None) -> None:
         """
-        @param address: the client's; C{None} for a client without one, which no network contains.
-        @raise Denied: when this client is not served.
+        @param address: the client's IP address.  It is C{None} for a client without one, which is
+            in no network.
+        @raise Denied: when the client is not served.
         """
         if self._deniedClients and isIn(address, self._deniedClients):
             raise Denied("your address is not served here", "deny-client")
@@ -53,13 +56,13 @@ class Access:
     def permitTarget(self, registry: str, target: Target) -> None:
         """
         @param registry: the registry's name.
-        @param target: with the repository's name as the registry knows it.
-        @raise Denied: when this is not served.
+        @param target: the target, with the name of the repository as the registry writes it.
+        @raise Denied: when the target is not served.
         """
         if self._allowed is None and self._denied is None:
             return
         if target.kind is Kind.OTHER:
-            # The registry might find a repository in it.
+            # The mirror does not know this target, but the registry may find a repository in it.
             raise Denied(
                 "nothing but repositories is served here",
                 "deny-repository" if self._allowed is None else "allow-repository",

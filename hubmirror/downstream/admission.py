@@ -13,16 +13,16 @@ from twisted.logger import Logger
 
 from hubmirror.protocol.forwarded import Address, unmapped
 
-_REPORT = 10.0
-_SITE_PREFIX = 64
+_REPORT = 10.0  # seconds
+_SITE_PREFIX = 64  # bits
 
 
 @lru_cache(maxsize=4096)
 def clientOf(address: Address | None) -> str:
     """
-    Whom a connection or a request is counted for: an IPv4 address, or the /64 of an IPv6 one, of
-    which one client has all addresses.  All without an address, such as UNIX sockets, are one
-    client.
+    The client for which a connection or a request is counted: an IPv4 address, or the /64 prefix of
+    an IPv6 address, because one client usually has a whole /64.  All peers without an IP address,
+    such as those of UNIX sockets, count as one client.
     """
     if address is None:
         return "local"
@@ -34,17 +34,17 @@ def clientOf(address: Address | None) -> str:
 
 class Refusals:
     """
-    Logs refusals as a number every ten seconds: a flood of connections must not become one of
-    lines.
+    Counts refusals and logs their number every ten seconds.  A flood of connections must not become
+    a flood of log lines.
 
-    @ivar total: how many there have been.
+    @ivar total: the number of refusals so far.
     """
 
     _log = Logger()
 
     def __init__(self, reactor: IReactorTime, what: str) -> None:
         """
-        @param what: what is refused, in the plural.
+        @param what: the name of the refused things in log messages, in the plural.
         """
         self._reactor = reactor
         self._what = what
@@ -54,10 +54,11 @@ class Refusals:
 
     def add(self, client: str, own: int, total: int) -> None:
         """
-        One was refused.
+        Count a refusal.
 
-        @param own: how many this client has.
-        @param total: how many there are.
+        @param client: from L{clientOf}.
+        @param own: how many connections or requests the client has.
+        @param total: how many connections or requests there are in all.
         """
         self.total += 1
         self._untold += 1
@@ -87,16 +88,16 @@ class Refusals:
 
 class Admission:
     """
-    Counts connections and refuses those that are too many.
+    Counts the connections of clients, and refuses those that are too many.
 
-    @ivar total: how many there are.
-    @ivar refusals: of connections.
+    @ivar total: the number of open connections.
+    @ivar refusals: the refused connections.
     """
 
     def __init__(self, reactor: IReactorTime, most: int, mostOfClient: int) -> None:
         """
-        @param most: connections in all.
-        @param mostOfClient: connections of one client.
+        @param most: the largest number of connections in all.
+        @param mostOfClient: the largest number of connections of one client.
         """
         self._most = most
         self._mostOfClient = mostOfClient
@@ -109,7 +110,8 @@ class Admission:
         Admit a new connection, or refuse it.
 
         @param client: from L{clientOf}.
-        @return: whether it may stay; if so, L{leave} must follow.
+        @return: whether the connection is admitted.  If it is, L{leave} must be called when it has
+            been closed.
         """
         if self.total >= self._most or self._open[client] >= self._mostOfClient:
             self.refusals.add(client, self._open[client], self.total)
@@ -129,6 +131,6 @@ class Admission:
 
     def close(self) -> None:
         """
-        Tell what is left to tell.
+        Log the refusals that have not been logged yet.
         """
         self.refusals.close()

@@ -19,22 +19,22 @@ from hubmirror.protocol.url import splitURL
 
 API_VERSION = (b"Docker-Distribution-API-Version", b"registry/2.0")
 """
-What tells a client that a registry has answered (OCI distribution spec, "Legacy Docker support HTTP
-headers").
+The header field by which clients recognize a registry (OCI distribution spec, "Legacy Docker
+support HTTP headers").
 """
 
-# Without the "<" in the class, a row of them would be searched to its end from each.
+# Without "<" in the class, a row of them would take quadratic time.
 _LINK = re.compile(rb"<([^<>]*)>")
 
 
 def onMirror(reference: bytes, base: bytes, source: Spelling, client: Spelling) -> bytes:
     """
     Convert a URL reference of an upstream into one that leads to the mirror.  A reference without a
-    host already leads there, since the client received it from the mirror.
+    host already leads to the mirror, because the client resolves it against the mirror's URL.
 
     @param base: the mirror's URL, without a trailing slash.
     @param source: how the upstream writes the registry's targets.
-    @param client: how the client does.
+    @param client: how the client writes the registry's targets.
     """
     if reference.startswith(b"//"):
         reference = b"https:" + reference
@@ -64,12 +64,12 @@ def writeHead(
     Set the response head of a request from the head of an upstream's response.
 
     @param via: the mirror's name in C{Via}.
-    @param incoming: what was asked, and how its client writes targets.
-    @param source: how the upstream writes them.
-    @param extra: fields to set besides.
-    @param challenged: whether a challenge may be handed on; it then names the mirror's token
-        service.
-    @return: the length of the body to come in bytes, C{None} where it is not known.
+    @param incoming: the client's request.
+    @param source: how the upstream writes the registry's targets.
+    @param extra: further fields to set.
+    @param challenged: whether to pass on the challenge of a 401, with the mirror's token service as
+        its realm.
+    @return: the length of the body in bytes; C{None} when it is not known.
     """
     request.setResponseCode(response.code, response.phrase)
     # Twisted would add a Content-Type to a response that has none.
@@ -103,7 +103,7 @@ def writeHead(
         and response.code not in (204, 304)
     ):
         fields.setRawHeaders(b"Content-Length", [b"%d" % length])
-    # Fields that the site has set, such as Date, give way to the upstream's.
+    # Fields of the upstream take precedence over those that the site has set, such as Date.
     for name, own in request.responseHeaders.getAllRawHeaders():
         if not fields.hasHeader(name):
             fields.setRawHeaders(name, own)
@@ -128,6 +128,8 @@ def writeOwn(
 ) -> None:
     """
     Send a response of the mirror's own, with a JSON body.
+
+    @param fields: further header fields.
     """
     request.setResponseCode(status, reasonOf(status))
     request.defaultContentType = None
@@ -143,7 +145,9 @@ def writeOwn(
 
 def writeError(request: Request, error: MirrorError, extra: Iterable[tuple[bytes, bytes]]) -> None:
     """
-    Send a registry error as the response.
+    Send an error as the response, in the format of a registry.
+
+    @param extra: further header fields.
     """
     fields = [API_VERSION, *error.fields, *extra]
     writeOwn(request, error.status, fields, error.body())

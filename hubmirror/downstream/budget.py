@@ -1,9 +1,9 @@
 """
-How many requests may be under way at upstreams: in all, and for each client.  What is over that
-waits for its turn, and the clients that wait are served in turn.
+Limits on the number of requests in progress at upstreams, in all and for each client.  Requests
+over a limit wait, and the waiting clients are served in turn.
 
-Connections of clients are counted elsewhere (L{Admission}), but one connection of HTTP/2 has a
-hundred requests, each of which needs a connection to an upstream.
+Limits on client connections (L{hubmirror.downstream.admission}) are not enough: one HTTP/2
+connection carries up to a hundred requests, each of which needs a connection to an upstream.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from hubmirror.protocol.errors import MirrorError, Overloaded
 
 MAX_WAITING = 4096
 """
-Requests that wait, in all.
+The largest number of waiting requests in all.
 """
 
 MAX_WAITING_OF_CLIENT = 1024
 """
-Requests of one client that wait.
+The largest number of waiting requests of one client.
 """
 
 
 class Budget:
     """
-    Gives slots to requests.  A request that has one may use one connection to an upstream.
+    Gives slots to requests.  A request with a slot may use one connection to an upstream.
 
-    @ivar mostOfClient: how many of them one client may have.
-    @ivar used: slots that are taken.
-    @ivar waiting: requests that wait for one.
-    @ivar refusals: of requests that got none.
+    @ivar mostOfClient: the largest number of slots of one client.
+    @ivar used: the number of slots that are taken.
+    @ivar waiting: the number of requests that wait for a slot.
+    @ivar refusals: the requests that got no slot.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Budget:
         refusal: Callable[[], MirrorError] = Overloaded,
     ) -> None:
         """
-        @param most: slots in all.
-        @param mostOfClient: slots of one client.
-        @param timeout: seconds that a request waits for one.
-        @param refusal: makes what a request gets that waits in vain.
+        @param most: the number of slots in all.
+        @param mostOfClient: the largest number of slots of one client.
+        @param timeout: the time for which a request waits for a slot, in seconds.
+        @param refusal: creates the error for a request that gets no slot.
         """
         self._reactor = reactor
         self._most = most
@@ -58,9 +58,10 @@ class Budget:
         self._refusal = refusal
         self._timeout = timeout
         self._taken: Counter[str] = Counter()
-        # The requests of each client that wait, in the order in which they came.
+        # The waiting requests of each client, in the order of their arrival.
         self._queues: dict[str, OrderedDict[Deferred[None], None]] = {}
-        # The clients whose turn will come: those with requests that wait, and with slots left.
+        # The clients whose next request gets the next free slot, in the order of their turns: those
+        # that have waiting requests, and fewer slots than mostOfClient.
         self._turns: OrderedDict[str, None] = OrderedDict()
         self.used = 0
         self.waiting = 0
@@ -68,15 +69,17 @@ class Budget:
 
     def take(self, client: str) -> Deferred[None] | None:
         """
-        Take a slot, now or when there is one.
+        Take a slot, immediately or as soon as one is free.  Once the slot has been taken, L{leave}
+        must be called.
 
-        @param client: from L{clientOf}.
-        @return: C{None} when it is taken; else a Deferred, which fires when it is, or fails with
-            what C{refusal} makes.  Cancelling it gives up.  Once it is taken, L{leave} must follow.
-        @raise MirrorError: when too many wait already.
+        @param client: from L{hubmirror.downstream.admission.clientOf}.
+        @return: C{None} when the slot has been taken; otherwise a deferred that fires when it has
+            been, or fails with the error from C{refusal}.  Cancelling the deferred ends the wait.
+        @raise MirrorError: the error from C{refusal}, when too many requests wait already.
         """
         if self.used < self._most and self._taken[client] < self.mostOfClient:
-            # Nobody whose turn it could be waits while there are slots.
+            # This overtakes no other client: while there is a free slot, only clients that have
+            # all of their own slots wait.
             self._grant(client)
             return None
         return self._wait(client)
@@ -94,7 +97,7 @@ class Budget:
         queue[waiter] = None
         self.waiting += 1
         if self._taken[client] < self.mostOfClient:
-            # At the end, unless it is there already.
+            # Add the client at the end, unless it already has a turn.
             self._turns.setdefault(client)
 
         def timedOut(_result: object, _timeout: float) -> None:
@@ -119,16 +122,17 @@ class Budget:
 
     def leave(self, client: str, isWhole: bool) -> None:
         """
-        A request no longer uses its slot.
+        Give back a slot.
 
-        @param isWhole: whether its answer has come to its end.  If not, its connection is closed
-            in the reactor's next turn, and the slot is free after that.
+        @param isWhole: whether the response has been received completely.  If not, the connection
+            to the upstream is closed in the next iteration of the reactor, and the slot becomes
+            free only after that.
         """
         if isWhole and not self.waiting:
             self._free(client)
         else:
-            # Whoever waits then finds the connection kept: it is given back after the last byte
-            # has been handed on.
+            # The connection returns to the pool only after the last byte has been passed on.  With
+            # this delay, the next request finds it there.
             self._reactor.callLater(0, self._free, client)
 
     def _free(self, client: str) -> None:
@@ -143,7 +147,7 @@ class Budget:
 
     def _next(self) -> None:
         """
-        Give a slot to the client whose turn it is, which then is the last.
+        Give a slot to the client whose turn it is, and move that client to the end.
         """
         client, _ = self._turns.popitem(last=False)
         queue = self._queues[client]
@@ -156,6 +160,6 @@ class Budget:
 
     def close(self) -> None:
         """
-        Tell what is left to tell.
+        Log the refusals that have not been logged yet.
         """
         self.refusals.close()

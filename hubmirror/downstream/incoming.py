@@ -1,6 +1,6 @@
 """
-Reading a request: which registry it means, what it asks for, who sent it, and how the client
-reached the mirror.
+Interprets a request: the registry that it refers to, its target, the client that sent it, and the
+URL by which the client knows the mirror.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ class Registries(dict[bytes, Registry]):
     """
     The registries that are mirrored, by their names.
 
-    @ivar addressing: finds the one that a request means.
+    @ivar addressing: finds the registry that a request refers to.
     """
 
     def __init__(self, registries: Sequence[Registry], secretPath: bytes = b"") -> None:
         """
-        @param registries: the default one first.
+        @param registries: the registries, beginning with the default one.
+        @param secretPath: the path below which alone the mirror serves requests, if it is not
+            empty.
         """
         super().__init__((each.names.name, each) for each in registries)
         self.addressing = Addressing([each.names for each in registries], secretPath)
@@ -46,10 +48,11 @@ class Registries(dict[bytes, Registry]):
 @attrs.frozen(eq=False)
 class Settings:
     """
-    What a request is served by.  A request keeps those that it began with.
+    The configuration and what is made from it.  A reload replaces it; a request that is in progress
+    keeps the settings with which it began.
 
-    @ivar registries: those that are mirrored.
-    @ivar access: who is served, and what.
+    @ivar registries: the registries that are mirrored.
+    @ivar access: the rules about the clients and repositories that are served.
     """
 
     config: MirrorConfig
@@ -64,16 +67,18 @@ class Settings:
 @attrs.frozen
 class Incoming:
     """
-    @ivar config: the settings that it is served by.
-    @ivar registries: those that are mirrored.
-    @ivar target: what is asked for, as its registry is asked for it.
-    @ivar registry: the registry that is meant.
-    @ivar isExplicit: the request itself names that registry.
-    @ivar spelling: how this client writes that registry's targets.
-    @ivar tokenPath: the path of that registry's token service at the mirror.
-    @ivar client: who asks.
-    @ivar scheme: by which the client reached the mirror.
-    @ivar base: the mirror's URL as this client knows it, without a trailing slash.
+    A request, as the mirror understands it.
+
+    @ivar config: the configuration with which the request is served.
+    @ivar registries: the registries that are mirrored.
+    @ivar target: the target, as the registry writes it.
+    @ivar registry: the registry that the request refers to.
+    @ivar isExplicit: whether the request itself names that registry.
+    @ivar spelling: how the client writes the registry's targets.
+    @ivar tokenPath: the path of the registry's token service at the mirror.
+    @ivar client: the client that sent the request.
+    @ivar scheme: the scheme by which the client reached the mirror, C{http} or C{https}.
+    @ivar base: the mirror's URL as the client knows it, without a trailing slash.
     """
 
     config: MirrorConfig
@@ -112,9 +117,9 @@ def methodsAllowed(config: MirrorConfig) -> tuple[bytes, ...]:
 
 def readIncoming(request: Request, settings: Settings, via: bytes) -> Incoming:
     """
-    Read a request.
+    Interpret a request.
 
-    @param settings: what it is served by.
+    @param settings: the settings with which the request is served.
     @param via: the mirror's name in C{Via}.
     @raise RequestRefused: when the request can't be served.
     """
@@ -181,9 +186,12 @@ def _local(request: Request, scheme: bytes) -> bytes:
 
 def _originForm(request: Request, config: MirrorConfig, scheme: bytes) -> bytes:
     """
-    The request target in origin form.  The absolute form is accepted when it names this mirror, by
-    its public URL or by the address that the client connected to.  The C{Host} field is no proof of
-    that: a client that takes the mirror for an open proxy sends the same name there.
+    The request target in origin form (RFC 9112 section 3.2.1).  The absolute form is accepted if it
+    names this mirror by its public URL or by the address to which the client connected.  The
+    C{Host} field proves nothing here: a client that takes the mirror for a forward proxy sends the
+    same name there.
+
+    @raise BadRequest: when the target is malformed, or names another host.
     """
     uri: bytes = request.uri
     if uri.startswith(b"/"):

@@ -1,5 +1,5 @@
 """
-A relay that sends no faster than its client may receive.
+A relay that observes a client's limit on bandwidth.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from hubmirror.downstream.relay import Relay
 
 _LEAST = 0.01
 """
-Seconds of which it is not worth pausing.
+The longest time, in seconds, for which a pause is not worth its cost.
 """
 
 
 class PacedRelay(Relay):
     """
-    A relay that pauses its upstream when its client has had its share of bytes.
+    A relay that pauses the upstream when its client has received more than its bandwidth allows.
     """
 
     def __init__(self, *args: Any, spend: Callable[[int], float]) -> None:
         """
-        @param args: of L{Relay}.
-        @param spend: told the number of bytes that are sent; returns the seconds for which no more
-            should be.
+        @param args: the parameters of L{Relay}.
+        @param spend: called with the number of bytes that are sent.  It returns the time, in
+            seconds, for which no more should be sent.
         """
         super().__init__(*args)
         self._spend = spend
@@ -55,7 +55,7 @@ class PacedRelay(Relay):
         if self._resting is None:
             super().resumeProducing()
         else:
-            # The client is no longer what is waited for.
+            # The client accepts data; the current pause does not count towards its timeout.
             self._pausedAt = None
 
     def _end(self, *args: Any) -> None:

@@ -1,9 +1,9 @@
 """
-Proxying one request: it is read, and either refused or sent to the registry's upstreams, whose
+Proxying: a request is interpreted, and either refused or sent to the registry's upstreams, whose
 response is relayed.
 
-The resources of the three services of a registry share this; they differ in the methods that they
-allow and in the target that they make of the client's.
+The resources of the three services of a registry are subclasses of L{ProxyResource}.  They differ
+in the methods that they allow, and in the targets and credentials that they send upstream.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ class Mirror:
     """
     The state that the resources of one mirror share.
 
-    @ivar settings: of the requests from now on.
-    @ivar budget: of requests under way at upstreams.
-    @ivar streams: of answers with a body, for each client, where that is limited.
-    @ivar rates: what each client has had.
-    @ivar via: the mirror's name in C{Via}; unlike any other's.
-    @ivar listeners: told of each exchange when it has ended.
+    @ivar settings: the settings of new requests.
+    @ivar budget: limits the requests in progress at upstreams.
+    @ivar streams: limits the GETs in progress of each client, where C{client_streams} is set.
+    @ivar rates: the requests and bytes of each client.
+    @ivar via: the mirror's name in C{Via}, which no other mirror has.
+    @ivar listeners: called with each exchange when it has ended.
     @ivar draining: whether the service is about to stop.
-    @ivar closing: whether requests are refused.
-    @ivar active: the requests under way.
+    @ivar closing: whether new requests are refused, because the mirror is shutting down.
+    @ivar active: the requests in progress.
     """
 
     reactor: IReactorTime
@@ -91,13 +91,14 @@ class Mirror:
 
     def cors(self) -> tuple[tuple[bytes, bytes], ...]:
         """
-        The fields of every answer that let web pages read it.
+        The header fields of every response that permit web pages to read it (CORS), unless
+        C{no_cors} is set.
         """
         return () if self.settings.config.no_cors else CORS_FIELDS
 
     def refused(self, peer: IAddress, error: RequestRefused) -> None:
         """
-        Record something that was received and could not be read as a request.
+        Record an exchange for bytes that could not be parsed as a request.
         """
         now = self.reactor.seconds()
         exchange = Exchange(b"-", b"-", addressOf(peer), now, self.listeners)
@@ -111,10 +112,11 @@ class Mirror:
 
 class ProxyResource(Resource):
     """
-    The base class of the three resources.
+    The base class of the resources that proxy to upstreams.
 
-    @cvar service: the upstream service that the resource stands for.
-    @cvar streamsBody: tells L{MirrorSite} to render a request before its body has been received.
+    @cvar service: the upstream service of the resource.
+    @cvar streamsBody: if it is true, L{MirrorRequest<hubmirror.downstream.site.MirrorRequest>}
+        renders the resource before the body of the request has been received.
     """
 
     isLeaf = True
@@ -128,13 +130,13 @@ class ProxyResource(Resource):
 
     def methods(self, config: MirrorConfig) -> tuple[bytes, ...]:
         """
-        The allowed methods.
+        The methods that the resource allows.
         """
         raise NotImplementedError
 
     def upstreamTarget(self, incoming: Incoming) -> bytes:
         """
-        The target that is appended to the service's URL.
+        The target that is appended to the base URL of the service at an upstream.
         """
         return incoming.target.raw
 
@@ -178,7 +180,7 @@ class ProxyResource(Resource):
             addressing = mirror.settings.registries.addressing
             exchange.target = addressing.shown(request.uri)
             if (request.method, request.uri) == (b"OPTIONS", b"*") and not addressing.isSecret:
-                # It asks of the server as a whole (RFC 9110 9.3.7).
+                # This request applies to the server as a whole (RFC 9110 section 9.3.7).
                 allowed = b", ".join(methodsAllowed(mirror.settings.config))
                 self._answered(exchange, 204)
                 writeOwn(request, 204, [(b"Allow", allowed), *mirror.cors()])
@@ -196,9 +198,9 @@ class ProxyResource(Resource):
         except NothingHere as error:
             exchange.rule = error.rule
             if _isPing(request):
-                # podman and skopeo begin so even where the secret path is part of a repository's
-                # name, and give up when this fails.  Nothing is told by it: so does an empty
-                # registry.
+                # podman and skopeo begin with a request for /v2/ even where the secret path is part
+                # of a repository's name, and give up when that fails.  The response discloses
+                # nothing: an empty registry gives the same.
                 self._answered(exchange, 200)
                 writeOwn(request, 200, [API_VERSION], b"{}")
                 return Outcome.REFUSED
@@ -222,9 +224,9 @@ class ProxyResource(Resource):
 
     def _permit(self, request: Any, exchange: Exchange, incoming: Incoming, access: Access) -> None:
         """
-        Apply the operator's rules to a request, before anything else is done about it.
+        Apply the operator's rules to a request, before anything else is done with it.
 
-        @raise Rejected: when one of them refuses it.
+        @raise Rejected: when a rule refuses the request.
         """
         access.permitClient(exchange.client)
         config = incoming.config
@@ -281,20 +283,22 @@ class ProxyResource(Resource):
 
     async def _proxy(self, request: Any, exchange: Exchange, incoming: Incoming) -> Outcome:
         """
-        Ask the upstreams, when it is this client's turn, and relay the answer.
+        Wait for a slot, ask the upstreams, and relay the response.
 
-        @raise Overloaded: when that does not come in time.
-        @raise TooManyRequests: when the client has too many answers under way.
+        @raise Overloaded: when no slot becomes free in time.
+        @raise TooManyRequests: when too many of the client's own responses are in progress, and
+            none of them ends in time.
         """
         client = clientOf(exchange.client)
         budgets = [self._mirror.budget]
         if incoming.config.client_streams is not None and request.method == b"GET":
-            # Who waits for an own answer to end holds nothing that others wait for.
+            # A client that waits for its own responses to end must not hold a slot that other
+            # clients wait for; so this budget comes first.
             budgets.insert(0, self._mirror.streams)
         taken: list[Budget] = []
         outcome: Outcome | None = None
         try:
-            # The time until here is the mirror's own: no upstream's slowness can be made of it.
+            # The timeouts for upstreams begin only after this wait.
             for budget in budgets:
                 turn = budget.take(client)
                 if turn is not None:
@@ -311,7 +315,7 @@ class ProxyResource(Resource):
         self, request: Any, exchange: Exchange, incoming: Incoming
     ) -> Coroutine[Any, Any, IResponse]:
         """
-        Ask the registry.
+        Send the request to the registry.
         """
         target = self.upstreamTarget(incoming)
         return self._askWith(request, exchange, incoming, target, bodyOf(request))
@@ -334,7 +338,7 @@ class ProxyResource(Resource):
         )
         self._permitCredentials(headers, incoming.registry)
         if incoming.registries.addressing.isSecret:
-            # A web page below the secret path would be named in it.
+            # The URL of a web page below the secret path would disclose that path.
             headers.removeHeader(b"Referer")
         headers.setRawHeaders(REQUEST_ID, [exchange.requestID.encode("ascii")])
         content = request.content
@@ -356,14 +360,17 @@ class ProxyResource(Resource):
 
     def _fieldsOf(self, request: Any) -> Headers:
         """
-        The client's fields, from which those of the request to an upstream are made.
+        The client's header fields, from which those of the upstream request are made.
         """
         headers: Headers = request.requestHeaders
         return headers
 
     def _permitCredentials(self, headers: Headers, registry: Registry) -> None:
         """
-        Leave in C{Authorization} only what the registry and its token service may see.
+        Remove credentials from C{Authorization} that the registry and its token service must not
+        see.
+
+        @param headers: the header fields of the upstream request, which are changed in place.
         """
         values = headers.getRawHeaders(b"Authorization")
         if values is not None:
@@ -397,7 +404,7 @@ class ProxyResource(Resource):
             discard(response, mirror.reactor)
             request.finish()
             return Outcome.COMPLETE
-        # Send the head at once: the first byte of the body may be late.
+        # Send the head immediately: the first byte of the body may be late.
         request.write(b"")
         relay = self._relayFor(request, exchange, incoming.config, length)
         response.deliverBody(relay)
@@ -419,7 +426,7 @@ class ProxyResource(Resource):
 
     def _extra(self, incoming: Incoming) -> Sequence[tuple[bytes, bytes]]:
         """
-        Fields that an answer has besides those of the upstream's.
+        Further header fields of a response.
         """
         return ()
 
@@ -438,6 +445,6 @@ def _isPing(request: Any) -> bool:
 
 def tooLarge(body: RequestBody) -> ContentTooLarge:
     """
-    The error for a body over its limit.
+    The error for a request body that exceeds its limit.
     """
     return ContentTooLarge(f"a body may have {body.limit} bytes here")

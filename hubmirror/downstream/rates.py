@@ -1,8 +1,8 @@
 """
-Rates of clients: how many requests or bytes each may have in a time.
+Limits on the number of requests or bytes of each client in a period of time.
 
-The memory of it is a table of fixed size, which several processes can share, and which any number
-of clients does not make larger.
+The state is a table of fixed size, which several processes can share, and which does not grow with
+the number of clients.
 """
 
 from __future__ import annotations
@@ -16,34 +16,37 @@ from twisted.internet.interfaces import IReactorTime
 
 from hubmirror.config import Rate
 
+# A table is a hash key of this size in bytes, followed by the slots.  A slot has a tag, which
+# identifies the client, and a time in seconds of the reactor's clock.
 _KEY = 16
 _SLOT = struct.Struct("<Qd")
 _SLOTS = 1 << 16
 _PROBES = 8
 SIZE = _KEY + _SLOTS * _SLOT.size
 """
-The size of a table in bytes.
+The size of a table, in bytes.
 """
 
 
 class RateTable:
     """
-    Remembers for each client and rate one number: the time at which nothing that the client has had
-    counts any longer (the "theoretical arrival time" of the generic cell rate algorithm, ITU-T
-    I.371).  A client that has had nothing for a while may have C{most} at once, and then has one
-    more after each C{seconds / most}.
+    Remembers one number for each client and rate: the time at which the client's earlier requests
+    no longer count (the "theoretical arrival time" of the generic cell rate algorithm, ITU-T
+    I.371).  A client may make C{most} requests at once after a pause, and then one more after each
+    C{seconds / most}.
 
-    A client has one of the slots that its hash leads to.  The hash is keyed, so that no client can
-    choose which others it shares them with.  When all of them are in use, the client that will be
-    forgotten soonest is forgotten now.
+    The hash of a client leads to a few slots, of which the client uses one.  The hash is keyed, so
+    that clients can't choose whose slots they share.  When all of these slots are in use, the one
+    whose time ends first is reused, and the client that had it is forgotten.
 
-    Processes that share a table do not lock it: at worst one of two simultaneous requests is not
+    Processes that share a table do not lock it.  At worst, one of two simultaneous requests is not
     counted.
     """
 
     def __init__(self, reactor: IReactorTime, memory: mmap.mmap | None = None) -> None:
         """
-        @param memory: of L{SIZE} bytes, which are zero at first; by default of this process alone.
+        @param memory: L{SIZE} bytes, which are zero at first.  By default, the table is not shared
+            with other processes.
         """
         self._reactor = reactor
         self._memory = memory or mmap.mmap(-1, SIZE)
@@ -53,11 +56,12 @@ class RateTable:
 
     def take(self, what: str, client: str, rate: Rate) -> float:
         """
-        Count one request, unless it is too many.
+        Count one request, unless it exceeds the rate.
 
-        @param what: the rate's name.
+        @param what: the name of the rate.
         @param client: from L{hubmirror.downstream.admission.clientOf}.
-        @return: 0 when it is counted; else the seconds until one will be.
+        @return: 0 when the request has been counted; otherwise the time, in seconds, until a
+            request will be.
         """
         now = self._reactor.seconds()
         place, tag, until = self._find(what, client, now)
@@ -71,9 +75,13 @@ class RateTable:
 
     def spend(self, what: str, client: str, count: int, perSecond: float) -> float:
         """
-        Count bytes that are sent in any case.
+        Count bytes that are sent even if they exceed the rate.
 
-        @return: the seconds for which no more should be sent.
+        @param what: the name of the rate.
+        @param client: from L{hubmirror.downstream.admission.clientOf}.
+        @param count: the number of bytes.
+        @param perSecond: the rate, in bytes per second.
+        @return: the time, in seconds, for which no more should be sent.
         """
         now = self._reactor.seconds()
         place, tag, until = self._find(what, client, now)
@@ -83,7 +91,10 @@ class RateTable:
 
     def _find(self, what: str, client: str, now: float) -> tuple[int, int, float]:
         """
-        The place of a client's slot, its tag, and its time, which is not before C{now}.
+        Find the slot of a client, or the slot to reuse for it.
+
+        @return: the slot's offset in the memory, the client's tag, and the client's time, which is
+            not before C{now}.
         """
         digest = hashlib.blake2b(f"{what} {client}".encode(), key=self._key, digest_size=12)
         first, tag = struct.unpack("<IQ", digest.digest())

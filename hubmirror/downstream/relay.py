@@ -1,7 +1,6 @@
 """
-Relays the body of one response to one client.  It is the only object between the two connections
-and
-queues nothing: the slower side pauses the other one.
+Relays the body of a response to a client.  The relay is the only object between the two
+connections.  It queues nothing: when the client's connection is full, the upstream's is paused.
 """
 
 from __future__ import annotations
@@ -32,8 +31,10 @@ def abortRequest(request: Any) -> None:
 @implementer(IPushProducer)
 class Relay(Protocol):
     """
-    @ivar done: fires once, with the outcome.  Cancelling it means that the client has left: a reset
-        of an HTTP/2 stream does not stop the producer.
+    Receives the body of one response and writes it to one request.
+
+    @ivar done: a deferred that fires with the outcome.  Cancel it when the client has left: the
+        reset of an HTTP/2 stream does not stop the producer.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Relay(Protocol):
         """
         @param request: the request, whose response head has been set.
         @param clientTimeout: the time for which the client may accept no data, in seconds.
-        @param length: the length of the body in bytes, where it is known.
+        @param length: the length of the body in bytes; C{None} when it is not known.
         """
         self.done: Deferred[Outcome] = Deferred(lambda _: self.stopProducing())
         self._request: Any = request
@@ -69,7 +70,7 @@ class Relay(Protocol):
 
     def _check(self) -> None:
         """
-        Stop when the client has accepted nothing for too long, since it occupies an upstream's
+        Stop when the client has accepted nothing for too long, because it occupies an upstream's
         connection.  One timer serves all pauses: a slow client causes thousands of them.
         """
         now = self._reactor.seconds()
@@ -87,7 +88,7 @@ class Relay(Protocol):
         )
         self._end(Outcome.COMPLETE if whole else Outcome.BROKEN)
 
-    # From the client's side
+    # Called by the client's connection
 
     def pauseProducing(self) -> None:
         self._pausedAt = self._reactor.seconds()
@@ -124,7 +125,7 @@ class Relay(Protocol):
                 self._request.finish()
             else:
                 abortRequest(self._request)
-        # The body still refers to this relay, which must not keep the client's connection in
-        # memory.
+        # The upstream's connection still refers to this relay, which must not keep the client's
+        # connection in memory.
         self._request = None
         self.done.callback(outcome)

@@ -1,5 +1,6 @@
 """
-The C{X-Request-ID} of an exchange, by which it is found in the logs of client, mirror and upstream.
+The C{X-Request-ID} of an exchange, by which it can be found in the logs of the client, the mirror
+and the upstream.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from twisted.web.http_headers import Headers
 
 REQUEST_ID = b"X-Request-ID"
 
+# Identifiers that are safe to log.
 _SANE = re.compile(rb"[A-Za-z0-9._:=+/@-]{1,128}")
 
 
 def requestIDOf(headers: Headers) -> bytes:
     """
-    The request's own identifier, if it has one that can stand in a log; else a new one.
+    The identifier from the request, if there is one and it is safe to log; otherwise a new one.
     """
     values = headers.getRawHeaders(REQUEST_ID) or ()
     if len(values) == 1 and _SANE.fullmatch(values[0]):

@@ -1,6 +1,6 @@
 """
-The Resource tree: a root that finds the route, and C{RegistryResource}, C{TokenResource} and
-C{SearchResource}, which proxy to the three services of a registry.
+The resource tree: a root that finds the route, and L{RegistryResource}, L{TokenResource} and
+L{SearchResource}, which proxy to the three services of a registry.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from hubmirror.upstream.registry import Registry
 
 class MirrorResource(Resource):
     """
-    The root.  What an embedder puts beside the mirror with C{putChild} comes first; everything
-    else goes by what its target means, however it is spelled.
+    The root resource.  Children that an application has added with C{putChild} take precedence.
+    Every other request is routed by the meaning of its target, whatever its spelling: percent
+    encoding, repeated slashes and dot segments make no difference.
     """
 
     def __init__(self, mirror: Mirror, page: Resource) -> None:
@@ -71,7 +72,7 @@ class MirrorResource(Resource):
 
 def _isBrowser(request: Any) -> bool:
     """
-    Whether a request asks for a page for people.  Clients of registries want JSON, or say nothing.
+    Whether a request comes from a browser: registry clients do not accept HTML.
     """
     accepted = b",".join(request.requestHeaders.getRawHeaders(b"Accept", []))
     return request.method in (b"GET", b"HEAD") and b"text/html" in accepted.lower()
@@ -79,7 +80,7 @@ def _isBrowser(request: Any) -> bool:
 
 class RegistryResource(ProxyResource):
     """
-    C{/v2/} and everything that is nothing else.
+    C{/v2/}, and all targets that no other resource serves.
     """
 
     service = Service.REGISTRY
@@ -95,7 +96,7 @@ class RegistryResource(ProxyResource):
             raise Denied(f"nobody may push to {registry.name} here")
         if not (registry.hasAccounts and incoming.target.kind is Kind.PING):
             return False
-        # The mirror has an account of its own: its clients need no token.
+        # The mirror uses the operator's accounts: its clients need no token.
         self._answered(exchange, 200)
         fields = [API_VERSION, *self._mirror.cors(), *self._extra(incoming)]
         writeOwn(request, 200, fields, b"{}")
@@ -103,8 +104,8 @@ class RegistryResource(ProxyResource):
 
     def _extra(self, incoming: Incoming) -> Sequence[tuple[bytes, bytes]]:
         """
-        A mirror of several registries says so where clients begin: other mirrors, and whoever
-        writes settings for clients, learn it there.
+        A mirror of several registries lists them in its response to C{/v2/}, for other mirrors and
+        for C{client-config}.
         """
         registries = incoming.registries
         if len(registries) == 1 or incoming.target.kind is not Kind.PING:
@@ -115,8 +116,8 @@ class RegistryResource(ProxyResource):
         isPing = incoming.target.kind is Kind.PING and not incoming.isExplicit
         if not isPing or len(incoming.registries) == 1:
             return await super()._ask(request, exchange, incoming)
-        # Clients begin here whichever registry they mean: that the default one is down must not
-        # keep them from the others.
+        # Clients begin with this request, whichever registry they mean.  If the default registry is
+        # down, give them a challenge, so that they can still use the others.
         try:
             response = await super()._ask(request, exchange, incoming)
             if response.code < 500 and response.code != 429:
@@ -132,7 +133,7 @@ class RegistryResource(ProxyResource):
 
 class SearchResource(ProxyResource):
     """
-    C{/v1/search}, and C{/v1/_ping}, which tells dockerd that it may search here.
+    C{/v1/search}, and C{/v1/_ping}, which dockerd requests before it searches.
     """
 
     service = Service.SEARCH
@@ -154,7 +155,7 @@ class SearchResource(ProxyResource):
         if incoming.target.kind is not Kind.SEARCH_PING:
             return False
         self._answered(exchange, 200)
-        # Without this field dockerd sends its credentials with every search.
+        # Without this field, dockerd sends its credentials with every search.
         writeOwn(
             request,
             200,

@@ -1,7 +1,6 @@
 """
-The site that the mirror listens with.  It speaks HTTP/1.1 and HTTP/2 and processes a request as
-soon as
-its head has been received.
+The site that the mirror listens with.  It supports HTTP/1.1 and HTTP/2, and processes a request as
+soon as its head has been received.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ from hubmirror.transport.http1server import HTTP1Channel
 from hubmirror.transport.http2server import HTTP2Channel
 from hubmirror.transport.waitableset import WaitableSet
 
+# The time in seconds that a client has to close its side of TLS when the mirror is shutting down.
 _GOODBYE = 3.0
 
 
@@ -53,11 +53,13 @@ class MirrorRequest(Request):
         self, method: bytes, target: bytes, version: bytes, length: int | None
     ) -> None:
         """
+        Process the request, whose body has not been received yet.
+
         @param length: the length of the body in bytes; C{None} when it is not known.
         """
         self.method, self.uri, self.clientproto = method, target, version
         path, _, query = target.partition(b"?")
-        # What Twisted itself has to say of a request for "*" is no registry's answer, nor logged.
+        # With the path "*", Request.process would respond by itself, without an Exchange.
         self.path = b"/" if path == b"*" else path
         self.args = parse_qs(query, True)
         self.content = BytesIO() if length == 0 else RequestBody(self.channel, length)
@@ -92,8 +94,8 @@ class MirrorRequest(Request):
 @implementer(IHandshakeListener)
 class _Negotiation(Protocol, TimeoutMixin):
     """
-    A new connection, which becomes an HTTP/2 channel if TLS has negotiated that (ALPN), else an
-    HTTP/1.1 channel.
+    A new connection.  It is passed to an L{HTTP2Channel} if the TLS handshake has negotiated C{h2}
+    (ALPN, RFC 7301), otherwise to an L{HTTP1Channel}.
     """
 
     transport: Any
@@ -159,8 +161,9 @@ class MirrorSite(Site):
     @ivar admission: limits the number of connections.
     @ivar headTimeout: the time for the TLS handshake, and for a head that has begun, in seconds.
     @ivar maxHead: the largest head of a request, in bytes.
-    @ivar plain: whether HTTP/2 frames are made by h2 alone.
-    @ivar onRefused: called with the peer and the error for what was received and is no request.
+    @ivar plain: whether C{plain-transport} is set: h2 alone makes HTTP/2 frames, and Twisted's own
+        TLS is used.
+    @ivar onRefused: called with the peer and the error when received bytes are not a request.
     """
 
     noisy = False
@@ -209,21 +212,25 @@ class MirrorSite(Site):
 
     def log(self, request: object) -> None:
         """
-        Log nothing: the mirror logs exchanges instead of requests.
+        Do nothing: the mirror logs exchanges instead of requests.
         """
 
     def startFactory(self) -> None:
         """
-        Start nothing: only Twisted's access log needs the date that is updated here.
+        Do nothing: C{Site.startFactory} updates a date that only Twisted's access log needs.
         """
 
     stopFactory = startFactory
 
     def goodbyeTimeout(self, otherwise: float) -> float:
         """
-        Seconds that a connection gets to close when all was written.  Twisted's own TLS waits for
-        the client's C{close_notify}; when the mirror stops, it is not waited for for long, as
-        L{hubmirror.transport.tls.BulkTLS} never does.
+        The time that a connection has to close after all data has been written, in seconds.
+
+        Twisted's own TLS waits for the client's C{close_notify}.  When the mirror is shutting down,
+        that wait is limited to three seconds, as it always is with
+        L{BulkTLS<hubmirror.transport.tls.BulkTLS>}.
+
+        @param otherwise: the time in all other cases.
         """
         return _GOODBYE if self.plain and self.closing else otherwise
 
@@ -272,6 +279,6 @@ class MirrorSite(Site):
 
     def refused(self, channel: Any, error: RequestRefused) -> None:
         """
-        Report that a channel has received something that is no request.
+        Report that a channel has received bytes that are not a request.
         """
         self.onRefused(channel.getPeer(), error)

@@ -1,5 +1,6 @@
 """
-C{/token}: which registry's token service a client means, and what that may see of the request.
+C{/token}: finds the registry whose token service a client needs, and forwards to it only the
+credentials that it may see.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from hubmirror.upstream.bodies import MAX_SHORT_BODY, readShortBody
 from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.policy import Service
 
-_OWN_TOKEN_LIFE = 300
+_OWN_TOKEN_LIFE = 300  # seconds
 
 
 class TokenResource(ProxyResource):
     """
-    C{/token} and C{/token/NAME}.  For the default registry, query, form and C{Authorization} go to
-    its token service byte for byte, apart from the names of repositories that the client writes
-    otherwise than the registry.
+    C{/token} and C{/token/NAME}.  For the default registry, the query, the form and
+    C{Authorization} are forwarded unchanged, except for names of repositories that the client
+    writes differently from the registry.
     """
 
     service = Service.TOKEN
@@ -72,7 +73,8 @@ class TokenResource(ProxyResource):
         if form is not None:
             permitted = registry.permittedForm(fit(form))
             if permitted is None and isRerouted:
-                # dockerd, podman and skopeo give up when this fails, whatever is public there.
+                # dockerd, podman and skopeo give up when this request fails, even if the repository
+                # is public.
                 return _ownToken(registry.names.name)
             if permitted is None:
                 raise Unauthorized(f"passwords for {registry.name} are not taken here")
@@ -84,8 +86,12 @@ class TokenResource(ProxyResource):
 
     def _named(self, incoming: Incoming, forms: list[bytes]) -> Incoming:
         """
-        The request as one to the token service of the registry that its scopes name.  dockerd and
-        podman know only the challenge of C{/v2/}, which is the default registry's.
+        Find the registry that the scopes of a token request name.  dockerd and podman send the
+        request to the token service of the default registry, because they know only the challenge
+        of C{/v2/}.
+
+        @param forms: the query and the form of the request.
+        @return: the request with that registry; C{incoming} itself if no scope names another one.
         """
         if incoming.isExplicit:
             return incoming
@@ -112,7 +118,7 @@ class TokenResource(ProxyResource):
 @implementer(IBodyProducer)
 class _Form:
     """
-    A form that is there already, as the body of a request.
+    A form in memory, as the body of a request.
     """
 
     def __init__(self, form: bytes) -> None:
@@ -134,9 +140,10 @@ class _Form:
 
 async def _formOf(request: Any) -> bytes:
     """
-    The whole form of a request.
+    Read the whole form of a request.
 
-    @raise ContentTooLarge: when it is no form of a client's.
+    @raise ContentTooLarge: when the form is larger than L{MAX_SHORT_BODY}.
+    @raise BodyFailed: when the client leaves in the middle of it.
     """
     content = request.content
     if not isinstance(content, RequestBody):
@@ -157,7 +164,9 @@ async def _formOf(request: Any) -> bytes:
 
 def _withService(form: bytes, service: bytes | None) -> bytes:
     """
-    A form that names the right service: the client has that of another registry's challenge.
+    Replace the C{service} of a form, which the client has from another registry's challenge.
+
+    @param service: the new value; C{None} removes C{service}.
     """
     pairs = [pair for pair in form.split(b"&") if not pair.startswith(b"service=")]
     if service is not None and len(pairs) < len(form.split(b"&")):
@@ -167,8 +176,11 @@ def _withService(form: bytes, service: bytes | None) -> bytes:
 
 def _ownToken(name: bytes) -> IResponse:
     """
-    What a client gets that asks for a token it does not need: the mirror asks for tokens itself,
-    with an account of its own or with none, if the registry wants them at all.
+    The response to a client that requests a token but does not need one.  The mirror itself
+    requests tokens, with the operator's accounts or anonymously, if the registry demands them.
+    The client gets a placeholder, which marks its later requests as meant for that registry.
+
+    @param name: the registry's name.
     """
     token = credentials.mark(name, credentials.OWN_TOKEN).decode("ascii")
     members = {"token": token, "access_token": token, "expires_in": _OWN_TOKEN_LIFE}

@@ -1,5 +1,6 @@
 """
-Streams the body of a request to an upstream.  The slower side pauses the other one.
+Streams the body of a request to an upstream.  When the upstream's connection is full, the client's
+is paused.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from hubmirror.upstream.bodies import StallWatch
 class RequestBody:
     """
     The body of a request, which is still being received.  The client is paused until the body is
-    consumed, so that no more than the data of one read is held.
+    consumed, so that no more than the data of one read is in memory.
 
     @ivar length: the length in bytes, or C{UNKNOWN_LENGTH}.
     @ivar received: the number of bytes that have been received.
-    @ivar limit: the largest number of bytes; C{None} for any number.
+    @ivar limit: the largest permitted number of bytes; C{None} when there is no limit.
     @ivar watch: detects a client that has stalled.
     """
 
@@ -46,7 +47,7 @@ class RequestBody:
         self._consumer: IConsumer | None = None
         self._finished: Deferred[None] | None = None
 
-    # From the channel
+    # Called by the channel
 
     def dataReceived(self, data: bytes) -> None:
         self.received += len(data)
@@ -63,7 +64,7 @@ class RequestBody:
     @property
     def isTooLarge(self) -> bool:
         """
-        Whether it has, or has announced, more bytes than L{limit}.
+        Whether the body has, or has announced, more bytes than C{limit}.
         """
         announced = 0 if self.length is UNKNOWN_LENGTH else self.length
         return self.limit is not None and max(announced, self.received) > self.limit
@@ -77,19 +78,20 @@ class RequestBody:
 
     def close(self) -> None:
         """
-        The client has left, or the response is complete.
+        Stop: the client has left, the response is complete, or the body is too large.
         """
         self._closed = True
         finished = self._end()
         if finished is not None:
             finished.errback(Failure(BodyFailed("the client left in the middle of its body")))
 
-    # To the upstream
+    # Called by the upstream's connection
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         """
-        @return: a deferred that fires when the whole body has been written, and fails when that has
-            become impossible.  It does not fire after L{stopProducing} (see C{IBodyProducer}).
+        @return: a deferred that fires when the whole body has been written, and fails with
+            L{BodyFailed} when the client has left.  It does not fire after L{stopProducing} (see
+            L{IBodyProducer}).
         """
         finished: Deferred[None] = Deferred()
         if self._closed:
@@ -139,7 +141,7 @@ class RequestBody:
 
     def stopProducing(self) -> None:
         """
-        The upstream needs no more of the body; the channel discards the rest.
+        The upstream needs no more of the body.  The channel discards the rest.
         """
         self._closed = True
         self._end()
@@ -164,7 +166,8 @@ def collect(body: RequestBody, file: BinaryIO) -> Deferred[BinaryIO]:
     """
     Write a body into a file, for resources that need the whole body.
 
-    @return: a deferred that fires with the file, positioned at its beginning.
+    @return: a deferred that fires with the file, positioned at its beginning, or fails with
+        L{BodyFailed}.
     """
 
     def rewind(_: None) -> BinaryIO:
@@ -176,13 +179,14 @@ def collect(body: RequestBody, file: BinaryIO) -> Deferred[BinaryIO]:
 
 def bodyOf(request: IRequest) -> IBodyProducer | None:
     """
-    The body of a request, or C{None} when it has none or its body has no meaning.  With a site
-    other than L{MirrorSite}, Twisted has written the body into a file.
+    The body of a request, or C{None} when it has none or its body has no meaning.  If the resource
+    is served by another site than L{MirrorSite<hubmirror.downstream.site.MirrorSite>}, Twisted has
+    written the body into a file.
     """
     content: Any = request.content
     if request.method in (b"GET", b"HEAD"):
-        # The body of a GET has no meaning (RFC 9110 9.3.1), and would make the request
-        # unrepeatable.
+        # The body of a GET has no meaning (RFC 9110 section 9.3.1), and a request with a body could
+        # not be repeated.
         if isinstance(content, RequestBody):
             content.stopProducing()
         return None

@@ -1,6 +1,6 @@
 """
-One connection to a host that has several addresses: an attempt for each, and of all their errors
-the one that tells most.
+Connecting to a host that has several addresses.  If the attempts for all addresses fail, the most
+informative one of their errors is reported.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ from hubmirror.transport.resolving import ResolvingReactor
 
 class Attempts:
     """
-    Counts the attempts that are under way beside the first one of each connection.  A host with
-    sixteen addresses, none of which answers, would take sixteen file descriptors for each request.
+    Limits the number of simultaneous attempts, not counting the first one of each connection.
+    Without a limit, a host with sixteen addresses that do not respond would take sixteen file
+    descriptors for each request.
     """
 
     def __init__(self, most: int) -> None:
         """
-        @param most: of them, for all connections together.
+        @param most: the largest number of these attempts, for all connections together.
         """
         self._most = most
         self.underWay = 0
 
     def begin(self) -> bool:
         """
-        @return: whether there may be one more; if so, L{end} must follow.
+        Begin an attempt, if the limit permits it.
+
+        @return: whether the attempt may be made.  If so, L{end} must be called when it is over.
         """
         if self.underWay >= self._most:
             return False
@@ -43,19 +46,19 @@ class Attempts:
 
     def end(self) -> None:
         """
-        One is over.
+        Count an attempt that is over.
         """
         self.underWay -= 1
 
 
 class _Watched:
     """
-    A client factory, which tells when its attempt is over.
+    A client factory that reports when its attempt is over.
     """
 
     def __init__(self, factory: Any, over: Callable[[Failure | None], None]) -> None:
         """
-        @param over: called with the failure, or with C{None} when there is a connection.
+        @param over: called with the failure, or with C{None} when the connection is established.
         """
         self._factory = factory
         self._over = over
@@ -74,9 +77,9 @@ class _Watched:
 
 class _AttemptingReactor(ResolvingReactor):
     """
-    What the attempts of one connection are made with.
+    The reactor for the attempts of one connection.
 
-    @ivar failures: of those that are over, in order.
+    @ivar failures: the failures of the attempts that are over, in the order in which they failed.
     """
 
     def __init__(self, reactor: Any, resolver: IHostnameResolver, attempts: Attempts) -> None:
@@ -89,8 +92,8 @@ class _AttemptingReactor(ResolvingReactor):
         """
         Begin an attempt.
 
-        @raise ConnectError: when there may be none.  That is no failure to be counted: the other
-            attempts decide.
+        @raise ConnectError: when the limit does not permit it.  This is not added to C{failures},
+            because only the other attempts indicate something about the host.
         """
         isFurther = self._pending > 0
         if isFurther and not self._attempts.begin():
@@ -114,8 +117,8 @@ class _AttemptingReactor(ResolvingReactor):
 @implementer(IStreamClientEndpoint)
 class AddressesEndpoint:
     """
-    A C{HostnameEndpoint} whose failure takes all addresses into account.  Twisted's is that of the
-    attempt that failed last, which is often IPv6's on a machine that has none.
+    A C{HostnameEndpoint} whose failure takes all addresses into account.  Twisted's endpoint
+    reports the attempt that failed last, which on a machine without IPv6 is often an IPv6 one.
     """
 
     def __init__(
@@ -128,7 +131,7 @@ class AddressesEndpoint:
         attempts: Attempts,
     ) -> None:
         """
-        @param timeout: seconds for each attempt.
+        @param timeout: the time for each attempt, in seconds.
         """
         self._reactor = reactor
         self._resolver = resolver

@@ -30,24 +30,26 @@ from hubmirror.transport.tlsendpoints import BulkTLSEndpoint
 
 _MAX_ENDPOINTS = 256
 _MAX_ATTEMPTS = 64
+# DNS names as in practice: with underscores, and with or without a dot at the end.
 _HOST_NAME = re.compile(rb"(?=.{1,254}\Z)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?\Z")
 _ANY_NAME = "upstream.invalid"
 """
-The name that the endpoint is given, which would refuse some that exist.
+The name that C{HostnameEndpoint} gets in place of the real one, some of which it would refuse (see
+L{OneNameResolver}).
 """
 
 Permits = Callable[[Origin, Address], bool]
 """
-Whether this origin may be connected to at this address.
+Whether the mirror may connect to an origin at an address.
 """
 
 
 def loadTrust(caFile: str | None) -> Any:
     """
-    Load the CA certificates that upstream certificates are verified with.
+    Load the CA certificates with which upstream certificates are verified.
 
-    @param caFile: a PEM bundle, or C{None} for the system's CAs.
-    @raise ValueError: when there is no certificate in the file, or no file.
+    @param caFile: the path of a PEM bundle, or C{None} for the system's CAs.
+    @raise ValueError: when the file can't be read or contains no certificate.
     """
     if caFile is None:
         return ssl.platformTrust()
@@ -68,14 +70,14 @@ def loadTrust(caFile: str | None) -> Any:
 
 class ConnectCancelled(CancelledError):
     """
-    A connection was given up before there was one: whoever gives up because of the time knows by
-    this that it was not the answer that took too long.
+    The request for a connection was cancelled before the connection was established.  When a
+    timeout cancels a request, this distinguishes a slow connection from a late response.
     """
 
 
 class Connector:
     """
-    Opens connections.  The TLS context and the encoded name of an origin are created once and kept.
+    Opens connections.  The endpoint of each origin, with its TLS context, is created once and kept.
     """
 
     def __init__(
@@ -92,11 +94,13 @@ class Connector:
     ) -> None:
         """
         @param trust: from L{loadTrust}.
-        @param timeout: seconds for name, connection and handshake together.
-        @param resolver: address and port of a DNS server.
-        @param proxy: C{http://} or C{socks5://} URL.
-        @param plainTLS: use Twisted's own TLS.
-        @param attempts: bounds the attempts to connect, together with those of other connectors.
+        @param timeout: the time for name resolution, connection and TLS handshake together, in
+            seconds.
+        @param resolver: the address and port of a DNS server; by default, the system resolves.
+        @param proxy: the URL of an outgoing proxy, C{http://} or C{socks5://}.
+        @param plainTLS: whether to use Twisted's own TLS in place of
+            L{BulkTLS<hubmirror.transport.tls.BulkTLS>}.
+        @param attempts: limits the attempts to connect; connectors may share it.
         """
         self._attempts = attempts or Attempts(_MAX_ATTEMPTS)
         self._reactor = reactor
@@ -117,9 +121,10 @@ class Connector:
         Open a connection and complete the TLS handshake.
 
         @param released: see L{UpstreamConnection}.
-        @raise ConnectFailed: when there is none in time; L{ConnectTimedOut}, L{AddressRefused} and
-            L{LocalFailure} among them.
-        @raise ConnectCancelled: when this is cancelled.
+        @raise ConnectFailed: when no connection is established in time.  Its subclasses
+            L{ConnectTimedOut}, L{AddressRefused} and
+            L{LocalFailure<hubmirror.protocol.errors.LocalFailure>} give the cause.
+        @raise ConnectCancelled: when the caller cancels.
         """
         try:
             endpoint, addresses = self._endpointOf(origin)
@@ -162,7 +167,8 @@ class Connector:
         else:
             endpoint = self._proxied(self._proxy, origin)
         if origin.scheme == b"https":
-            # The context is kept, and must not be one that could not read its certificates.
+            # Without a free file descriptor, OpenSSL could not read the CA certificates, and the
+            # useless context would be kept.
             checkDescriptors()
             tls = UpstreamTLS(origin.host.decode("ascii"), self._trust)
             endpoint = (
@@ -174,7 +180,9 @@ class Connector:
 
     def _hostname(self, resolver: IHostnameResolver, origin: Origin) -> IStreamClientEndpoint:
         """
-        @raise ValueError: when there can be no such host.
+        The endpoint of a host, with addresses from a resolver.
+
+        @raise ValueError: when the name can't be that of a host.
         """
         if b":" not in origin.host and not _HOST_NAME.match(origin.host):
             raise ValueError("not a host's name")
@@ -188,7 +196,7 @@ class Connector:
         )
 
     def _proxied(self, proxy: str, origin: Origin) -> IStreamClientEndpoint:
-        # The proxy looks names up, so only what stands for an address by itself can be checked.
+        # The proxy resolves names, so only a host that is itself an address can be checked here.
         address = hostAddress(origin.host)
         if address is not None and not self._permits(origin, address):
             raise _refusal(f"{origin}, which stands for an address that is not a public one")
@@ -205,8 +213,9 @@ def _refusal(where: str) -> AddressRefused:
 
 def _cancellable(attempt: Deferred[Any]) -> Deferred[Any]:
     """
-    The same, failing with L{ConnectCancelled} when it is cancelled.  An endpoint fails in its own
-    way then; while it looks a name up, as if there were no such name.
+    A deferred with the result of another one, which fails with L{ConnectCancelled} when it is
+    cancelled.  Endpoints fail in different ways when they are cancelled; while a name is resolved,
+    the failure is the same as if the name did not exist.
     """
 
     def cancel(outer: Deferred[Any]) -> None:

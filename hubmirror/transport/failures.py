@@ -1,6 +1,6 @@
 """
-Why a connection failed: whether that says anything of the other side, and in a few words that may
-be shown to a client, without an address or a traceback.
+Interprets the failures of connections: whether the cause is on this machine or on the other side,
+and a short description, which may be shown to clients because it has no address and no traceback.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _NO_MEMORY = "the mirror has no memory left for it"
 
 _SHORTAGES = {EMFILE: _NO_FILE, ENFILE: _NO_FILE, ENOBUFS: _NO_MEMORY, ENOMEM: _NO_MEMORY}
 """
-Errors that any connection would have met, to whatever address.
+Error numbers that a connection to any address would have got.
 """
 
 _LOCAL = {
     **_SHORTAGES,
-    # No free port; or, where IPv6 is off, no address of that kind at all.
+    # There is no free port; or, where IPv6 is disabled, no address of that family.
     EADDRNOTAVAIL: "the mirror has no port or address left for it",
     EADDRINUSE: "the mirror has no port or address left for it",
     EAFNOSUPPORT: "the mirror has no address of its kind",
@@ -48,8 +48,8 @@ _LOCAL = {
     EPERM: "the mirror's machine does not permit the connection",
 }
 """
-Errors of this machine's own.  C{EHOSTUNREACH} is none of them: there is a route, and at its other
-end nobody answers.
+Error numbers whose cause is on this machine.  C{EHOSTUNREACH} is not among them: there is a route,
+but no response from its other end.
 """
 
 _TEXTS: tuple[tuple[type[BaseException], str], ...] = (
@@ -67,13 +67,13 @@ _TEXTS: tuple[tuple[type[BaseException], str], ...] = (
 
 def describeFailure(reason: Failure) -> str:
     """
-    Why a connection failed.
+    Describe in a few words why a connection failed.
     """
     value = reason.value
     if isinstance(value, MirrorError):
         return value.message
     if isinstance(value, SSL.Error):
-        # A SysCallError has a number in place of OpenSSL's list.
+        # A SysCallError has an error number in place of OpenSSL's list of errors.
         listed = value.args and isinstance(value.args[0], list)
         reasons = [entry[2] for entry in value.args[0]] if listed else []
         if "certificate verify failed" in reasons:
@@ -87,8 +87,8 @@ def describeFailure(reason: Failure) -> str:
 
 def connectFailure(reason: Failure) -> ConnectFailed:
     """
-    The error that a failed connection becomes: a L{LocalFailure} when it says nothing of the other
-    side.
+    Convert the failure of a connection: to L{LocalFailure} if its cause is on this machine,
+    otherwise to L{ConnectFailed}.
     """
     kind = LocalFailure if _isLocal(reason.value) else ConnectFailed
     return kind(describeFailure(reason))
@@ -96,11 +96,13 @@ def connectFailure(reason: Failure) -> ConnectFailed:
 
 def mostTelling(reasons: Sequence[Failure]) -> Failure:
     """
-    Of the failures to connect to each address of a host, the one that stands for all of them.
-    While anything is short on this machine none of the others counts, since not all addresses
-    could be tried.  Where one family of addresses has no route, the other family's failure counts.
+    Select one of the failures to connect to the addresses of a host, to represent them all.
 
-    @param reasons: one at least, in order.
+    A shortage on this machine takes precedence, because it kept some addresses from being tried.
+    Other local failures count only if there is nothing else: if this machine has no route for IPv6,
+    for example, the failure of the IPv4 address counts.
+
+    @param reasons: at least one failure, in the order of their occurrence.
     """
     for reason in reasons:
         if _isShortage(reason.value):
@@ -111,10 +113,10 @@ def mostTelling(reasons: Sequence[Failure]) -> Failure:
 
 def checkDescriptors() -> None:
     """
-    Make sure that a file can be opened.  Where none can, the C library finds no server for a name,
-    and OpenSSL no certificate, and neither tells why.
+    Check that there is a free file descriptor.  Without one, the C library can't resolve names and
+    OpenSSL can't load certificates, but neither reports the cause.
 
-    @raise LocalFailure: when none can be opened.
+    @raise LocalFailure: when no file can be opened.
     """
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
@@ -123,8 +125,8 @@ def checkDescriptors() -> None:
 
 
 def _isShortage(value: BaseException | None) -> bool:
-    # A thread that can't be started, for the lookup of a name, is a RuntimeError; a socket that
-    # can't be bound, for a question to a DNS server, is a BindError.
+    # A thread for the resolution of a name that can't be started is a RuntimeError.  A socket for a
+    # DNS query that can't be bound is a BindError.
     return (
         isinstance(value, MemoryError | error.BindError)
         or type(value) is RuntimeError
@@ -142,7 +144,8 @@ def _isLocal(value: BaseException | None) -> bool:
 
 def _errnoOf(value: BaseException | None) -> int:
     """
-    The number of an error, wherever Twisted keeps it; 0 where there is none.
+    The C{errno} of an error, which Twisted's exceptions have in different places; 0 when there is
+    none.
     """
     if isinstance(value, error.CannotListenError):
         value = value.socketError

@@ -3,10 +3,8 @@ The client side of HTTP/1.1: a connection to an upstream with one request at a t
 
 Twisted's own client is not suitable for a proxy: it hides the C{Connection} field and with it the
 names of hop-by-hop fields, loses the C{Content-Length} of a 304, does not limit the size of a
-response
-head, and re-encodes request targets.  This client writes the target verbatim, keeps every field,
-and
-provides the same C{IResponse} interface.
+response head, and re-encodes request targets.  This client sends the target unchanged, keeps every
+field, and provides the same C{IResponse} interface.
 """
 
 from __future__ import annotations
@@ -54,26 +52,27 @@ from hubmirror.transport.failures import describeFailure
 RESPONSE_TIMEOUT = 300.0
 """
 The time, in seconds, from the end of a request to the response head, for requests that have no
-shorter
-limit: a registry may copy and hash a layer of many gigabytes before it responds with 201.
+shorter limit.  A registry may copy and hash a layer of many gigabytes before it responds with 201.
 """
 
 _MAX_INTERIM = 8
 
+# A request with one of these methods has a Content-Length even without a body (RFC 9110 section
+# 8.6).
 _METHODS_WITH_BODY = (b"POST", b"PUT", b"PATCH")
 
 
 @implementer(IResponse, IPushProducer)
 class UpstreamResponse:
     """
-    A response.  Apart from what arrived together with the head, its body is not read from the
-    network before L{deliverBody} is called.
+    A response.  Apart from the bytes that arrived together with the head, its body is not read from
+    the network before L{deliverBody} is called.
 
-    It is also the transport of its body: the protocol that the body is delivered to may pause,
-    resume and stop it.
+    The response is also the transport of its body: the protocol to which the body is delivered may
+    pause, resume and stop it.
 
     @ivar length: the length of the body in bytes, or C{UNKNOWN_LENGTH}.  The C{Content-Length} of a
-        response to HEAD or of a 304 is in L{headers}.
+        response to HEAD or of a 304 is only in C{headers}.
     @ivar paused: whether reading the body is paused.
     """
 
@@ -97,12 +96,12 @@ class UpstreamResponse:
 
     def deliverBody(self, protocol: IProtocol) -> None:
         """
-        Give the body to a protocol, whose C{connectionLost} ends it: with C{ResponseDone} when
-        it is whole, else with L{BodyFailed}.
+        Deliver the body to a protocol.  Its C{connectionLost} is called with C{ResponseDone} when
+        the body is complete, otherwise with L{BodyFailed}.
         """
         self._receiver = protocol
         self.paused = False
-        # From here on the protocol may pause, and that must not be undone below.
+        # From here on, the protocol may pause the body; that must not be undone below.
         protocol.makeConnection(self)  # type: ignore[arg-type]
         early, self._early = self._early, []
         for piece in early:
@@ -148,6 +147,7 @@ class UpstreamResponse:
 class _BodyWriter:
     """
     Writes the body of a request with its framing, and checks that it has the announced length.
+    The methods raise L{BodyFailed} if it has not.
     """
 
     def __init__(self, transport: Any, length: int | None) -> None:
@@ -182,9 +182,9 @@ class UpstreamConnection(Protocol):
     """
     A connection to one origin.
 
-    @ivar ready: fires when a request can be sent, that is after the TLS handshake, if any; fails
-        with L{ConnectFailed}.
-    @ivar closed: fires when the connection has been closed.
+    @ivar ready: a deferred that fires with the connection when a request can be sent, which is
+        after the TLS handshake, if any; or fails with L{ConnectFailed}.
+    @ivar closed: a deferred that fires when the connection has been closed.
     @ivar reused: whether the connection has served a request before.
     """
 
@@ -194,7 +194,8 @@ class UpstreamConnection(Protocol):
         self, reactor: IReactorTime, secure: bool, released: Callable[[UpstreamConnection], None]
     ) -> None:
         """
-        @param released: called when the connection can take another request.
+        @param secure: whether the connection uses TLS.
+        @param released: called with the connection when it can be used for another request.
         """
         self._reactor = reactor
         self._secure = secure
@@ -227,7 +228,7 @@ class UpstreamConnection(Protocol):
 
     def abort(self) -> None:
         """
-        Close at once; a request in progress fails.
+        Close the connection immediately.  A request in progress fails.
         """
         self._keepAlive = False
         if self._open:
@@ -250,7 +251,7 @@ class UpstreamConnection(Protocol):
                 self._end(Failure(ResponseDone()))
             else:
                 self._end(Failure(BodyFailed("the connection closed in the middle of the body")))
-        # A response that is still referenced must not keep the buffers of TLS in memory.
+        # A response that is still referenced must not keep the TLS buffers in memory.
         self.transport = None
         self.closed.callback(None)
 
@@ -265,11 +266,14 @@ class UpstreamConnection(Protocol):
         body: IBodyProducer | None,
     ) -> Deferred[UpstreamResponse]:
         """
-        Send a request; cancelling it closes the connection.
+        Send a request.
 
-        @param target: goes into the request line as it is.
-        @param headers: every field but C{Host} and the framing.
-        @return: fires with the answer when its head is complete; fails with L{HeadFailed}.
+        @param target: the request target, which is sent unchanged.
+        @param host: the value of C{Host}.
+        @param headers: all header fields except C{Host}, C{Content-Length} and
+            C{Transfer-Encoding}.
+        @return: a deferred that fires with the response when its head has been received, or fails
+            with L{HeadFailed}.  Cancelling it closes the connection.
         """
         self._method = method
         self._interim = 0
@@ -312,7 +316,7 @@ class UpstreamConnection(Protocol):
 
     def _awaitHead(self) -> None:
         if self._method in (b"GET", b"HEAD"):
-            # The callers of these methods limit the time over all upstreams.
+            # The timeout for these methods covers all upstreams, so the caller has to observe it.
             return
         self._timer = self._reactor.callLater(RESPONSE_TIMEOUT, self._timedOut)
 
@@ -338,7 +342,7 @@ class UpstreamConnection(Protocol):
             self._timer = None
         return waiter
 
-    # One answer
+    # One response
 
     def dataReceived(self, data: bytes) -> None:
         if self._response is not None:
@@ -348,7 +352,7 @@ class UpstreamConnection(Protocol):
             self._buffer.add(data)
             self._readHead()
         else:
-            # Data without a request would be taken for the next response.
+            # Data that precedes a request would be taken for its response.
             self.abort()
 
     def _readHead(self) -> None:
@@ -362,7 +366,8 @@ class UpstreamConnection(Protocol):
                     raise HeadFailed("an upgrade that nobody asked for")
                 if head.status >= 200:
                     break
-                # RFC 9110 15.2 allows any number, but they bring nothing.
+                # RFC 9110 section 15.2 permits any number of interim responses, but the mirror has
+                # no use for them.
                 self._interim += 1
                 if self._interim > _MAX_INTERIM:
                     raise HeadFailed("too many interim responses")
@@ -389,7 +394,7 @@ class UpstreamConnection(Protocol):
         waiter = self._takeWaiter()
         if waiter is not None:
             waiter.callback(response)
-        # Most callers read the body at once, which saves pausing and resuming.
+        # Most callers read the body immediately; the connection is paused only for the others.
         if self._response is response and response.paused:
             self.pauseBody()
 
@@ -410,8 +415,8 @@ class UpstreamConnection(Protocol):
 
     def _complete(self) -> None:
         """
-        The response is complete.  The connection can be reused unless one of its sides still has to
-        send something.
+        The response is complete.  The connection can be reused unless the request is still being
+        sent, or the upstream closes it or has sent more than the response.
         """
         reusable = self._keepAlive and not self._buffer and self._sending is None
         response = self._response

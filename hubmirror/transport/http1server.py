@@ -1,11 +1,11 @@
 """
-The server side of HTTP/1.1: a connection of a client with one request after another.
+The server side of HTTP/1.1: a connection of a client, with one request after another.
 
-Twisted's own channel receives a whole body before it processes a request, responds to malformed
+Twisted's own channel receives the whole body before it processes a request, responds to malformed
 requests with an empty 400, and accepts some of them (bare LF, obs-fold).  This channel processes a
-request when its head has been received, lets its body be paused, and parses strictly.  It has the
+request when its head has been received, can pause its body, and parses strictly.  It has the
 interface of Twisted's channel, and in addition L{HTTP1Channel.pauseBody} and
-L{HTTP1Channel.resumeBody}; its requests need the methods C{headReceived} and C{contentComplete}.
+L{HTTP1Channel.resumeBody}.  Its requests need the methods C{headReceived} and C{contentComplete}.
 """
 
 from __future__ import annotations
@@ -31,17 +31,22 @@ from hubmirror.protocol.heads import (
 from hubmirror.transport.closingports import FIRST_REQUEST
 from hubmirror.transport.refusing import writeRefusal
 
+# The time in seconds for which the body of a request is discarded after the response.
 _LINGER = 30.0
+# The number of bytes of pipelined requests after which reading pauses.
 _READ_AHEAD = 16 * 1024
+# The first byte of a TLS ClientHello's record (RFC 8446 section 5.1).
 _TLS_HANDSHAKE = 0x16
 
 
 @implementer(IPushProducer)
 class HTTP1Channel(Protocol, TimeoutMixin):
     """
-    @ivar site: the C{MirrorSite} that the requests are for.
-    @ivar requestFactory: makes a request from its channel.
-    @ivar timeOut: seconds that a connection may be without a request.
+    An HTTP/1.1 connection of a client.
+
+    @ivar site: the C{MirrorSite} that serves the requests.
+    @ivar requestFactory: creates a request; its parameter is the channel.
+    @ivar timeOut: the time for which the connection may be without a request, in seconds.
     """
 
     transport: Any
@@ -71,7 +76,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
-        # setTimeout changes timeOut.
+        # TimeoutMixin.setTimeout overwrites timeOut.
         self._idleTimeout = self.timeOut
         self.setTimeout(self._idleTimeout)
         self.site.opened(self)
@@ -87,13 +92,14 @@ class HTTP1Channel(Protocol, TimeoutMixin):
     def timeoutConnection(self) -> None:
         if self._closing:
             if self._full and self.site.closing:
-                # It is not a goodbye that is waited for: the client still reads.
+                # The site's timeout for closing is too short for a client that still has to read
+                # data that was written.
                 self.setTimeout(self._idleTimeout)
             else:
                 self.abortConnection()
         elif self._request is not None:
-            # The timer keeps running during a request, since it costs less to restart it here than
-            # to cancel and create one for each request.
+            # The timer keeps running during a request.  To restart it here costs less than to
+            # cancel and create a timer for each request.
             self.setTimeout(self._idleTimeout)
         else:
             self.loseConnection()
@@ -107,7 +113,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def _advance(self) -> None:
         """
-        Process what has been received as far as possible.
+        Process the received data as far as possible.
         """
         if self._advancing:
             return
@@ -121,8 +127,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
                     if not self._readRequest():
                         break
                 else:
-                    # A pipelined request waits.  Some more is read, because only a connection that
-                    # is read reports that the client has left.
+                    # A pipelined request waits.  Reading goes on for a while, because a connection
+                    # that is not read does not report that the client has left.
                     if len(self._buffer) > _READ_AHEAD:
                         self._read(False)
                     break
@@ -131,14 +137,16 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def _readRequest(self) -> bool:
         """
-        @return: whether a whole head was received.
+        Read the head of a request, and create the request.
+
+        @return: whether to go on with the data that follows.
         """
         if self._buffer.startswith(b"\r\n"):
-            # An empty line before a request is skipped (RFC 9112 2.2).
+            # Skip an empty line before a request (RFC 9112 section 2.2).
             self._buffer.skip(2)
             return True
         if self._buffer.first() == _TLS_HANDSHAKE and not self.isSecure():
-            # Clients that try TLS first fall back to plain HTTP when they get a response in it.
+            # Clients that try TLS first fall back to plain HTTP when the response is plain HTTP.
             self._refuse(BadRequest("there is no TLS on this port"))
             return False
         try:
@@ -171,7 +179,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def _awaitRestOfHead(self) -> None:
         """
-        Limit the time for a head that has begun; further bytes do not extend it.
+        Limit the time for a head that has begun.  Further bytes do not extend it.
         """
         self._read(True)
         if not self._headBegun:
@@ -180,9 +188,11 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def _readBody(self, body: Decoder) -> bool:
         """
-        @return: whether the body is over.
+        Pass on the received data of a body.
+
+        @return: whether the body has ended.
         """
-        # A client that sends its body unasked is not waiting for 100 Continue.
+        # A client that already sends its body does not wait for 100 Continue.
         self._continue = False
         try:
             pieces = body.feed(self._buffer)
@@ -213,8 +223,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def _refuse(self, error: RequestRefused) -> None:
         """
-        Respond to something that is no request, and close: where the next request begins is
-        unknown.
+        Respond to data that is not a valid request, and close the connection, because the beginning
+        of the next request can't be found.
         """
         self._persistent = False
         writeRefusal(self, error)
@@ -230,14 +240,14 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def pauseBody(self) -> None:
         """
-        Stop reading the body of the request for now.
+        Stop reading the body of the request until L{resumeBody} is called.
         """
         if self._body is not None:
             self._read(False)
 
     def resumeBody(self) -> None:
         """
-        Read the body of the request, after C{100 Continue} if the client waits for that.
+        Read the body of the request.  Before that, send C{100 Continue} if the client waits for it.
         """
         if self._continue and not self._closing:
             self._continue = False
@@ -245,7 +255,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         if not self._closing:
             self._read(True)
 
-    # What the transport asks of its producer
+    # Called by the transport (IPushProducer)
 
     def pauseProducing(self) -> None:
         self._full = True
@@ -264,14 +274,14 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         if self._producer is not None:
             self._producer.stopProducing()
 
-    # What a request asks of its channel
+    # Called by the request
 
     def getPeer(self) -> IAddress:
         peer: IAddress = self.transport.getPeer()
         return peer
 
     def getHost(self) -> IAddress:
-        # Each request asks, and each time the transport would ask the kernel.
+        # Each request calls this, and the transport makes a system call each time.
         host = self._host
         if host is None:
             host = self._host = self.transport.getHost()
@@ -303,7 +313,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         ):
             self._persistent = False
         if self._continue or self.site.closing:
-            # A client that got no 100 Continue may or may not send its body now.
+            # A client that got no 100 Continue may or may not send its body now (RFC 9110 section
+            # 10.1.1), so the beginning of its next request can't be found.
             self._persistent = False
         lines = [b"HTTP/1.1 ", code, b" ", reason, b"\r\n"]
         for name, values in headers.getAllRawHeaders():
@@ -331,8 +342,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         elif self._continue:
             self.loseConnection()
         else:
-            # The response precedes the end of the body.  Clients read it only if they can go on
-            # sending for a while.
+            # The response precedes the end of the body.  Some clients read it only after they have
+            # sent the body, so discard the body for a while before closing.
             self.setTimeout(_LINGER)
             self._read(True)
 
@@ -346,8 +357,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def closeWhenIdle(self) -> None:
         """
-        Close the connection, after the response if a request is in progress.  A connection that has
-        not had a request yet gets some time for it.
+        Close the connection; if a request is in progress, after its response.  A connection
+        that has not had a request yet gets some time for it.
         """
         self._persistent = False
         if self._request is not None or self._headBegun:
@@ -359,7 +370,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def loseConnection(self) -> None:
         """
-        Close when everything that was written has been sent, or when that takes too long.
+        Close the connection when all written data has been sent, or when that takes too long.
         """
         if not self._closing:
             self._closing = True
@@ -369,7 +380,8 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def abortConnection(self) -> None:
         """
-        Close at once, so that the client does not take a partial response for a complete one.
+        Close the connection immediately, so that the client does not take a partial response for a
+        complete one.
         """
         self._closing = True
         self.transport.abortConnection()

@@ -1,13 +1,11 @@
 """
 Assembles the data that an HTTP/2 connection sends, with as little copying as possible.
 
-h2 copies a payload into its frame, the frame into its buffer, and the buffer into its output, which
-is
-a third of the cost of a blob over HTTP/2.  Writing the nine bytes of a frame header before the
-payload
-has the same effect if h2's flow control windows are updated.  Their attributes have public names
-but
-are not documented, so they are used only if they behave as expected.
+h2 copies a payload into its frame, the frame into its buffer, and the buffer into its output.  This
+is a third of the cost of a blob over HTTP/2.  Writing the nine bytes of a frame header (RFC 9113
+section 4.1) before the payload has the same effect if h2's flow control windows are updated.  Their
+attributes have public names but are not documented, so they are used only if they behave as
+expected.
 """
 
 from __future__ import annotations
@@ -20,13 +18,14 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from twisted.logger import Logger
 
+# The header of a frame: the length in 24 bits, the type, the flags and the stream identifier.
 _HEAD = Struct(">HBBBL")
 _log = Logger()
 
 
 class Outbound:
     """
-    Has h2 make all frames.
+    Lets h2 make all frames.
     """
 
     def __init__(self, h2: H2Connection) -> None:
@@ -34,10 +33,10 @@ class Outbound:
 
     def sendData(self, number: int, payload: memoryview) -> None:
         """
-        Send bytes of a body, in as many frames as it takes.
+        Send bytes of a body, in as many DATA frames as necessary.
 
-        @param number: the stream, which must be open.
-        @param payload: no longer than the windows allow.
+        @param number: the identifier of the stream, which must be open.
+        @param payload: the bytes, no more than the flow control windows allow.
         """
         most = self._h2.max_outbound_frame_size
         for start in range(0, len(payload), most):
@@ -45,14 +44,14 @@ class Outbound:
 
     def take(self) -> bytes:
         """
-        The bytes that are to be sent now.
+        Take the bytes to send.
         """
         return self._h2.data_to_send()
 
 
 class BulkOutbound(Outbound):
     """
-    Makes DATA frames itself and has h2 make all others.
+    Makes DATA frames itself, and lets h2 make all others.
     """
 
     def __init__(self, h2: H2Connection) -> None:
@@ -63,7 +62,7 @@ class BulkOutbound(Outbound):
         h2 = self._h2
         h2.streams[number].outbound_flow_control_window -= len(payload)
         h2.outbound_flow_control_window -= len(payload)
-        # Frames that h2 has made before, such as HEADERS, precede this one.
+        # Frames that h2 has already made, such as HEADERS, come first.
         self._pieces.append(h2.data_to_send())
         most = h2.max_outbound_frame_size
         for start in range(0, len(payload), most):
@@ -114,7 +113,7 @@ def _outcome(kind: type[Outbound]) -> list[Any]:
     for size in (1, 20_000):
         sender.sendData(1, memoryview(bytes(size)))
     outcome: list[Any] = [sender.take()]
-    # h2 returns the smaller one of two windows: each of them is made the smaller one in turn.
+    # h2 returns the smaller of two windows.  Make each of them the smaller one in turn.
     for change in (-1000, 2000):
         server.outbound_flow_control_window += change
         outcome.append(server.local_flow_control_window(1))

@@ -1,11 +1,10 @@
 """
-Splits the data of an HTTP/2 connection into whole frames (RFC 9113 4.1) before it is passed to h2.
+Splits the data of an HTTP/2 connection into whole frames (RFC 9113 section 4.1) before it is passed
+to h2.
 
 h2 copies its unread data for each frame and for each read, so that many small frames, or a frame
-that
-is received byte by byte, would take quadratic time.  It also does not report that a header block
-has
-begun.
+that is received byte by byte, would take quadratic time.  It also does not report that a header
+block has begun.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from hubmirror.protocol.buffers import ReceiveBuffer
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME = 16 * 1024
 """
-Bytes that a frame may carry: h2 announces no more.
+The largest payload of a frame, in bytes.  h2 announces this limit to the client.
 """
 
 _HEAD = 9
@@ -25,9 +24,12 @@ _END_STREAM, _END_HEADERS = 1, 4
 
 class FrameReader:
     """
-    @ivar control: frames so far that carry no request and no body.  A client needs few of them, and
-        each may cost an answer.
-    @ivar blockSize: bytes of the header block that has begun; 0 when there is none.
+    Splits data into frames.
+
+    @ivar control: the number of frames so far that carry neither a part of a request's head nor of
+        its body.  A client needs few of them, and each may need a reply.
+    @ivar blockSize: the number of bytes so far of a header block that is not complete; 0 when there
+        is none.
     """
 
     def __init__(self) -> None:
@@ -41,16 +43,16 @@ class FrameReader:
     @property
     def headBegun(self) -> bool:
         """
-        Whether something has begun that takes no longer than a request's head does: anything but
-        the frame of a body.
+        Whether a header block, or a frame other than DATA, has begun and is not complete.  The
+        channel limits the time for it.
         """
         return self.blockSize > 0 or (len(self._buffer) > 0 and self._type != _DATA)
 
     def feed(self, data: bytes) -> list[bytes]:
         """
-        Take what has arrived.
+        Add received data.
 
-        @return: the frames that are whole now; the client's preface is the first.
+        @return: the frames that are complete now.  The client's preface counts as the first frame.
         """
         self._buffer.add(data)
         frames: list[bytes] = []
@@ -60,7 +62,7 @@ class FrameReader:
                 break
             frames.append(frame)
         if self._isPreface and not self._buffer.startswith(PREFACE[: len(self._buffer)]):
-            # This is no HTTP/2: h2 says so.
+            # This is not HTTP/2.  h2 raises the error.
             frames.append(self._buffer.takeAll())
         return frames
 
@@ -73,7 +75,7 @@ class FrameReader:
             head = self._buffer.peek(_HEAD)
             size = int.from_bytes(head[:3], "big")
             if size > MAX_FRAME:
-                # h2 refuses it by its head.
+                # h2 raises FrameTooLargeError when it reads the frame header.
                 return self._buffer.takeAll()
             self._type = head[3]
             self._needed = _HEAD + size

@@ -1,16 +1,13 @@
 """
-The server side of HTTP/2 (RFC 9113): a connection of a client with several requests at a time.
+The server side of HTTP/2 (RFC 9113): a connection of a client, with several requests at a time.
 
 The C{h2} library implements the protocol; this module decides how much is sent, buffered and
-accepted.
-Twisted's own channel sends one frame in each iteration of the reactor, copies the rest of a chunk
-each
-time, and pauses a producer only when the client's window is full, which is 32 MiB with curl.  This
-channel sends as much as the windows and the transport allow, and the memory that a client costs
-which
-does not read does not depend on its window.
+accepted.  Twisted's own channel sends one frame in each iteration of the reactor, copies the rest
+of a chunk each time, and pauses a producer only when the client's window is full, which is 32 MiB
+with curl.  This channel sends as much as the windows and the transport allow.  A client that does
+not read costs an amount of memory that does not depend on its window.
 
-A client that has sent GOAWAY gets no more data, since h2 then closes the connection.
+A client that has sent GOAWAY gets no more data, because h2 then considers the connection closed.
 """
 
 from __future__ import annotations
@@ -47,26 +44,34 @@ from hubmirror.transport.http2input import FrameReader
 from hubmirror.transport.http2stream import HTTP2Stream
 
 _MAX_STREAMS = 100
+# The flow control windows for the bodies of requests, in bytes.
 _CONNECTION_WINDOW = 1024 * 1024
 _STREAM_WINDOW = 64 * 1024
+# How many control frames a client may send at once, and how many more for each second and for each
+# batch of data that it is sent.
 _MAX_CONTROL = 1000
 _CONTROL_EACH_SECOND = 10
 _CONTROL_EACH_BATCH = 32
+# The number of bytes that are passed to the transport at a time, and how many of them may be from
+# one stream before the next stream's turn.
 _BATCH = 96 * 1024
 _TURN = 32 * 1024
+# The largest number of bytes of replies that a client may leave unread.
 _MAX_UNREAD = 256 * 1024
+# How many more streams a client may reset than get a response.
 _MAX_RESETS = 100
+# The number of bytes by which a head may exceed the limit and still get a response.
 _HEAD_ROOM = 64 * 1024
 
 
 @implementer(IPushProducer)
 class HTTP2Channel(Protocol, TimeoutMixin):
     """
-    A connection.
+    An HTTP/2 connection of a client.
 
-    @ivar site: the C{MirrorSite} that the requests are for.
-    @ivar requestFactory: makes a request from its stream.
-    @ivar timeOut: seconds that a connection may be without a request.
+    @ivar site: the C{MirrorSite} that serves the requests.
+    @ivar requestFactory: creates a request; its parameter is the L{HTTP2Stream}.
+    @ivar timeOut: the time for which the connection may be without a request, in seconds.
     @ivar h2: the protocol state of the connection.
     @ivar outbound: assembles the data to send.
     @ivar full: whether the transport has paused this channel.
@@ -117,9 +122,9 @@ class HTTP2Channel(Protocol, TimeoutMixin):
                 SettingCodes.MAX_HEADER_LIST_SIZE: most,
             },
         )
-        # h2 closes the connection when a head exceeds its limit.  A head that is not much over the
-        # mirror's limit is to get a response, and h2 counts 32 bytes more for each field (RFC 7541
-        # 4.1).
+        # h2 closes the connection when a head exceeds its limit.  The room above the mirror's own
+        # limit lets a head that is slightly too large get a response instead.  It also covers the
+        # 32 bytes that h2 adds for each field (RFC 7541 section 4.1).
         self.h2.decoder.max_header_list_size = most + _HEAD_ROOM
         self.outbound = outbound(self.h2, bulk=not self.site.plain)
         self.h2.initiate_connection()
@@ -133,7 +138,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._loseStreams(reason)
         self.setTimeout(None)
         self._stopHeadTimer()
-        # Otherwise the transport refers to this channel until the next garbage collection.
+        # Break the reference cycle between the transport and this channel.
         self.transport.unregisterProducer()
         self.site.closed(self)
 
@@ -163,8 +168,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             self._shut()
             return
         self._watchHead()
-        # h2 has already processed all of these events: on a stream that has been reset, nothing can
-        # be sent and no request created any more.  So resets are handled first.
+        # h2 has already processed the frames of all these events: on a stream that has been reset,
+        # nothing can be sent, and no request must be created.  So resets are handled first.
         reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
         events.sort(key=lambda event: not isinstance(event, StreamReset | ConnectionTerminated))
         self._busy = True
@@ -179,9 +184,12 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def _isFlooded(self, frames: int) -> bool:
         """
-        Whether a client sends far more PING, SETTINGS, WINDOW_UPDATE and the like than its requests
-        need (CVE-2019-9512, 9513, 9515, 9518): a few each second, and some for each batch that it
-        is sent; or whether a header block is over the limit before it is whole.
+        Whether a client floods the connection.  It does so if it sends far more control frames,
+        such as PING, SETTINGS and WINDOW_UPDATE, than its requests need (CVE-2019-9512, 9513, 9515,
+        9518): it may send a few each second, and some for each batch of data that it receives.  It
+        also does so if an incomplete header block already exceeds the limit.
+
+        @param frames: the number of new control frames.
         """
         if frames:
             now = self._now()
@@ -197,12 +205,12 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def _watchHead(self) -> None:
         """
-        As in HTTP/1.1, a head that has begun must be whole in time, whatever else is under way, and
-        bytes that trickle in don't give it more.
+        Limit the time for a head that has begun, as in HTTP/1.1.  Neither further bytes of it nor
+        other requests in progress extend that time.
         """
         if self._reader.headBegun:
             if self._headTimer is None:
-                # This is not idle.
+                # The connection is not idle.
                 self.setTimeout(None)
                 self._headTimer = self.callLater(self.site.headTimeout, self._headTimedOut)
         elif self._headTimer is not None:
@@ -221,9 +229,9 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def _reopenConnection(self) -> None:
         """
-        Give the connection's window back for all that has arrived.  What a stream holds is bounded
-        by its own window; were it counted here too, a few uploads that are stuck would keep all
-        others from sending.
+        Extend the connection's window by all data that has been received, even if it has not been
+        passed on yet.  The amount of such data is limited by the windows of the streams; if it also
+        counted here, a few uploads that are stuck would block all others.
         """
         size = _CONNECTION_WINDOW - self.h2.inbound_flow_control_window
         if size >= _CONNECTION_WINDOW // 4 and not self._closing:
@@ -267,8 +275,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     def _streamReset(self, event: StreamReset) -> None:
         if event.stream_id in self._streams:
             self._streams[event.stream_id].lost(Failure(ConnectionDone()))
-        # A request that is reset before its response costs the server more than the client
-        # (CVE-2023-44487).
+        # A request that the client resets before its response costs the server more than the client
+        # ("rapid reset", CVE-2023-44487).
         self._resets += 1
         if self._resets > _MAX_RESETS:
             self._close(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -284,9 +292,9 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def send(self, stream: HTTP2Stream | None = None) -> None:
         """
-        Send as much as the windows and the transport allow, a part of each stream in turn.
+        Send as much as the windows and the transport allow, from each stream in turn.
 
-        @param stream: a stream that has more to send.
+        @param stream: a stream that has new data to send.
         """
         if stream is not None:
             self._ready[stream] = None
@@ -310,7 +318,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             if sent and stream.queued:
                 self._ready[stream] = None
         if room < _BATCH:
-            # Whoever reads updates windows.
+            # A client that receives data has to send WINDOW_UPDATE.
             self._control = max(0.0, self._control - _CONTROL_EACH_BATCH)
             # A client that still reads a response is not idle, even without a request in progress.
             self.resetTimeout()
@@ -320,14 +328,14 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         if not data or self._closing:
             return
         if self.full:
-            # These are replies to a client that sends frames but does not read.
+            # This data is replies to a client that sends frames but does not read the replies.
             self._unread += len(data)
             if self._unread > _MAX_UNREAD:
                 self.abortConnection()
                 return
         self.transport.write(data)
 
-    # What the transport asks of its producer
+    # Called by the transport (IPushProducer)
 
     def pauseProducing(self) -> None:
         self.full = True
@@ -343,14 +351,14 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def stopProducing(self) -> None:
         """
-        The connection is lost; L{connectionLost} follows.
+        Do nothing: the connection is lost, and L{connectionLost} follows.
         """
 
     # The end
 
     def remove(self, stream: HTTP2Stream) -> None:
         """
-        A stream has ended.
+        Forget a stream that has ended.
         """
         self._streams.pop(stream.number, None)
         self._ready.pop(stream, None)
@@ -371,14 +379,14 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def closeWhenIdle(self) -> None:
         """
-        Refuse new requests, and close when those in progress have ended.  A connection that has not
-        had a request yet gets some time for it.
+        Refuse new requests, and close the connection when those in progress have ended.  A
+        connection that has not had a request yet gets some time for it.
         """
         if self._closing:
             return
         if self._streams:
             self._draining = True
-            # The GOAWAY of h2 would also close the streams.
+            # H2Connection.close_connection would also close the streams.
             self.transport.write(GoAwayFrame(last_stream_id=self._lastStream).serialize())
         elif self._lastStream:
             self.loseConnection()
@@ -387,7 +395,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def loseConnection(self) -> None:
         """
-        Close when everything that was written has been sent, or when that takes too long.
+        Close the connection when all written data has been sent, or when that takes too long.
         """
         if not self._closing:
             self._close(ErrorCodes.NO_ERROR)
@@ -407,7 +415,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def abortConnection(self) -> None:
         """
-        Close at once.
+        Close the connection immediately.
         """
         self._closing = True
         self.transport.abortConnection()

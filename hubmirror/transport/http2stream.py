@@ -29,20 +29,22 @@ from hubmirror.transport.refusing import writeRefusal
 if TYPE_CHECKING:
     from hubmirror.transport.http2server import HTTP2Channel
 
+# The time in seconds between a response and the reset that stops the client's body.
 _LINGER = 1.0
 _GROWTH = 192 * 1024
 """
-Bytes by which a stream's window grows when its body is wanted, for clients that are far away.
+The number of bytes by which a stream's window is extended once its body is consumed.  With a larger
+window, clients with a long round-trip time can send faster.
 """
 
 
 def _readHead(fields: list[tuple[bytes, bytes]], most: int) -> RequestHead:
     """
-    Read the field section of a request.  It is converted to HTTP/1.1 and parsed as such, so that
+    Parse the field section of a request.  It is converted to HTTP/1.1 and parsed as such, so that
     both protocols accept and refuse the same requests.
 
-    @param most: the largest size in this form, in bytes.
-    @raise RequestRefused: when it is not a valid request.
+    @param most: the largest size of the converted head, in bytes.
+    @raise RequestRefused: when the head is not valid.
     """
     control = {name: value for name, value in fields if name.startswith(b":")}
     authority = control.get(b":authority")
@@ -57,7 +59,7 @@ def _readHead(fields: list[tuple[bytes, bytes]], most: int) -> RequestHead:
     text = b"\r\n".join(lines)
     buffer = ReceiveBuffer()
     buffer.add(text + b"\r\n\r\n")
-    # This checks the sizes, and that no line ends within a field.
+    # This checks the sizes, and that no field contains a line break.
     buffer.takeHead(most)
     head = parseRequestHead(text)
     if head.method != b"CONNECT" and not target.startswith(b"/") and target != b"*":
@@ -71,7 +73,8 @@ class HTTP2Stream:
 
     @ivar number: the stream identifier.
     @ivar request: the request, until it is done or lost; C{None} if there is none.
-    @ivar queued: the number of bytes of the response that wait for windows and transport.
+    @ivar queued: the number of bytes of the response that wait for the flow control windows or the
+        transport.
     """
 
     def __init__(self, channel: HTTP2Channel, number: int) -> None:
@@ -97,12 +100,13 @@ class HTTP2Stream:
         self._answered = False
         self._linger: IDelayedCall | None = None
 
-    # From the client
+    # The request
 
     def requestReceived(self, fields: list[tuple[bytes, bytes]], ended: bool) -> None:
         """
         The head of the request has been received.
 
+        @param fields: the fields, pseudo-header fields included.
         @param ended: whether the request has no body.
         """
         self._receiving = not ended
@@ -129,6 +133,8 @@ class HTTP2Stream:
 
     def dataReceived(self, data: bytes, size: int) -> None:
         """
+        A part of the body of the request has been received.
+
         @param size: the number of bytes that count for flow control, which includes padding.
         """
         if data and self.request is not None:
@@ -147,17 +153,18 @@ class HTTP2Stream:
 
     def pauseBody(self) -> None:
         """
-        Stop to extend the client's window for the body of the request.
+        Stop extending the client's window for the body of the request.
         """
         self._bodyPaused = True
 
     def resumeBody(self) -> None:
         """
-        Extend the client's window for the body, after C{100 Continue} if the client waits for that.
+        Extend the client's window for the body, and send C{100 Continue} if the client waits for
+        it.
         """
         self._bodyPaused = False
         if self._hasBody and not self._grown and self._receiving:
-            # Until somebody takes the body, it need not have come.
+            # A body that nothing consumes yet needs no large window.
             self._grown = True
             self._open(_GROWTH)
         if self._continue and self._sending and not self._answered:
@@ -173,13 +180,15 @@ class HTTP2Stream:
 
     def _open(self, size: int) -> None:
         """
-        Let the client send more of this stream's body.
+        Extend the stream's window.
+
+        @param size: in bytes.
         """
-        # The client's end may have come together with what is being handled now.
+        # h2 may already have processed the END_STREAM that follows the event in progress.
         with suppress(StreamClosedError):
             self._channel.h2.increment_flow_control_window(size, self.number)
 
-    # To the client
+    # The response
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         if not self._sending:
@@ -192,7 +201,7 @@ class HTTP2Stream:
         self._answered = True
         self._channel.h2.send_headers(self.number, fields, end_stream=not self._sending)
         if not self._receiving:
-            # Who answers needs no more of the body, and what was withheld is other streams' too.
+            # The whole body has been received; nothing has to be withheld any more.
             self.resumeBody()
         self._channel.answered()
 
@@ -236,7 +245,7 @@ class HTTP2Stream:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self._producer = producer
-        # A pull producer is treated as a producer that is paused after each write.
+        # A pull producer is treated as a push producer that is paused after each write.
         self._pulls = self._producerPaused = not streaming
         if self._pulls:
             producer.resumeProducing()
@@ -287,8 +296,8 @@ class HTTP2Stream:
             self._sending = False
             self._channel.h2.end_stream(self.number)
         if self._receiving:
-            # The client may stop sending (RFC 9113 8.1).  The reset is delayed, because curl 7.88
-            # loses the response when both arrive together.
+            # RST_STREAM with NO_ERROR lets the client stop sending (RFC 9113 section 8.1).  It is
+            # delayed, because curl 7.88 loses the response when both arrive together.
             self._linger = self._channel.callLater(_LINGER, self._stopClient)
             self._channel.settle()
         else:
@@ -318,10 +327,10 @@ class HTTP2Stream:
         self._queue.clear()
         self.queued = 0
         self._channel.send()
-        # As with a transport, the caller is not called back before this method has returned.
+        # As with a transport, connectionLost is called only after this method has returned.
         self._channel.callLater(0, lambda: self.lost(Failure(ConnectionAborted())))
 
-    # Any other end would look like that of a complete response.
+    # Any other way to end the stream would look like the end of a complete response.
     loseConnection = abortConnection
 
     def lost(self, reason: Failure) -> None:
@@ -339,7 +348,7 @@ class HTTP2Stream:
             request.connectionLost(reason)
         self._leave()
 
-    # What a request asks of its channel
+    # Called by the request
 
     def getPeer(self) -> IAddress:
         return self._channel.getPeer()

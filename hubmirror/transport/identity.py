@@ -1,10 +1,10 @@
 """
-TLS towards an upstream: the name that it is asked for by, and whether its certificate is for that
-name.
+TLS connections to upstreams: the name in SNI, and the check that the certificate is for that name.
 
-Twisted's L{optionsForClientTLS} encodes names by IDNA 2008, which refuses underscores, and hyphens
-in some places, although hosts and their certificates have such names.  It also takes a certificate
-that L{service_identity} can't judge, since it names no host at all.
+Twisted's L{optionsForClientTLS} encodes names by IDNA 2008.  This refuses underscores, and hyphens
+in some places, although there are hosts and certificates with such names.  It also accepts a
+certificate that names no host at all, because it does not handle the C{CertificateError} that
+L{service_identity} then raises.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from zope.interface import implementer
 
 _NOBODY = "upstream.invalid"
 """
-The name that Twisted is given in place of the real one.  No certificate is for it.
+The name that Twisted gets in place of the real one.  No certificate is valid for it.
 """
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class UpstreamTLS:
     """
-    Makes the TLS of connections to one host.
+    Creates the TLS connections to one host.
     """
 
     def __init__(self, host: str, trust: Any) -> None:
         """
-        @param host: an address, or a name in ASCII.
-        @param trust: what certificates are verified with, as L{optionsForClientTLS} takes it.
-        @raise ValueError: when no certificate can be for such a name.
+        @param host: an IP address, or a name in ASCII.
+        @param trust: the C{trustRoot} of L{optionsForClientTLS}.
+        @raise ValueError: when no certificate can be valid for such a name.
         """
         self._serverName: bytes | None = None
         try:
             ip_address(host)
         except ValueError:
-            # A name's root is no part of what certificates and SNI call it (RFC 6066 3).
+            # Names in certificates and in SNI have no trailing dot (RFC 6066 section 3).
             name = host.rstrip(".")
             self._identity: DNS_ID | IPAddress_ID = DNS_ID(name)
             self._serverName = name.encode("ascii")
@@ -73,9 +73,11 @@ def _verifier(
     identity: DNS_ID | IPAddress_ID, tlsProtocol: Any
 ) -> Callable[[Connection, X509, int, int, int], bool]:
     """
-    A callback for OpenSSL, which calls it for each certificate of the chain that it has verified.
+    Create the callback of C{Connection.set_verify}, which OpenSSL calls for each certificate of the
+    chain.
     """
-    # The protocol holds the connection, which holds this.
+    # A strong reference would be a cycle: the protocol refers to the connection, and the connection
+    # to this callback.
     protocol: Any = weakref.proxy(tlsProtocol)
 
     def verify(

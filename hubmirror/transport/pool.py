@@ -1,5 +1,6 @@
 """
-The pool of connections to upstreams, which are kept after a response, reused, and closed when idle.
+The pool of connections to upstreams.  A connection is kept after a response, reused, and closed
+when it has been idle for some time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hubmirror.transport.http1client import UpstreamConnection, UpstreamResponse
 
 MAX_IDLE = 64
 """
-Idle connections kept for each origin.
+The largest number of idle connections to each origin.
 """
 
 _REPEATABLE = (b"GET", b"HEAD", b"OPTIONS", b"DELETE")
@@ -30,34 +31,35 @@ _Key = tuple[Connector, Origin]
 
 class Pool:
     """
-    Sends requests to origins.  All origins of a process share its limit: redirects can name many.
+    Sends requests to origins.  All origins of a process share one limit, because redirects can lead
+    to many origins.
 
-    @ivar connections: how many are open or being opened, idle ones included.
+    @ivar connections: the number of connections that are open or being opened, including idle ones.
     """
 
     def __init__(
         self, reactor: IReactorTime, idleTimeout: float, most: int, overlap: int = 0
     ) -> None:
         """
-        @param idleTimeout: seconds that an idle connection is kept.
-        @param most: connections in all.  Where one more is needed, the one that has been idle for
-            longest is closed.
-        @param overlap: how many more there may be for a moment, when none is idle: an exchange
-            that needs a second connection does not wait until the answer on its first one, which
-            nobody wants, has been read to its end.
+        @param idleTimeout: the time for which an idle connection is kept, in seconds.
+        @param most: the largest number of connections in all.  When one more is needed, the one
+            that has been idle for the longest time is closed.
+        @param overlap: how many connections may exceed C{most} when none is idle.  With them, an
+            exchange that needs a second connection does not have to wait until the response on its
+            first one has been discarded.
         """
         self._reactor = reactor
         self._idleTimeout = idleTimeout
         self._most = most
         self._overlap = overlap
-        # The idle connections of an origin, the one that became idle last at the end.
+        # The idle connections of each origin, in the order in which they became idle.
         self._idle: dict[_Key, dict[UpstreamConnection, None]] = {}
-        # All idle connections, with the time since when they are; the longest idle first.
+        # All idle connections, each with the time since when it has been idle, in that order.
         self._resting: OrderedDict[UpstreamConnection, tuple[_Key, float]] = OrderedDict()
         self._sweeping: IDelayedCall | None = None
         self._opening = 0
         self._open: set[UpstreamConnection] = set()
-        # Closed from here, which takes until the reactor's next turn.
+        # The connections that the pool has aborted but whose connectionLost has not been called.
         self._ending: set[UpstreamConnection] = set()
         self._closing = False
 
@@ -75,14 +77,15 @@ class Pool:
         body: IBodyProducer | None,
     ) -> Deferred[UpstreamResponse]:
         """
-        Ask an origin.  A kept connection that turns out to be closed is replaced, once and only
-        for what may be asked twice (RFC 9110 9.2.2).
+        Send a request to an origin.  If a kept connection turns out to be closed, an idempotent
+        request (RFC 9110 section 9.2.2) without a body is sent once more, over a new connection.
 
-        @param connector: opens the connections; one that it has opened is used for no other's
-            requests, since another may trust other certificates.
-        @param target: goes into the request line as it is.
-        @return: fails with L{UpstreamFailed} when no answer's head comes; with L{LocalFailure}
-            when there are too many connections.
+        @param connector: opens the connections.  Connectors do not share connections, because they
+            may trust different certificates.
+        @param target: the request target, which is sent unchanged.
+        @return: a deferred that fires with the response when its head has been received.  It fails
+            with L{UpstreamFailed<hubmirror.protocol.errors.UpstreamFailed>}, or its subclass
+            L{LocalFailure} when there are too many connections.
         """
         key = (connector, origin)
 
@@ -121,7 +124,8 @@ class Pool:
         idle = self._idle.get(key)
         if not idle:
             return None
-        # The latest: those that are not needed then grow old and end.
+        # Use the one that became idle last.  Connections that are not needed then reach their idle
+        # timeout.
         connection, _ = idle.popitem()
         del self._resting[connection]
         return connection
@@ -138,8 +142,8 @@ class Pool:
 
     def _sweep(self) -> None:
         """
-        End those that have been idle for too long.  One timer for all of them: one for each use of
-        a connection would cost more than the use.
+        Close the connections that have been idle for too long.  One timer serves all connections; a
+        timer for each use of a connection would cost more than the use itself.
         """
         self._sweeping = None
         now = self._reactor.seconds()
@@ -160,7 +164,7 @@ class Pool:
 
     def _leave(self, connection: UpstreamConnection) -> None:
         """
-        Count a connection no longer among the idle ones.
+        Remove a connection from the idle ones, if it is one of them.
         """
         key, _since = self._resting.pop(connection, (None, 0.0))
         if key is None:
@@ -184,9 +188,9 @@ class Pool:
 
     def close(self) -> Deferred[Any]:
         """
-        End all connections.
+        Close all connections.
 
-        @return: fires when they are closed.
+        @return: a deferred that fires when they are closed.
         """
         self._closing = True
         self._stopSweeping()

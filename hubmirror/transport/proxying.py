@@ -1,7 +1,6 @@
 """
-Connections through an outgoing proxy, by HTTP C{CONNECT} (RFC 9110 9.3.6) or SOCKS 5 (RFC 1928).
-The
-proxy resolves the name.
+Connections through an outgoing proxy, by HTTP C{CONNECT} (RFC 9110 section 9.3.6) or SOCKS 5 (RFC
+1928).  The proxy resolves the name.
 """
 
 from __future__ import annotations
@@ -20,14 +19,16 @@ from hubmirror.protocol.buffers import ReceiveBuffer
 from hubmirror.protocol.errors import ConnectFailed, RequestRefused
 from hubmirror.protocol.url import Origin
 
-_MAX_ANSWER = 16 * 1024
+_MAX_ANSWER = 16 * 1024  # bytes
 
 
 class _Tunnel(Protocol):
     """
     Performs the dialogue with the proxy, then passes the transport to the actual protocol.
 
-    The origin sends nothing before it gets a request, so no data can follow the proxy's response.
+    The origin sends nothing before it receives data, so no data can follow the proxy's response.
+
+    @ivar done: a deferred that fires with the actual protocol, or fails with L{ConnectFailed}.
     """
 
     transport: Any
@@ -77,7 +78,7 @@ class _Tunnel(Protocol):
 
 class _Connect:
     """
-    HTTP's C{CONNECT}.
+    The dialogue of HTTP C{CONNECT}.
     """
 
     def __init__(self, origin: Origin) -> None:
@@ -104,7 +105,7 @@ class _Connect:
 
 class _Socks5:
     """
-    SOCKS 5 without authentication.
+    The dialogue of SOCKS 5 without authentication.
     """
 
     def __init__(self, origin: Origin) -> None:
@@ -136,7 +137,7 @@ class _Socks5:
             bound = {1: 4, 3: 1 + head[4], 4: 16}.get(head[3])
             if bound is None:
                 raise ConnectFailed("the proxy's answer is no SOCKS 5")
-            # One byte of the address has been taken already; two of the port follow it.
+            # One byte of the address has been taken already.  The two bytes of the port follow it.
             self._left = bound - 1 + 2
             self._step = 3
         if len(answer) < self._left:
@@ -153,8 +154,9 @@ class ProxiedEndpoint:
 
     def __init__(self, proxy: IStreamClientEndpoint, socks: bool, origin: Origin) -> None:
         """
-        @param proxy: where the proxy is.
-        @param socks: whether it speaks SOCKS 5; else HTTP.
+        @param proxy: the endpoint of the proxy.
+        @param socks: whether the proxy uses SOCKS 5; otherwise it uses HTTP.
+        @param origin: the origin to which the proxy connects.
         """
         self._proxy = proxy
         self._dialogue = _Socks5 if socks else _Connect

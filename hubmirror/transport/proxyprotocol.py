@@ -1,6 +1,7 @@
 """
-Ports behind a load balancer that says in the PROXY protocol (versions 1 and 2) whose connection it
-hands on.  With TLS, the balancer's line comes first, and the client's handshake after it.
+Ports behind a load balancer that sends the client's address in the PROXY protocol, version 1 or 2
+(U{https://github.com/haproxy/haproxy/blob/master/doc/proxy-protocol.txt}).  With TLS, the
+balancer's header precedes the client's handshake.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from hubmirror.transport.waitableset import WaitableSet
 
 HEADER_TIMEOUT = 30.0
 """
-Seconds until the balancer's line and the client's first bytes must have come.
+The time, in seconds, within which the balancer's header and the client's first bytes must have been
+received.
 """
 
 
@@ -35,7 +37,7 @@ class ProxiedReactor:
 
     def listenTCP(self, port: int, factory: IProtocolFactory, *args: Any, **kwargs: Any) -> Any:
         """
-        Listen.
+        Listen for connections that begin with the PROXY protocol.
         """
         inner = _Port(lambda wrapped: self._reactor.listenTCP(port, wrapped, *args, **kwargs))
         listening: list[IListeningPort] = []
@@ -69,7 +71,7 @@ class _ProxiedPort(proxyForInterface(IListeningPort)):  # type: ignore[misc]
 @implementer(IStreamServerEndpoint)
 class _Port:
     """
-    What L{proxyEndpoint} wants: an endpoint.
+    The endpoint that L{proxyEndpoint} requires.
     """
 
     def __init__(self, listen: Any) -> None:
@@ -77,7 +79,7 @@ class _Port:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        Listen.
+        @see: L{IStreamServerEndpoint.listen}
         """
         return succeed(self._listen(protocolFactory))
 
@@ -102,8 +104,9 @@ class _Factory(Factory):
 
 class _FromClient(Protocol, TimeoutMixin):
     """
-    Makes the connection known with its first bytes.  Before them, the transport does not know whose
-    it is, and limits for each client would be those of the balancer.
+    Creates the actual protocol when the first bytes of the client are received.  Before that, the
+    transport has only the balancer's address, and the limits for each client would apply to the
+    balancer.
     """
 
     def __init__(self, factory: _Factory, address: Any) -> None:

@@ -1,5 +1,5 @@
 """
-The response to something that is not a valid request, for HTTP/1.1 and HTTP/2.
+The response to data that is not a valid request, for HTTP/1.1 and HTTP/2.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from hubmirror.protocol.errors import SERVER, RequestRefused, reasonOf
 
 def writeRefusal(channel: Any, error: RequestRefused) -> None:
     """
-    Write the error response for something that is not a valid request.
+    Write the error response to data that is not a valid request.
 
-    @param channel: an object with the methods C{writeHeaders} and C{write}.
+    @param channel: an L{HTTP1Channel<hubmirror.transport.http1server.HTTP1Channel>} or
+        L{HTTP2Stream<hubmirror.transport.http2stream.HTTP2Stream>}.
     """
     body = error.body()
     headers = Headers()

@@ -1,8 +1,8 @@
 """
 Name resolution, by the system or by a configured DNS server, with a check of each address.
 
-The check is part of the resolution, so that the addresses that were checked are the ones that are
-connected to: a name that resolves differently the second time (DNS rebinding) has no effect.
+The check is part of the resolution, so that the mirror connects only to addresses that have been
+checked.  A name that resolves differently the second time (DNS rebinding) has no effect.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class ServerResolver:
     def __init__(self, reactor: Any, address: str, port: int) -> None:
         """
         @param address: the server's IP address.
+        @param port: the server's UDP and TCP port.
         """
         self._resolver = Resolver(servers=[(address, port)], timeout=(1, 2), reactor=reactor)
 
@@ -75,8 +76,8 @@ class ServerResolver:
             return resolution
 
         def found(results: list[tuple[bool, Any]]) -> None:
-            # IPv6 first, as the system's resolver does; the endpoint tries the next address
-            # when one does not answer within 0.3 s.
+            # IPv6 comes first, as with the system's resolver.  The endpoint tries the next address
+            # when one does not respond within 0.3 s.
             for succeeded, answer in results:
                 for record in answer[0] if succeeded else ():
                     if record.type == dns.AAAA:
@@ -109,9 +110,9 @@ class _CheckedReceiver(proxyForInterface(IResolutionReceiver)):  # type: ignore[
 @implementer(IHostnameResolver)
 class CheckedResolver:
     """
-    Removes the addresses that may not be connected to.
+    Removes the addresses to which the mirror must not connect.
 
-    @ivar refused: an address that was removed when a name was last resolved.
+    @ivar refused: an address that was removed in the last resolution; C{None} if there was none.
     """
 
     def __init__(self, original: IHostnameResolver, permits: Callable[[Address], bool]) -> None:
@@ -141,11 +142,11 @@ class CheckedResolver:
 @implementer(IHostnameResolver)
 class OneNameResolver:
     """
-    Looks one name up, whatever it is asked for.
+    Resolves one fixed name, whichever name is requested.
 
     L{HostnameEndpoint <twisted.internet.endpoints.HostnameEndpoint>} encodes names by IDNA 2008,
-    which refuses underscores although DNS does not.  Given any other name, and this as its
-    resolver, it connects to the real one.
+    which refuses underscores, although DNS permits them.  With this resolver and an arbitrary name,
+    the endpoint connects to the real name.
     """
 
     def __init__(self, original: IHostnameResolver, name: str) -> None:
@@ -164,7 +165,7 @@ class OneNameResolver:
 @implementer(IReactorPluggableNameResolver)
 class ResolvingReactor:
     """
-    A reactor with another name resolver; that of the process is not changed.
+    A reactor with another name resolver.  The resolver of the wrapped reactor is not changed.
     """
 
     def __init__(self, reactor: Any, nameResolver: IHostnameResolver) -> None:

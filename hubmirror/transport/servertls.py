@@ -1,6 +1,6 @@
 """
-The TLS that clients meet: versions, cipher suites, protocols, certificates, and which certificate a
-client gets.
+TLS connections of clients: versions, cipher suites, application protocols, and the selection of a
+certificate by the name that the client requests.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _TLS12_SUITES = (
     b"DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384:DHE-RSA-CHACHA20-POLY1305"
 )
 """
-The suites of TLS 1.2: AEAD with forward secrecy only, in the order of Mozilla's "intermediate"
-configuration (U{https://wiki.mozilla.org/Security/Server_Side_TLS}, 5.7).  The last three take
-effect only where an endpoint is given C{dhParameters}.
+The cipher suites of TLS 1.2: only AEAD with forward secrecy, in the order of Mozilla's
+"intermediate" configuration (U{https://wiki.mozilla.org/Security/Server_Side_TLS}, 5.7).  The last
+three are effective only if an endpoint has C{dhParameters}.
 """
 
 _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -51,6 +51,7 @@ C{SSL_MODE_ENABLE_PARTIAL_WRITE} and C{SSL_OP_PRIORITIZE_CHACHA} of OpenSSL, for
 no names.
 """
 
+# All contexts have the same session ID context, so that they accept each other's sessions.
 _SESSION_CONTEXT = b"hubmirror"
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
@@ -58,49 +59,52 @@ _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL
 
 class NoApplicationProtocol(SSL.Error):
     """
-    The client offers application protocols (ALPN), none of which is spoken here.
+    The client offers application protocols (ALPN), but none that the mirror supports.
     """
 
 
 def makeContext(options: CertificateOptions) -> SSL.Context:
     """
-    A server's context.
+    Create the context of a server.
 
-    A session can be resumed by a ticket, with every context that this function has made, if the
-    context that the connection began with is the same one: that one has the keys of the tickets.
+    A session can be resumed by a ticket if both connections began with the same context, which has
+    the keys of the tickets.  They may go on with any contexts that this function has created.
 
-    @param options: key, certificates, C{dhParameters} and C{method} are taken from it.
+    @param options: the key, the certificates, C{dhParameters} and C{method} are taken from it.
     """
-    # A file with all certificates begins with the server's own, which is not to be sent twice.
+    # A file with the whole chain begins with the server's own certificate, which must not be sent
+    # twice.
     own = options.certificate and options.certificate.digest("sha256")
     again = CertificateOptions(
         privateKey=options.privateKey,
         certificate=options.certificate,
         extraCertChain=[each for each in options.extraCertChain if each.digest("sha256") != own],
         dhParameters=options.dhParameters,
-        # None stands for TLS 1.2 and later, and is TLS_METHOD when it is looked at.
+        # For CertificateOptions, None means TLS 1.2 and later; its attribute is then TLS_METHOD.
         method=None if options.method == SSL.TLS_METHOD else options.method,
         enableSessionTickets=True,
     )
-    # Twisted sets OP_CIPHER_SERVER_PREFERENCE.  Clients without AES in hardware prefer ChaCha20.
+    # Twisted sets OP_CIPHER_SERVER_PREFERENCE.  Clients without AES in hardware, which prefer
+    # ChaCha20, are excepted.
     context = again.getContext()
     context.set_options(_PRIORITIZE_CHACHA)
     context.set_cipher_list(_TLS12_SUITES)
     context.set_tls13_ciphersuites(_TLS13_SUITES)
     context.set_session_id(_SESSION_CONTEXT)
     context.set_alpn_select_callback(_selectProtocol)
-    # A whole batch is encrypted by one call.
+    # Without this mode, one call encrypts a whole batch.
     context.clear_mode(_ENABLE_PARTIAL_WRITE)
     return context
 
 
 def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
     """
-    Choose the first protocol of the listening factory that the client offers.  This is not called
-    for a client that offers none; that one speaks HTTP/1.1.
+    Choose the first protocol of the listening factory that the client offers.  OpenSSL does not
+    call this for a client that offers none; such a client uses HTTP/1.1.
 
-    @raise NoApplicationProtocol: when there is none in common.  pyOpenSSL then sends the alert
-        C{no_application_protocol} (RFC 7301 3.2), and raises this from C{do_handshake}.
+    @raise NoApplicationProtocol: when there is no common protocol.  pyOpenSSL then sends the alert
+        C{no_application_protocol} (RFC 7301 section 3.2), and raises this exception from
+        C{do_handshake}.
     """
     factory = connection.get_app_data().factory.wrappedFactory
     negotiating: Any = IProtocolNegotiationFactory(factory, None)
@@ -115,10 +119,10 @@ def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> Any
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTLS:
     """
-    Makes the TLS connections of one listening port.
+    Creates the TLS connections of one listening port.
 
-    Every connection begins with one and the same context, which has the keys of the session
-    tickets, and gets that of its certificate when the client has said which name it wants.  So
+    Every connection begins with the same context, which has the keys of the session tickets.  It
+    changes to the context of its certificate when the client has sent the server name.  Therefore
     L{replace} takes effect with the next handshake, and earlier sessions can still be resumed.
     """
 
@@ -132,11 +136,12 @@ class ServerTLS:
 
     def replace(self, certificates: Mapping[str, CertificateOptions]) -> None:
         """
-        Use these certificates for new connections.
+        Use other certificates for new connections.
 
-        @param certificates: keys and certificates by host name, in lower case; a name may begin
-            with C{*.}.  The first is for clients that ask for no name or for another one.
-        @raise ValueError: when there is none.
+        @param certificates: keys and certificates, by host name in lower case.  A name may begin
+            with C{*.}.  The first certificate is for clients that request no name or an unknown
+            one.
+        @raise ValueError: when there is no certificate.
         """
         if not certificates:
             raise ValueError("no certificate with its key")
@@ -149,16 +154,16 @@ class ServerTLS:
         return SSL.Connection(self._first)
 
     def _choose(self, connection: SSL.Connection) -> None:
-        # Called for a client without a server name, too.
+        # OpenSSL calls this also for clients that send no server name.
         context = self.contextFor(connection.get_servername() or b"")
         if context is not self._first:
             connection.set_context(context)
 
     def contextFor(self, name: bytes) -> SSL.Context:
         """
-        The context for a host name, or the default one.
+        Find the context for a host name, or the default context.
 
-        @param name: as the client gives it (RFC 6066 3); empty when it gives none.
+        @param name: the server name from the client (RFC 6066 section 3), or empty.
         """
         host = name.decode("ascii", "replace").lower()
         wildcard = "*." + host.partition(".")[2]
@@ -167,15 +172,16 @@ class ServerTLS:
 
 class FolderTLS(ServerTLS):
     """
-    Takes certificates from a folder: all that are found with their keys in files C{*.pem} in it or
-    below it.  It is read again when a client asks for a name that is not known and files were added
-    meanwhile.
+    Takes certificates from a folder: all that are found, with their keys, in files C{*.pem} in it
+    or below it.  The folder is read again when a client requests an unknown name and entries have
+    been added to the folder itself since it was last read.
     """
 
     def __init__(self, path: str) -> None:
         """
+        @param path: the path of the folder.
         @raise OSError: when the folder or a file can't be read.
-        @raise ValueError: when a file is malformed, or no certificate has its key.
+        @raise ValueError: when a file is malformed, or there is no certificate with its key.
         """
         self._path = path
         self._changed = os.stat(path).st_mtime_ns
@@ -183,10 +189,10 @@ class FolderTLS(ServerTLS):
 
     def reload(self) -> None:
         """
-        Read the folder again.
+        Read the folder again.  If that fails, the certificates do not change.
 
-        @raise OSError: as the constructor does; the certificates then stay as they were.
-        @raise ValueError: likewise.
+        @raise OSError: see the constructor.
+        @raise ValueError: see the constructor.
         """
         self._changed = os.stat(self._path).st_mtime_ns
         self.replace(readFolder(self._path))
@@ -205,8 +211,9 @@ class FolderTLS(ServerTLS):
 
 def readFolder(path: str) -> dict[str, CertificateOptions]:
     """
-    The certificates of a folder whose keys are there too, with their chains, by host name.
+    Read the certificates in a folder whose keys are there, too.
 
+    @return: keys and certificates with their chains, by host name in lower case.
     @raise OSError: when the folder or a file can't be read.
     @raise ValueError: when a file is malformed.
     """
@@ -235,7 +242,7 @@ def readFolder(path: str) -> dict[str, CertificateOptions]:
         )
         for name in _names(certificate) or [""]:
             other, _ = found.get(name.lower(), (certificate, None))
-            # Of two for the same name, the one that is valid for longer.
+            # Of two certificates for the same name, use the one that is valid for longer.
             if other.not_valid_after_utc <= certificate.not_valid_after_utc:
                 found[name.lower()] = certificate, options
     return {name: options for name, (_, options) in found.items()}
@@ -258,7 +265,7 @@ def _chain(
     certificate: x509.Certificate, authorities: Mapping[x509.Name, x509.Certificate]
 ) -> list[x509.Certificate]:
     """
-    What leads from a certificate towards an authority that signed itself.
+    The issuers of a certificate, towards a self-signed authority, as far as they are known.
     """
     chain = [certificate]
     while (issuer := authorities.get(chain[-1].issuer)) is not None and issuer not in chain:
@@ -268,7 +275,7 @@ def _chain(
 
 def folderEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
-    The endpoint of a description that begins with C{tls:}, as Twisted has it:
+    Create an endpoint from a description that begins with C{tls:}, which has Twisted's syntax:
     C{tls:FOLDER:PORT:backlog=50:interface=\\:\\:}.
 
     @raise OSError: when the folder can't be read.

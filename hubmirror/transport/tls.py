@@ -1,14 +1,12 @@
 """
 A TLS protocol that processes many records at a time.
 
-Twisted's own TLS processes one record of 16 KiB after another and sends encrypted data in the next
-iteration of the reactor, which is more than half of the cost of a blob.  This one decrypts all data
-of
-a read for one C{dataReceived}, and encrypts and sends a whole batch at once.
+Twisted's own TLS processes one record of 16 KiB after another, and sends encrypted data in the next
+iteration of the reactor.  This is more than half of the cost of a blob.  L{BulkTLS} decrypts all
+data of a read for one C{dataReceived}, and encrypts and sends a whole batch at once.
 
 The size of a batch is chosen for the processor's cache: smaller batches need more calls, larger
-ones
-cause more cache misses.
+ones cause more cache misses.
 """
 
 from __future__ import annotations
@@ -39,8 +37,11 @@ BATCH = 96 * 1024
 The number of bytes that are read, encrypted and sent at a time.
 """
 
+# The largest payload of a TLS record, in bytes (RFC 8446 section 5.1).
 _RECORD = 16 * 1024
+# More bytes than a few records without application data usually have.
 _CONTROL = 4 * 1024
+# The time in seconds for which the peer's close_notify is awaited.
 _CLOSE_TIMEOUT = 3.0
 
 
@@ -49,13 +50,13 @@ class BulkTLS(TLSMemoryBIOProtocol):
     The protocol of a C{TLSMemoryBIOFactory}.
 
     It behaves like C{TLSMemoryBIOProtocol}, including the reasons that it passes to
-    C{connectionLost}, but uses only the creation of the C{OpenSSL.SSL.Connection} of its base
-    class.  Private names begin with two underscores, since those of the base class begin with one.
+    C{connectionLost}, but uses its base class only to create the C{OpenSSL.SSL.Connection}.
+    Private names begin with two underscores, because those of the base class begin with one.
 
-    It differs in three ways: a protocol that pauses or closes the connection in C{dataReceived}
-    gets no further data; closing a paused connection does not wait for the peer's C{close_notify}
-    for ever; and all data that was written is sent before the own C{close_notify}.  It does not
-    support pull producers.
+    It differs from its base class in three ways.  A protocol that pauses or closes the connection
+    in C{dataReceived} gets no further data.  Closing a paused connection does not wait for the
+    peer's C{close_notify} forever.  All data that was written is sent before this side's own
+    C{close_notify}.  Pull producers are not supported.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
     @property
     def disconnecting(self) -> bool:  # type: ignore[override]
         """
-        Whether the connection is about to end.
+        Whether the connection is being closed.
         """
         return self.__batches.disconnecting
 
@@ -94,7 +95,8 @@ class BulkTLS(TLSMemoryBIOProtocol):
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """
-        @param streaming: always: the channels of this package pull by themselves.
+        @param streaming: must be true.  The channels of this package convert pull producers.
+        @raise ValueError: when C{streaming} is false.
         """
         if not streaming:
             raise ValueError("pull producers are not supported")
@@ -117,23 +119,24 @@ class BulkTLS(TLSMemoryBIOProtocol):
         self.connected = False
         told = self.__batches.lost()
         connection = self.getHandle()
-        # Twisted's would read on; and these are the reference cycles.
+        # TLSMemoryBIOProtocol.connectionLost would try to read more data, so it is not called.  The
+        # rest breaks reference cycles.
         ProtocolWrapper.connectionLost(self, told)
         connection.set_app_data(None)
 
 
 class _Batches:
     """
-    The work of a L{BulkTLS}.
+    The implementation of L{BulkTLS}.
 
-    It is an object of its own because each use of an attribute costs several times as much in a
+    It is a class of its own because each use of an attribute costs several times as much in a
     class with C{__getattr__}, such as Twisted's C{ProtocolWrapper}.
 
-    To send at once is to write to the transport's socket past the transport, as long as that has
-    nothing to send itself.  Whatever the socket does not take is the transport's.
+    Encrypted data is written directly to the transport's socket, as long as the transport itself
+    has nothing to send.  Data that the socket does not accept is passed to the transport.
 
-    @ivar connection: OpenSSL's side, from the moment that the handshake may begin.
-    @ivar disconnecting: whether the connection is about to end.
+    @ivar connection: the C{OpenSSL.SSL.Connection}, once the handshake may begin.
+    @ivar disconnecting: whether the connection is being closed.
     """
 
     def __init__(self, reactor: IReactorTime, protocol: IProtocol) -> None:
@@ -144,16 +147,16 @@ class _Batches:
         self._transport: Any = None
         self._socket: socket.socket | None = None
         self._established = False
-        # Nothing is read or written any more.
+        # Whether TLS has ended: nothing is read or written any more.
         self._ended = False
         self._reason: Failure | None = None
         self._readingPaused = False
-        # Small writes that wait for others, or any that wait for OpenSSL.
+        # Small writes that wait for more data, or any writes that wait for OpenSSL.
         self._pending: list[bytes] = []
         self._size = 0
         self._flushing = False
         self._blocked = True
-        # The transport has something to send.
+        # Whether the transport has data to send.
         self._backlog = False
         self._producer: Any = None
         self._producerPaused = False
@@ -161,7 +164,7 @@ class _Batches:
 
     def open(self, transport: Any) -> None:
         """
-        There is a connection, whose handshake has not begun.
+        The connection has been established, and its handshake has not begun.
         """
         self._transport = transport
         handle: object = transport.getHandle() if ISystemHandle.providedBy(transport) else None
@@ -181,21 +184,21 @@ class _Batches:
 
     def received(self, data: bytes) -> None:
         """
-        Bytes of the network.
+        Bytes have been received from the network.
         """
         self._decrypt(data)
-        # A full read has left more behind.  To take as much again saves a turn of the reactor; to
-        # take all of it would keep the other connections waiting.
+        # A full read usually means that there is more.  To read once more saves an iteration of the
+        # reactor; to read everything would keep the other connections waiting.
         if len(data) == BATCH and not self._readingPaused and self._socket is not None:
-            # At the end, as after an error, the transport will find the same.
+            # The transport itself will notice an error or the end of the stream.
             data = b""
             with suppress(OSError):
                 data = self._socket.recv(BATCH)
             if data:
                 self._decrypt(data)
         if self._established and not self._ended:
-            # Some of it may have to be answered: a key update, a renegotiation.  To look for that
-            # costs as much as to decrypt a record, so it is not done for each batch.
+            # Some records need a reply, such as a key update or a renegotiation.  To check for
+            # replies costs as much as to decrypt a record, so it is done only once for each read.
             self._transmit(self.connection, _CONTROL)
             if self._blocked:
                 self._flush()
@@ -230,7 +233,9 @@ class _Batches:
 
     def _shakeHands(self, connection: Connection) -> bool:
         """
-        @return: whether the handshake is done.
+        Continue the handshake.
+
+        @return: whether the handshake is complete.
         """
         try:
             connection.do_handshake()
@@ -256,7 +261,7 @@ class _Batches:
         if self._size >= _RECORD:
             self._flush()
         elif not self._flushing:
-            # More is likely to follow: a head's body, a frame's next.
+            # More data is likely to follow: the body after a head, or the next frame.
             self._flushing = True
             self._reactor.callLater(0, self._flushLater)
 
@@ -280,11 +285,11 @@ class _Batches:
         self._blocked = False
         try:
             sent = connection.send(data)
-            # A context of another's making encrypts one record at a time.
+            # With a context that was not created by makeContext, send encrypts only one record.
             while sent < len(data):
                 sent += connection.send(memoryview(data)[sent:])
         except WantReadError:
-            # TLS 1.2 shakes hands anew.
+            # A renegotiation of TLS 1.2 is in progress.
             self._blocked = True
             self._pending.append(data[sent:])
         except Error:
@@ -293,9 +298,9 @@ class _Batches:
 
     def _transmit(self, connection: Connection, likely: int) -> None:
         """
-        Send all that OpenSSL has to send.
+        Send all encrypted data that OpenSSL has made.
 
-        @param likely: bytes that it will not exceed as a rule.
+        @param likely: the number of bytes that this data usually does not exceed.
         """
         try:
             while True:
@@ -311,7 +316,7 @@ class _Batches:
             try:
                 sent = self._socket.send(data)
             except OSError:
-                # When it is not that the socket is full, the transport will find the same.
+                # Either the socket is full, or the transport will get the same error.
                 sent = 0
             if sent == len(data):
                 return
@@ -347,7 +352,7 @@ class _Batches:
 
     def _balance(self) -> None:
         """
-        Pause the producer while what it has produced waits for the network.
+        Pause the producer while its data waits for the network.
         """
         full = self._backlog or (self._blocked and bool(self._pending))
         if self._producer is not None and self._producerPaused != full:
@@ -368,8 +373,9 @@ class _Batches:
 
     def _sayGoodbye(self) -> None:
         """
-        Send a C{close_notify}.  When the other side has done so too, the connection ends.  It is
-        not waited for for long (RFC 8446 6.1): who keeps an idle connection may not look at it.
+        Send a C{close_notify}.  The connection ends when the peer has sent its own, or after three
+        seconds: RFC 8446 section 6.1 does not require either side to wait, and a peer that keeps an
+        idle connection may not read from it.
         """
         connection = self.connection
         if not connection.get_shutdown() & SENT_SHUTDOWN:
@@ -382,21 +388,21 @@ class _Batches:
 
     def _finish(self) -> None:
         """
-        TLS has ended as it should.  However the connection itself ends, nothing is missing.
+        TLS has ended cleanly.  No data is missing, however the connection itself ends.
         """
         self._stop(Failure(CONNECTION_DONE))
 
     def _stop(self, reason: Failure) -> None:
         """
-        TLS is over: end the connection when all is sent.
+        End TLS, and close the connection when all data has been sent.
         """
         self.over(reason)
-        # An alert, maybe.
+        # OpenSSL may have made an alert.
         self._transmit(self.connection, _CONTROL)
         self._transport.loseConnection()
 
     def over(self, reason: Failure) -> None:
-        # Its traceback leads to frames that lead back to it.
+        # The frames of the traceback refer back to the failure, which would be a reference cycle.
         reason.cleanFailure()
         if self._leaving is not None and self._leaving.active():
             self._leaving.cancel()
@@ -407,7 +413,7 @@ class _Batches:
 
     def abort(self) -> None:
         """
-        End the connection at once.
+        Close the connection immediately.
         """
         self.disconnecting = True
         self.over(Failure(CONNECTION_LOST))
@@ -415,16 +421,17 @@ class _Batches:
 
     def lost(self) -> Failure:
         """
-        The connection is gone.
+        The connection has been lost.
 
-        @return: why, as the protocol is to be told.
+        @return: the reason to pass to the protocol's C{connectionLost}.
         """
-        # Whatever the transport says, without a close_notify it was broken off.
+        # Unless TLS has already ended, there was no close_notify: the data may be truncated, even
+        # if the transport reports a clean end.
         self.over(Failure(CONNECTION_LOST))
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
-        # These would be reference cycles.
+        # Break a reference cycle.
         self._protocol = None
         assert self._reason is not None
         return self._reason
@@ -433,9 +440,11 @@ class _Batches:
 @implementer(IPullProducer)
 class _Drain:
     """
-    Learns when a transport has sent all that it had: it then asks for more.
+    A pull producer that detects when a transport has sent all its data, because the transport then
+    calls L{resumeProducing}.
 
-    @ivar registered: is not asked for the first time, which comes with the registration.
+    @ivar registered: whether the registration is over.  The transport also calls L{resumeProducing}
+        during the registration; that call is ignored.
     """
 
     def __init__(self, drained: Callable[[], None]) -> None:
@@ -448,5 +457,5 @@ class _Drain:
 
     def stopProducing(self) -> None:
         """
-        The connection is lost; its protocol is told.
+        Do nothing: the connection is lost, and the protocol's C{connectionLost} follows.
         """

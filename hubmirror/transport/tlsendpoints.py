@@ -26,6 +26,8 @@ from hubmirror.transport.tls import BulkTLS
 def inBulk(reactor: IReactorTime, factory: TLSMemoryBIOFactory) -> TLSMemoryBIOFactory:
     """
     Make a factory create L{BulkTLS} protocols.
+
+    @return: the same factory.
     """
     factory.protocol = partial(BulkTLS, reactor)  # type: ignore[assignment]
     return factory
@@ -33,16 +35,15 @@ def inBulk(reactor: IReactorTime, factory: TLSMemoryBIOFactory) -> TLSMemoryBIOF
 
 class TLSReactor:
     """
-    A reactor on which listening with TLS is listening with L{ServerTLS} and, unless it is to be
-    Twisted's own TLS, with L{BulkTLS}.
+    A reactor whose TLS ports use L{ServerTLS} and L{BulkTLS}.
 
-    @ivar servers: what makes the connections of the endpoints that begin with C{ssl:}, in the order
-        in which they were listened on.
+    @ivar servers: the L{ServerTLS} of each endpoint whose description begins with C{ssl:}, in the
+        order in which they began to listen.
     """
 
     def __init__(self, reactor: Any, plain: bool = False) -> None:
         """
-        @param plain: use Twisted's own TLS protocol.
+        @param plain: whether to use Twisted's own TLS protocol in place of L{BulkTLS}.
         """
         self._reactor = reactor
         self._plain = plain
@@ -50,7 +51,8 @@ class TLSReactor:
 
     def behindBalancer(self) -> TLSReactor:
         """
-        The same, on which every connection begins with the PROXY protocol.
+        A reactor that shares C{servers}, and on which every connection begins with the PROXY
+        protocol.
         """
         behind = TLSReactor(ProxiedReactor(self._reactor), self._plain)
         behind.servers = self.servers
@@ -65,7 +67,7 @@ class TLSReactor:
         **kwargs: Any,
     ) -> Any:
         """
-        For endpoints that begin with C{ssl:}.
+        Listen with TLS, for endpoints whose description begins with C{ssl:}.
         """
         server = ServerTLS({"": contextFactory})
         self.servers.append(server)
@@ -73,7 +75,7 @@ class TLSReactor:
 
     def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
         """
-        For all others, some of which have put TLS around their factory.
+        Listen, for all other endpoints.  Some of them have wrapped their factory in TLS.
         """
         if isinstance(factory, TLSMemoryBIOFactory) and not self._plain:
             factory = inBulk(self._reactor, factory)
@@ -96,8 +98,8 @@ class BulkTLSEndpoint:
         endpoint: IStreamClientEndpoint,
     ) -> None:
         """
-        @param creator: from C{optionsForClientTLS}.
-        @param endpoint: makes the connections.
+        @param creator: creates the OpenSSL connections.
+        @param endpoint: opens the connections on which TLS is used.
         """
         self._reactor = reactor
         self._creator = creator

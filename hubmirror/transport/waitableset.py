@@ -1,5 +1,5 @@
 """
-A set that can be waited on until it is empty.
+A set that can report when it becomes empty.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 
 class WaitableSet(set[Any]):
     """
-    The requests in progress, or the open connections.  Members are removed with C{discard}, the
-    only method that notices when the set becomes empty.
+    A set of requests in progress or of open connections.  Members must be removed with L{discard},
+    the only method that notices when the set becomes empty.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class WaitableSet(set[Any]):
 
     def whenEmpty(self) -> Deferred[None]:
         """
-        @return: fires when none is left.
+        @return: a deferred that fires when the set is empty.
         """
         empty: Deferred[None] = Deferred()
         if self:

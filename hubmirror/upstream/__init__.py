@@ -1,3 +1,3 @@
 """
-The side of the upstreams: which one is asked, which responses are accepted, and where they lead.
+The client side of the mirror: selecting an upstream, judging its responses, following redirects.
 """

@@ -1,8 +1,8 @@
 """
-Tokens that the mirror gets by itself: with accounts of the operator's own, or with none.
+Tokens that the mirror requests for itself, with the operator's accounts or anonymously.
 
-A client of such a mirror needs no account: what is asked upstream is asked with a token for just
-the repository in question, kept until shortly before it expires.
+A client of such a mirror needs no account.  The mirror replaces the client's credentials by a token
+for the requested repository, and keeps that token until shortly before it expires.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from hubmirror.upstream.policy import PUSHING, Service, Upstream
 from hubmirror.upstream.quota import Quotas
 from hubmirror.upstream.realms import TokenServices
 
+# The time for a token service's response, and the shortest lifetime of a token, both in seconds.
 _TIMEOUT = 5.0
 _LEAST_LIFE = 60.0
+# The fraction of a token's lifetime after which it is replaced.
 _MARGIN = 0.9
 _MOST_TOKENS = 10_000
 
@@ -41,7 +43,9 @@ _MOST_TOKENS = 10_000
 @attrs.frozen
 class Account:
     """
-    An account at a registry.  Without a name it is nobody's: tokens are asked for anonymously.
+    An account at a registry.
+
+    @ivar username: if it is empty, tokens are requested anonymously.
     """
 
     username: str = ""
@@ -50,7 +54,7 @@ class Account:
     @property
     def basic(self) -> bytes:
         """
-        The C{Authorization} that shows the account's password.
+        The value of C{Authorization} with the account's name and password (RFC 7617).
         """
         pair = f"{self.username}:{self.password}".encode()
         return b"Basic " + base64.b64encode(pair)
@@ -58,13 +62,14 @@ class Account:
 
 class AccountRefused(UpstreamFailed):
     """
-    The registry does not take an account of the operator's.
+    The registry's token service rejects one of the operator's accounts.
     """
 
 
 _Key = tuple[str, Account, bytes, bool]
 """
-What a token is for: the upstream's name, the account, the repository, and whether to push.
+The purpose of a token: the upstream's name, the account, the repository, and whether the token is
+for a change (a push or a deletion).
 """
 
 
@@ -72,7 +77,7 @@ What a token is for: the upstream's name, the account, the repository, and wheth
 class _Token:
     """
     @ivar authorization: the value of C{Authorization}.
-    @ivar until: when it is to be replaced, in seconds of the reactor's clock.
+    @ivar until: when the token has to be replaced, in seconds of the reactor's clock.
     """
 
     authorization: bytes
@@ -81,10 +86,9 @@ class _Token:
 
 class Accounts:
     """
-    The accounts at one registry, and the tokens that were got with them.
+    The operator's accounts at one registry, and the tokens that were issued for them.
 
-    @ivar reactor: the reactor.
-    @ivar quotas: knows how many pulls an account has left.
+    @ivar quotas: the rate limits that the registry has reported for each account.
     """
 
     _log = Logger()
@@ -100,7 +104,7 @@ class Accounts:
     ) -> None:
         """
         @param agent: sends one request to one origin.
-        @param quotas: knows how many pulls an account has left.
+        @param upstreams: the registry itself, then its fallbacks.
         """
         self.reactor = reactor
         self._agent = agent
@@ -114,13 +118,14 @@ class Accounts:
 
     def identity(self, account: Account) -> bytes:
         """
-        Whom an upstream counts the requests of an account for, as a hash.
+        The key of an account in L{Quotas}: a hash of its name.
         """
         return hashlib.blake2b(account.username.encode(), digest_size=16).digest()
 
     def inOrder(self) -> list[Account]:
         """
-        The accounts in the order in which they are to be tried: the one with most pulls left first.
+        The accounts in the order in which to try them: the one with the most pulls left first.
+        Accounts that the registry has rejected are left out, unless it has rejected all of them.
         """
         usable = [each for each in self._accounts if each not in self._refused] or self._accounts
         registry = self._upstreams[0]
@@ -130,7 +135,8 @@ class Accounts:
 
     def upstreamOf(self, uri: bytes) -> Upstream | None:
         """
-        The upstream whose registry a URI belongs to; C{None} for a CDN's.
+        The upstream to which a URI belongs, or C{None}: it is the URI of a CDN, to which a redirect
+        has led.
         """
         for upstream in self._upstreams:
             base = upstream.bases[Service.REGISTRY].removesuffix(upstream.spelling.before)
@@ -140,7 +146,7 @@ class Accounts:
 
     def known(self, key: _Key) -> bytes | None:
         """
-        The C{Authorization} that has been got before, as long as it is good.
+        The C{Authorization} of a token that is still valid, or C{None}.
         """
         token = self._tokens.get(key)
         if token is None:
@@ -152,15 +158,18 @@ class Accounts:
 
     def forget(self, key: _Key) -> None:
         """
-        An upstream no longer takes what was got before.
+        Drop a token that an upstream has rejected.
         """
         self._tokens.pop(key, None)
 
     def fetch(self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]) -> Deferred[bytes]:
         """
-        Answer a challenge: once, however many wait for it.
+        Request the token that a challenge demands.  Concurrent calls with the same key share one
+        token request.
 
-        @return: fires with the C{Authorization} to ask with; fails with L{UpstreamFailed}.
+        @param challenges: the values of C{WWW-Authenticate}.
+        @return: a deferred that fires with the value of C{Authorization} for further requests, or
+            fails with L{UpstreamFailed}; with L{AccountRefused} if the account is rejected.
         """
         waiting: Deferred[bytes] = Deferred()
         if key in self._fetching:
@@ -232,16 +241,16 @@ class Accounts:
 @implementer(IAgent)
 class AccountAgent:
     """
-    Asks as the mirror itself: what the client has sent in C{Authorization} is left out.
+    Sends requests with the credentials of the mirror in place of those of the client.
 
-    @ivar asked: as that of L{RedirectAgent}.
+    @ivar asked: see L{RedirectAgent}.
     """
 
     def __init__(
         self, accounts: Accounts, account: Account, redirects: RedirectAgent, target: Target
     ) -> None:
         """
-        @param target: what the client asked for.
+        @param target: the target of the client's request.
         """
         self._accounts = accounts
         self._account = account
@@ -295,7 +304,7 @@ class AccountAgent:
             discard(answer, accounts.reactor)
             raise
         except UpstreamFailed:
-            # The client may have credentials that are better.
+            # Pass the 401 on: the client may have credentials that the registry accepts.
             return answer
         discard(answer, accounts.reactor)
         again = own.copy()
@@ -305,8 +314,11 @@ class AccountAgent:
 
 def _read(body: bytes) -> tuple[bytes, float]:
     """
-    A token service's response: the C{Authorization} to ask with, and how many seconds it is good
-    for; less than a minute counts as a minute (distribution spec, "Token Response Fields").
+    Parse a token service's response.  A lifetime of less than a minute counts as a minute (Docker's
+    token authentication specification, "Token Response Fields").
+
+    @return: the value of C{Authorization}, and its lifetime in seconds.
+    @raise UpstreamFailed: when the response has no token.
     """
     try:
         members = json.loads(body)

@@ -1,10 +1,10 @@
 """
-C{IAgent} implementations that wrap each other, with one concern each: verbatim, resuming, failover,
-redirects, origin.
+C{IAgent} implementations that wrap each other, with one concern each.  From the outermost to the
+innermost, they are: verbatim, resuming, failover, redirects, origin.
 
 All but the last are created for each exchange, because they write into its record.  They pass the
-request target on exactly as the client wrote it.  The resuming and failover agents have modules of
-their own.
+request target on exactly as the client wrote it.  The resuming and failover agents are in modules
+of their own.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from hubmirror.upstream.bodies import discard
 
 class _NoCookies(IndexableCookieJar):
     """
-    A cookie jar that stores nothing and adds nothing: a cookie that was set for one client must not
-    be sent with the request of another.
+    A cookie jar that stores nothing and adds nothing.  A cookie that was set for one client must
+    not be sent with the request of another.
     """
 
     def add_cookie_header(self, request: object) -> None:
@@ -53,8 +53,8 @@ class _NoCookies(IndexableCookieJar):
 
 class _WithoutHeaders(proxyForInterface(IResponse)):  # type: ignore[misc]
     """
-    The response as treq sees it: without header fields, so that treq decodes nothing and stores
-    nothing.
+    The response as treq sees it: without header fields, so that treq neither decodes the body nor
+    stores cookies.
     """
 
     headers = Headers()
@@ -63,8 +63,9 @@ class _WithoutHeaders(proxyForInterface(IResponse)):  # type: ignore[misc]
 @implementer(IAgent)
 class VerbatimAgent:
     """
-    The agent that treq calls.  It sends the target and the fields that it was created with,
-    whatever treq has made of them, and keeps the response as it was received.
+    The agent that treq calls.  It sends the target and the header fields that it was created with,
+    and ignores those from treq, which has normalized them.  It keeps the response as it was
+    received.
 
     @ivar answer: the response, with all of its fields.
     """
@@ -96,7 +97,8 @@ _PLACE = "http://upstream"
 
 class _NoURL(EncodedURL):
     """
-    A constant URL, which is not encoded again for each request as a real one would be.
+    A constant URL.  treq converts the URL of each request with these methods; L{VerbatimAgent}
+    ignores the result, so there is nothing to convert.
     """
 
     def to_uri(self) -> EncodedURL:
@@ -119,9 +121,10 @@ async def ask(
     body: IBodyProducer | None = None,
 ) -> IResponse:
     """
-    Send a request through treq, target and fields byte for byte.
+    Send a request through treq, without any change to its target and header fields.
 
     @param agent: takes C{target} as its URI.
+    @return: the response, with its header fields as they were received.
     @raise UpstreamFailed: when no upstream gives a response.
     """
     verbatim = VerbatimAgent(agent, target, headers)
@@ -140,10 +143,11 @@ async def ask(
 @implementer(IAgent)
 class RedirectAgent:
     """
-    Follows what a GET or HEAD is redirected to, so that the client never leaves the mirror.  A CDN
-    that can't serve a blob for the moment is asked again at once, at the same URL.
+    Follows the redirects of a GET or HEAD, so that the client talks only to the mirror.  If a CDN
+    responds with a temporary error to a request for a blob, the request is repeated once,
+    immediately and with the same URL.
 
-    @ivar asked: the URL that the last answer came from, and the fields that were sent there.
+    @ivar asked: the URL of the last request, and the header fields that were sent with it.
     """
 
     asked: tuple[bytes, Headers]
@@ -162,7 +166,8 @@ class RedirectAgent:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """
-        @return: fails with L{RedirectRefused} too.
+        @return: a deferred that fails with L{RedirectRefused}, or as that of the wrapped agent
+            does.
         """
         self.asked = uri, headers or Headers()
         self._exchange.fromCDN = False
@@ -198,7 +203,7 @@ class RedirectAgent:
             except (ConnectFailed, HeadFailed) as error:
                 if isinstance(error, RedirectRefused):
                     raise
-                # Without the host's name it would look as if the registry itself had failed.
+                # Name the host; otherwise the registry itself would seem to have failed.
                 place = splitURL(uri)[0].authority.decode("ascii")
                 raise type(error)(f"the redirect to {place}: {error.message}") from None
         if isElsewhere:
@@ -207,7 +212,8 @@ class RedirectAgent:
 
     def _mayRepeat(self, response: IResponse) -> bool:
         """
-        Whether to ask a CDN once more for what it could not serve.
+        Whether to repeat the request: a CDN has responded with a temporary error for the first
+        time.
         """
         status = policy.effectiveStatus(response.code, self._exchange.fromCDN)
         return (
@@ -220,7 +226,7 @@ class RedirectAgent:
 @implementer(IAgent)
 class OriginAgent:
     """
-    The innermost: one request to one origin over the pool.
+    The innermost agent: it sends one request to one origin, over a connection of the pool.
     """
 
     def __init__(self, reactor: IReactorTime, pool: Pool, connector: Connector) -> None:
@@ -239,10 +245,10 @@ class OriginAgent:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """
-        @param uri: absolute; what follows its authority goes out byte for byte.
-        @return: fails with L{UpstreamFailed}.
+        @param uri: an absolute URI; the part after its authority is sent unchanged.
+        @return: a deferred that fails with L{UpstreamFailed}.
         """
-        # In a request target "#" does not begin a fragment; it is part of what the client wrote.
+        # A "#" in a request target does not begin a fragment; it is sent like any other byte.
         url, mark, rest = uri.partition(b"#")
         origin, target = splitURL(url)
         target += mark + rest
@@ -253,8 +259,10 @@ class OriginAgent:
 
     def _identity(self, response: IResponse) -> IResponse:
         """
-        Refuse a content coding that was not asked for: a client that did not ask for it would take
-        the coded bytes for the blob.  Error responses may have any coding.
+        Refuse a content coding: the mirror requests none, and a client would take the coded bytes
+        for the blob.  Error responses may have any coding.
+
+        @raise CodingRefused: when a 200 or 206 has a content coding.
         """
         coding = listMembers(response.headers, b"Content-Encoding")
         if response.code in (200, 206) and coding not in ([], [b"identity"]):

@@ -19,8 +19,8 @@ from hubmirror.protocol.errors import BodyFailed
 
 MAX_SHORT_BODY = 64 * 1024
 """
-The largest body, in bytes, that is read into memory, or read to its end so that its connection can
-be reused.
+The largest body, in bytes, that is read into memory, or that is read to its end only to reuse the
+connection.
 """
 
 DISCARD_TIME = 5.0
@@ -74,17 +74,18 @@ def readShortBody(response: IResponse, reactor: IReactorTime, timeout: float) ->
 
 def discard(response: IResponse, reactor: IReactorTime) -> None:
     """
-    Discard a response.  A short body is read to its end, so that its connection can be reused; the
-    connection is closed for one that is long or takes longer than L{DISCARD_TIME}.
+    Discard a response.  A short body is read to its end, so that the connection can be reused.  If
+    the body is longer than L{MAX_SHORT_BODY} or takes longer than L{DISCARD_TIME}, the connection
+    is closed.
     """
     readShortBody(response, reactor, DISCARD_TIME).addErrback(lambda _: None)
 
 
 class StallWatch:
     """
-    Detects that a sender has stalled: that it has sent nothing, or less than a minimum rate, for
-    some time.  The time during which the sender is paused does not count, so that a slow receiver
-    does not look like a stalled sender.
+    Detects that a sender has stalled: that for some time it has sent nothing, or has sent below a
+    minimum rate.  The time during which the sender is paused does not count, so that a slow
+    receiver does not look like a stalled sender.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class StallWatch:
     ) -> None:
         """
         @param seconds: the time without a byte, or below the minimum rate, that counts as stalled.
-        @param floor: the minimum rate in bytes per second.
+        @param floor: the minimum rate, in bytes per second.
         @param stalled: called once, when the sender has stalled.
         """
         self._reactor = reactor
@@ -109,7 +110,7 @@ class StallWatch:
 
     def start(self) -> None:
         """
-        Start to expect bytes.
+        Start to watch the sender.
         """
         self.stop()
         self._restart()
@@ -117,7 +118,7 @@ class StallWatch:
 
     def stop(self) -> None:
         """
-        Stop to expect bytes.
+        Stop watching.
         """
         call, self._call = self._call, None
         if call is not None:
@@ -125,20 +126,22 @@ class StallWatch:
 
     def received(self, size: int) -> None:
         """
-        Count bytes that have been received.
+        Count received bytes.
+
+        @param size: their number.
         """
         self._alive = self._reactor.seconds()
         self._bytes += size
 
     def pause(self) -> None:
         """
-        The sender has been paused.
+        Stop the clock: the sender has been paused.
         """
         self._paused = True
 
     def resume(self) -> None:
         """
-        The sender has been resumed.
+        Restart the clock: the sender has been resumed.
         """
         if self._paused:
             self._paused = False

@@ -21,7 +21,7 @@ from hubmirror.upstream.bodies import DISCARD_TIME, MAX_SHORT_BODY, discard, rea
 @implementer(IResponse)
 class CachedResponse:
     """
-    An answer out of memory.
+    A response whose body is in memory.  The body may be delivered more than once.
     """
 
     request = None
@@ -29,7 +29,8 @@ class CachedResponse:
 
     def __init__(self, answer: IResponse, body: bytes, headers: Headers | None = None) -> None:
         """
-        @param headers: in place of the answer's own.
+        @param answer: the response whose status and header fields are copied.
+        @param headers: the header fields to use in place of C{answer}'s.
         """
         self.version = answer.version
         self.code = answer.code
@@ -41,7 +42,9 @@ class CachedResponse:
     @classmethod
     def made(cls, body: bytes) -> CachedResponse:
         """
-        A response with JSON that the mirror itself has to say in place of an upstream.
+        A 200 response that the mirror itself gives in place of an upstream.
+
+        @param body: JSON.
         """
         response = cls.__new__(cls)
         response.version = (b"HTTP", 1, 1)
@@ -52,7 +55,7 @@ class CachedResponse:
 
     def setPreviousResponse(self, response: IResponse) -> None:
         """
-        Nothing led here.
+        Do nothing: a cached response is not the target of a redirect.
         """
 
     def deliverBody(self, protocol: Any) -> None:
@@ -64,7 +67,7 @@ class CachedResponse:
 
 class _NullTransport:
     """
-    The transport of a body that is there already.
+    The transport of a body that is in memory, where there is nothing to pause or close.
     """
 
     def pauseProducing(self) -> None:
@@ -75,11 +78,12 @@ class _NullTransport:
 
 async def wholeError(response: IResponse, reactor: IReactorTime) -> IResponse:
     """
-    An upstream's error with a body that is sure to be whole.  A body that breaks must not keep the
-    client from learning the status: another of its kind takes its place, as it does for one of more
-    than L{MAX_SHORT_BODY}.
+    Read the body of an upstream's error response.  If the body breaks off or is longer than
+    L{MAX_SHORT_BODY}, replace it by one of the mirror's own, so that the client still receives the
+    status.
 
-    @param response: an error whose length is known.
+    @param response: see L{isErrorOfKnownLength}.
+    @return: the error response, with a body that is complete.
     """
     body: bytes | None = None
     if response.length > MAX_SHORT_BODY:
@@ -100,6 +104,6 @@ async def wholeError(response: IResponse, reactor: IReactorTime) -> IResponse:
 
 def isErrorOfKnownLength(response: IResponse) -> bool:
     """
-    Whether L{wholeError} can be asked for.
+    Whether a response is an error whose body L{wholeError} can read.
     """
     return response.code >= 400 and response.length not in (0, UNKNOWN_LENGTH)

@@ -1,5 +1,5 @@
 """
-Failover: the upstreams of one service are asked in order until one serves the request.
+Failover: a request is sent to the upstreams of one service in order, until one of them serves it.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ from hubmirror.upstream.quota import Quotas
 @implementer(IAgent)
 class FailoverAgent:
     """
-    Asks the upstreams of one service in order, until one serves.  Those that are limited come
-    last; those that can't be reached are marked down while there are others (L{Health}).
+    Sends a request to the upstreams of one service in order, until one of them serves it.
+    Upstreams that are rate-limited come last.  Upstreams that are marked down (L{Health}) are
+    skipped, unless all of them are.
 
-    @ivar answered: the upstream whose answer was taken.
+    @ivar answered: the upstream whose response was accepted.
     """
 
     answered: Upstream
@@ -67,9 +68,9 @@ class FailoverAgent:
     ) -> None:
         """
         @param agent: takes absolute URIs.
-        @param identity: whom the upstream counts the request for; by default, whoever its
-            C{Authorization} names.
-        @param failoverOn: the statuses after which the next upstream is asked.
+        @param identity: the identity for which an upstream counts the request; by default, that of
+            the request's C{Authorization} (L{Quotas.identity}).
+        @param failoverOn: the statuses of the registry after which the fallbacks are asked.
         @param timeout: the time until a response head, for all upstreams together, in seconds.
         """
         self._reactor = reactor
@@ -130,7 +131,8 @@ class FailoverAgent:
                     self._exchange.attempts.append((upstream.name, type(error).__name__))
                     self._failed(upstream, error)
                     if isinstance(error, NoAnswer) and method == b"GET" and times == 1:
-                        # Once more, at once: a server that restarts closes so.
+                        # A server that restarts closes its connections without a response.  Ask it
+                        # a second time, immediately.
                         order.insert(position + 1, upstream)
                     continue
                 isFirst = upstream is self._upstreams[0]
@@ -141,10 +143,11 @@ class FailoverAgent:
                 self._failed(upstream, UpstreamFailed(f"answered {answer.code}"))
                 mayPass = policy.mayPass(status, answer.headers)
                 if fromCDN and mayPass and times == 1:
-                    # The registry may name another URL, perhaps of another CDN.
+                    # Ask the registry again: it may redirect to another URL, perhaps of another
+                    # CDN.
                     order.insert(position + 1, upstream)
                 elif isFirst and mayPass and times < policy.TRIES:
-                    # When nobody else serves.
+                    # Ask the registry again if no fallback serves the request.
                     order.append(upstream)
                 if isFirst or (spare is None and answer.code == 429):
                     spare, answer, owner = answer, spare, upstream
@@ -172,7 +175,7 @@ class FailoverAgent:
 
     def _passed(self, order: Sequence[Upstream]) -> Iterator[tuple[str, UpstreamFailed]]:
         """
-        The upstreams that were skipped, and why.
+        The upstreams that were skipped because they are marked down, each with the reason.
         """
         for upstream in self._upstreams:
             reason = self._health.whyUnavailable(upstream, self._route)
@@ -192,6 +195,9 @@ class FailoverAgent:
     ) -> IResponse:
         """
         Ask one upstream, or repeat a 429 that it gave a moment ago.
+
+        @param request: the method, the target, the header fields and the body.
+        @param seconds: the time until the response head.
         """
         method, target, headers, body = request
         kind = self._exchange.kind
@@ -202,17 +208,18 @@ class FailoverAgent:
         redirects = self._exchange.redirects
         self._health.asked(upstream, self._route)
         asking = self._agent.request(method, upstream.url(self._service, target), headers, body)
-        # A token request must be quick even when it is a POST.
+        # An upload may take as long as it needs, but a token request must be quick even when it is
+        # a POST.
         if method not in policy.PUSHING or self._service is Service.TOKEN:
             asking.addTimeout(seconds, self._reactor, noHead)
         try:
             answer = await asking
         except LocalFailure:
-            # It says nothing of this upstream, and need not keep another from being reached.
+            # The failure is the mirror's own; the upstream is not marked down for it.
             raise
         except ConnectFailed as error:
-            # Whoever closes without a word may mean this one request.  With a body it may have been
-            # the client that failed.
+            # If the request has a body, its failure may be due to the client that sends the body.
+            # A redirect that is refused concerns only this request.
             if body is None and not isinstance(error, RedirectRefused):
                 self._health.failed(upstream, self._route, error.message)
             raise
@@ -228,17 +235,17 @@ class FailoverAgent:
             # The rate limit fields of a CDN are not the registry's.
             return answer
         self._quotas.answered(upstream, kind, identity, method, answer)
-        # The remembered response has a Retry-After with the time that is left.
+        # Prefer the remembered response: its Retry-After is the remaining time.
         return (
             answer.code == 429 and self._quotas.remembered(upstream, kind, identity, method)
         ) or answer
 
     async def _keep(self, answer: IResponse, seconds: float) -> CachedResponse:
         """
-        Read the body of a 429.  Its head says all that matters, so a body that breaks, is late or
-        is too long is replaced.
+        Read the body of a 429.  Clients need only its head, so a body that breaks off, is late or
+        is too long is replaced by one of the mirror's own.
         """
-        # It may be repeated to others.
+        # The response may be repeated to other clients.
         dropCookies(answer.headers)
         try:
             body = await readShortBody(answer, self._reactor, seconds)
@@ -255,13 +262,16 @@ class FailoverAgent:
         """
         Whether a response goes to the client without asking further upstreams.
 
-        @param headers: of the request.
+        @param isFirst: whether the registry itself gave the response.
+        @param headers: the header fields of the request.
+        @param spare: the response that the client gets if no upstream gives a better one.
         """
         if isFirst:
             return status not in self._failoverOn
         return policy.fallbackServes(status) or (
             policy.fallbackChallenges(status, headers)
-            # A limit on pulls concerns pulls, not the question where tokens are issued.
+            # If the registry's limit on pulls is used up, the client should see that 429 rather
+            # than a challenge.  But a request for /v2/ is not a pull; it looks for the challenge.
             and (
                 self._exchange.kind is Kind.PING
                 or not (spare and policy.limitsPulls(spare.code, spare.headers))
@@ -272,7 +282,7 @@ class FailoverAgent:
         self.answered = upstream
         self._exchange.upstream = upstream.name
         if upstream is not self._upstreams[0] or self._identity is not None:
-            # They are a fallback's, or for the mirror's own account.
+            # The cookies are a fallback's, or belong to the mirror's own account.
             dropCookies(answer.headers)
         location = answer.headers.getRawHeaders(b"Content-Location")
         if location and policy.namesElsewhere(upstream.bases[self._service], location):
@@ -286,11 +296,12 @@ class FailoverAgent:
 
 def noHead(result: object, timeout: float) -> NoReturn:
     """
-    What C{addTimeout} makes of a request that got no answer in time.
+    The C{onTimeoutCancel} of C{Deferred.addTimeout} for requests to an upstream.
 
-    @param result: what came of the request when it was cancelled.
-    @raise ConnectTimedOut: when there was no connection yet.
-    @raise HeadTimedOut: else.
+    @param result: the result of the request after it was cancelled.
+    @param timeout: in seconds.
+    @raise ConnectTimedOut: when no connection had been established yet.
+    @raise HeadTimedOut: otherwise.
     """
     if isinstance(result, Failure) and result.check(ConnectCancelled):
         raise ConnectTimedOut(f"could not connect within {timeout:g} s")

@@ -1,7 +1,7 @@
 """
-Which upstreams are marked down for a while, because they can't be reached or gave wrong bytes.
+Upstreams that are marked down for a while, because they can't be reached or sent wrong bytes.
 
-Otherwise each request would wait for the same dead upstream first.
+Without this, each request would first wait for the same unreachable upstream.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from twisted.logger import Logger
 
 from hubmirror.upstream.policy import Upstream
 
+# The shortest and the longest time for which an upstream is marked down, in seconds.
 _FIRST = 2.0
 _LONGEST = 60.0
 TIMEOUTS = 3
 """
-How many requests in a row must get no response head in time until that says something about the
-upstream.
+The number of requests in a row without a response head in time after which an upstream is marked
+down.
 """
 
 
 @attrs.define
 class _Outage:
     """
-    @ivar until: when it may be tried again, in seconds of the reactor's clock.
-    @ivar seconds: how long it is marked down this time.
-    @ivar reason: why.
-    @ivar since: when it failed first.
-    @ivar probed: it has been asked since it failed.
+    @ivar until: when the upstream may be tried again, in seconds of the reactor's clock.
+    @ivar seconds: how long the upstream is marked down this time.
+    @ivar reason: why the upstream is marked down.
+    @ivar since: when the upstream failed first, in seconds of the reactor's clock.
+    @ivar probed: whether a request has been sent to the upstream since it failed.
     """
 
     until: float
@@ -40,15 +41,16 @@ class _Outage:
 
 class Health:
     """
-    Remembers, for each route of each upstream, whether it is marked down.  The time doubles from
-    2 s to a minute; when it is over, one request tries, while the others still go past.
+    Remembers, for each route of each upstream, whether it is marked down.  The time for which it is
+    marked down doubles with each failure, from 2 s to 60 s.  After that time, one request is sent
+    to the upstream as a probe, while the others still skip it.
 
-    An upstream that can't be connected to is marked down at once.  A response head that does not
-    come in time may be due to what was asked for, so it takes L{TIMEOUTS} of them, for different
-    targets, while nothing was answered.
+    An upstream to which no connection can be opened is marked down immediately.  A late response
+    head may be due to the requested target, so an upstream is marked down for it only after
+    L{TIMEOUTS} different targets in a row, with no response in between.
 
-    A route is a service, or the blobs of a registry: they come from a CDN, which can be dead
-    while its registry is not.
+    A route is a service, or the blobs of a registry: blobs come from a CDN, which can be
+    unreachable while the registry is not.
     """
 
     _log = Logger()
@@ -56,13 +58,13 @@ class Health:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._outages: dict[tuple[str, str], _Outage] = {}
-        # When the last answer came, and the hashes of the targets that got none since then.
+        # The time of the last response, and the hashes of the targets that got none since then.
         self._answered: dict[tuple[str, str], float] = {}
         self._silent: dict[tuple[str, str], set[int]] = {}
 
     def whyUnavailable(self, upstream: Upstream, route: str) -> str | None:
         """
-        Why a request goes past an upstream; C{None} when it does not.
+        Why requests skip an upstream; C{None} when they do not.
         """
         outage = self._outages.get((upstream.name, route))
         if outage is None or self._reactor.seconds() >= outage.until:
@@ -71,8 +73,10 @@ class Health:
 
     def outages(self, upstream: Upstream) -> dict[str, tuple[float, str]]:
         """
-        The routes of an upstream that have failed and not answered since then, each with the time
-        at which it failed first, in seconds of the reactor's clock, and the reason.
+        The routes of an upstream that have failed and not responded since then.
+
+        @return: for each route, the time at which it failed first, in seconds of the reactor's
+            clock, and the reason.
         """
         return {
             route: (outage.since, outage.reason)
@@ -82,14 +86,16 @@ class Health:
 
     def lastAnswer(self, upstream: Upstream) -> float | None:
         """
-        When an upstream last answered on any route, in seconds of the reactor's clock.
+        When an upstream last responded on any route, in seconds of the reactor's clock; C{None} if
+        it never has.
         """
         times = [time for (name, _), time in self._answered.items() if name == upstream.name]
         return max(times, default=None)
 
     def asked(self, upstream: Upstream, route: str) -> None:
         """
-        An upstream is being asked.  If it had failed, others leave it alone until it answers.
+        A request is about to be sent to an upstream.  If the upstream had failed, this request is
+        the probe: other requests skip the upstream in the meantime.
         """
         outage = self._outages.get((upstream.name, route))
         if outage is not None:
@@ -98,13 +104,16 @@ class Health:
 
     def failed(self, upstream: Upstream, route: str, reason: str) -> None:
         """
-        An upstream could not be connected to.
+        No connection to an upstream could be opened.
+
+        @param reason: why, for the log and the clients.
         """
         known = self._outages.get((upstream.name, route))
         if known is None:
             self._leave(upstream, route, _FIRST, reason)
         elif known.probed:
-            # Else it is one of several requests that were under way when the first one failed.
+            # Without a probe, this is one of several requests that were in progress when the first
+            # of them failed; it must not double the time.
             self._leave(upstream, route, min(_LONGEST, 2 * known.seconds), reason)
 
     def timedOut(
@@ -113,8 +122,8 @@ class Health:
         """
         An upstream gave no response head in time.
 
-        @param target: what it was asked for.
-        @param since: when it was asked, in seconds of the reactor's clock.
+        @param target: the target of the request.
+        @param since: when the request was sent, in seconds of the reactor's clock.
         """
         key = (upstream.name, route)
         if self._answered.get(key, since) > since:
@@ -123,7 +132,7 @@ class Health:
         if outage is not None:
             if not outage.probed:
                 return
-            # One slow answer to a request that tried is no reason to wait for longer than before.
+            # A single late response to a probe does not double the time.
             outage.until = self._reactor.seconds() + outage.seconds
         silent = self._silent.setdefault(key, set())
         silent.add(hash(target))
@@ -132,8 +141,8 @@ class Health:
 
     def corrupted(self, upstream: Upstream, route: str) -> None:
         """
-        An upstream gave wrong bytes: it is marked down for long, since its next answers would
-        look as good as this one did.
+        An upstream sent wrong bytes.  It is marked down for the longest time, because nothing
+        distinguishes its responses from correct ones before their last byte.
         """
         self._leave(upstream, route, _LONGEST, "it gave wrong bytes")
 
@@ -154,7 +163,7 @@ class Health:
 
     def served(self, upstream: Upstream, route: str) -> None:
         """
-        An upstream has answered.
+        An upstream has responded.
         """
         key = (upstream.name, route)
         self._answered[key] = self._reactor.seconds()

@@ -1,5 +1,5 @@
 """
-Decisions about upstreams, as pure functions, so that tests are tables of cases.
+Decisions about upstreams, as pure functions.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ MAX_REDIRECTS = 10
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 PAUSE = 0.5
 """
-The time, in seconds, after which an upstream that failed for the moment is asked again.
+The time, in seconds, after which a registry that responded with a temporary error is asked again.
 """
 
 TRIES = 4
 """
-How many times such an upstream is asked at most.
+How many times a registry that responds with temporary errors is asked for one client's request.
 """
 
 _REPEATABLE = (b"GET", b"HEAD")
 PUSHING = (b"POST", b"PUT", b"PATCH")
 """
-The methods whose response takes as long as the upload of the body, and the registry's hashing of
+The methods whose response comes only after the body has been uploaded and the registry has hashed
 it.
 """
 
 
 class Service(enum.Enum):
     """
-    The three services of a registry that the mirror stands for.
+    The services of a registry that the mirror offers to its clients.
     """
 
     REGISTRY = "registry"
@@ -53,12 +53,12 @@ class Service(enum.Enum):
 @attrs.frozen
 class Upstream:
     """
-    One place to ask.
+    A registry, or a fallback for it.
 
-    @ivar name: what logs and errors call it.
-    @ivar bases: the URL below which each service lies, without a trailing slash.  A service that
-        is missing is not known, or there is none.
-    @ivar spelling: how the registry's targets are written there.
+    @ivar name: the name in log messages and errors.
+    @ivar bases: for each service, the URL to which targets are appended, without a trailing slash.
+        A service is missing if the upstream does not have it, or its URL is not known yet.
+    @ivar spelling: how the registry's targets are written in requests to this upstream.
     """
 
     name: str
@@ -67,9 +67,10 @@ class Upstream:
 
     def url(self, service: Service, target: bytes) -> bytes:
         """
-        Where a target of a service is to be had.
+        The absolute URL of a target.
 
-        @param target: what follows the service's URL.
+        @param target: the part after the service's base URL.
+        @raise KeyError: when the service's base URL is not known.
         """
         if service is Service.REGISTRY:
             target = self.spelling.write(target)
@@ -82,7 +83,7 @@ class Upstream:
 
 def upstreamsOf(registry: RegistryConfig) -> tuple[Upstream, ...]:
     """
-    A registry itself, then its fallbacks, in the order in which they are asked.
+    The registry itself, then its fallbacks, in the order in which they are asked.
     """
     base = registry.registryURL.encode("ascii")
     bases = {Service.REGISTRY: base}
@@ -100,15 +101,19 @@ def upstreamsOf(registry: RegistryConfig) -> tuple[Upstream, ...]:
 
 def _fallback(url: bytes, registry: RegistryConfig) -> Upstream:
     """
-    Another mirror.  The path of its URL says how it is told which registry is meant; without one, a
-    registry that is not the default is named in C{ns}.  A mirror that knows no C{ns} ignores it,
-    and one that does never takes another registry's image for the one that is meant.
+    A fallback, which is another mirror.
+
+    If its URL ends in C{/v2/} and the registry's name, all targets go below that path.  Otherwise
+    the registry is named in the query parameter C{ns}, as containerd does, if the URL ends in
+    C{/?ns}, or if the registry is not the default one and is not named at the end of the path.  A
+    mirror that does not know C{ns} ignores it; a mirror that knows it never confuses two
+    registries.
     """
     base, name = url.removesuffix(b"/?ns"), registry.name.encode("ascii")
     path = _pathOf(base)
     suffix = b"/v2/" + name
     if path.endswith(suffix):
-        # Its tokens, and whatever else has no /v2/, lie beside that.
+        # Services without /v2/, such as the token service, are not below that path.
         base = base.removesuffix(suffix)
         spelling = Spelling(before=_pathOf(base), after=name + b"/")
         tokens = base + b"/token/" + name
@@ -130,23 +135,23 @@ def _pathOf(base: bytes) -> bytes:
 
 def mayRepeat(method: bytes, hasBody: bool) -> bool:
     """
-    Whether a request can be sent to another upstream when the first one fails.
+    Whether a request can be sent again, or to another upstream, when an upstream fails.
     """
     return method in _REPEATABLE and not hasBody
 
 
 def effectiveStatus(status: int, fromCDN: bool) -> int:
     """
-    The status that an answer is judged by.  An object store says 500 for a moment and expects to be
-    asked again, as a gateway does that says 502; a registry's 500 is its answer.
+    The status by which a response is judged.  An object store's 500 is temporary, like a gateway's
+    502, and the client is expected to retry; a registry's 500 is final.
     """
     return 502 if fromCDN and status == 500 else status
 
 
 def mayPass(status: int, headers: Headers) -> bool:
     """
-    Whether an error may be temporary and worth another request.  Most clients request a token or a
-    manifest only once, so that a single 503 would end a pull.
+    Whether an error may be temporary, so that the request is worth repeating.  Most clients request
+    a token or a manifest only once, and a single 503 would end a pull.
     """
     return status in (502, 503, 504) and (retryAfter(headers) or 0.0) <= PAUSE
 
@@ -161,8 +166,8 @@ def fallbackServes(status: int) -> bool:
 
 def limitsPulls(status: int, headers: Headers) -> bool:
     """
-    Whether a response says that the limit on pulls is used up, which the Hub says in JSON.  Its
-    other 429, in plain text, applies to every request from an address.
+    Whether a response reports that the limit on pulls is used up.  The Hub sends that 429 with a
+    JSON body.  Its other 429, in plain text, applies to every request from an address.
     """
     return status == 429 and b"json" in (headers.getRawHeaders(b"Content-Type") or [b""])[0].lower()
 
@@ -170,21 +175,23 @@ def limitsPulls(status: int, headers: Headers) -> bool:
 def fallbackChallenges(status: int, headers: Headers) -> bool:
     """
     Whether a fallback's 401 goes to the client when the upstreams before it gave no usable
-    response. A client without a token needs a challenge to get one; without it no pull could begin
-    while the registry is down.
+    response.  A client without a token needs a challenge to request one; otherwise no pull could
+    begin while the registry is down.
 
-    @param headers: of the request.
+    @param headers: the header fields of the request.
     """
     return status == 401 and not headers.hasHeader(b"Authorization")
 
 
 def follow(uri: bytes, headers: Headers, location: Sequence[bytes]) -> tuple[bytes, Headers]:
     """
-    The target of a redirect, and the fields that are sent there.
+    The target of a redirect, and the header fields to send there.  Credentials are removed when the
+    redirect leads to another origin.
 
-    @param uri: what was asked.
+    @param uri: the URL that responded with the redirect.
+    @param headers: the header fields that were sent to C{uri}.
     @param location: the values of C{Location}.
-    @raise RedirectRefused: when it must not be followed.
+    @raise RedirectRefused: when the redirect must not be followed.
     """
     if len(location) != 1:
         raise RedirectRefused("a redirect without exactly one Location")
@@ -200,9 +207,10 @@ def follow(uri: bytes, headers: Headers, location: Sequence[bytes]) -> tuple[byt
 
 def namesElsewhere(base: bytes, references: Sequence[bytes]) -> bool:
     """
-    Whether a reference in an answer names another origin than the one that was asked.
+    Whether a URL in a response has another origin than the request.
 
-    @param base: the URL that was asked.
+    @param base: the URL of the request.
+    @param references: absolute or relative URLs.
     """
     origin = splitURL(base)[0]
     try:
@@ -213,9 +221,9 @@ def namesElsewhere(base: bytes, references: Sequence[bytes]) -> bool:
 
 class AddressPolicy:
     """
-    Which addresses an origin may be connected to.  An origin that was configured may have any
-    address; one that only a redirect has named must be in the public Internet or be allowed
-    explicitly.
+    The IP addresses at which the mirror may connect to an origin.  A configured origin may have any
+    address.  An origin that is known only from a redirect must have a public address, unless the
+    origin or its network is allowed explicitly.
     """
 
     def __init__(
@@ -228,13 +236,13 @@ class AddressPolicy:
 
     def add(self, origin: Origin) -> None:
         """
-        Take an origin for configured: the token service that a configured registry has named.
+        Treat an origin as configured: that of the token service that a registry has named.
         """
         self._origins |= {origin}
 
     def permits(self, origin: Origin, address: Address) -> bool:
         """
-        Whether this origin may be connected to at this address.
+        Whether the mirror may connect to an origin at an address.
         """
         return (
             origin in self._origins
@@ -245,9 +253,9 @@ class AddressPolicy:
 
 def addressPolicy(registry: RegistryConfig, allowed: Collection[Origin | Network]) -> AddressPolicy:
     """
-    The policy for what is asked on behalf of a registry.
+    The policy for connections on behalf of a registry.
 
-    @param allowed: the origins and networks that redirects may lead to besides.
+    @param allowed: further origins and networks to which redirects may lead.
     """
     configured = {
         splitURL(base)[0] for upstream in upstreamsOf(registry) for base in upstream.bases.values()

@@ -1,9 +1,9 @@
 """
-Rate limits of upstreams: for whom they count pulls, how many pulls are left, and the 429 responses
-that they gave.
+Rate limits of upstreams: the identity for which they count a pull, the number of pulls that are
+left, and the 429 responses that they gave.
 
 The Hub has two limits.  The limit on pulls applies to the manifest requests of one identity; the
-limit against abuse applies to every request from the mirror's address.
+limit against abuse applies to all requests from the mirror's address.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ from hubmirror.protocol.target import Kind
 from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.policy import Upstream, limitsPulls
 
+# Identities that are not hashes: requests with an anonymous token, requests without credentials,
+# and all requests.
 _ANONYMOUS = b""
 _UNAUTHENTICATED = b"?"
 _ALL_IDENTITIES = b"*"
+# The duration of a limit whose end is not announced, in seconds.
 _DEFAULT = 60.0
+# The time for which a 429 is repeated without asking the upstream, in seconds.
 _FRESH = 3.0
 _MOST_IDENTITIES = 10_000
 
@@ -50,12 +54,12 @@ class _Limit:
 @attrs.frozen
 class KnownQuota:
     """
-    What an upstream has said last of the pulls of one identity.
+    The number of pulls that one identity has left, as the upstream last reported it.
 
     @ivar upstream: the upstream's name.
     @ivar identity: see L{Quotas.identity}.
     @ivar remaining: how many pulls are left.
-    @ivar limit: how many there are in a window, as far as is known.
+    @ivar limit: how many pulls a window allows; C{None} when that is not known.
     @ivar until: when the window ends, in seconds of the reactor's clock.
     """
 
@@ -87,10 +91,10 @@ class Quotas:
 
     def identity(self, headers: Headers) -> bytes:
         """
-        The identity for which an upstream counts a request, as a hash: the subject of its
-        token (RFC 7519 4.1.2), else its credentials.  All tokens without a subject are one
-        identity, and so are all requests without a token; the latter ask for a challenge, which no
-        limit on pulls withholds.
+        The identity for which an upstream counts a request, as a hash: the subject of its token
+        (RFC 7519 section 4.1.2), or else its credentials.  All tokens without a subject are one
+        identity, and so are all requests without credentials.  The latter get a challenge whether
+        or not any limit on pulls is used up.
         """
         credentials = (headers.getRawHeaders(b"Authorization") or [b""])[0]
         subject = _subject(credentials)
@@ -102,14 +106,15 @@ class Quotas:
 
     def known(self) -> list[KnownQuota]:
         """
-        What is known of all identities.  Those whose window is over have everything left.
+        The quotas of all identities whose window has not ended.  After its end, an identity has
+        all of its pulls again.
         """
         now = self._reactor.seconds()
         return [each for each in self._known.values() if each.until > now]
 
     def remaining(self, upstream: Upstream, identity: bytes) -> float:
         """
-        How many pulls an identity has left, as far as is known; else infinity.
+        How many pulls an identity has left; infinity when that is not known.
         """
         limit = self._limit(upstream, Kind.MANIFEST, identity)
         if limit is not None:
@@ -119,7 +124,8 @@ class Quotas:
 
     def limited(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> bool:
         """
-        Whether an upstream is limited, so that other upstreams are asked first.
+        Whether a limit of an upstream is in force for a request, so that other upstreams are asked
+        first.
         """
         return self._limit(upstream, kind, identity) is not None
 
@@ -127,14 +133,15 @@ class Quotas:
         self, upstream: Upstream, kind: Kind | None, identity: bytes, method: bytes
     ) -> CachedResponse | None:
         """
-        A 429 that an upstream gave within the last seconds, with a C{Retry-After} of the time left.
+        The 429 that an upstream gave within the last three seconds, or C{None}.  Its C{Retry-After}
+        is the remaining time.
         """
         limit = self._limit(upstream, kind, identity)
         now = self._reactor.seconds()
         if limit is None or limit.answer is None or now - limit.said > _FRESH:
             return None
         if limit.method == b"HEAD" and method != b"HEAD":
-            # The response to a HEAD has no body, which this request needs.
+            # The remembered response has no body, and this request needs one.
             return None
         headers = limit.answer.headers.copy()
         left = max(1, math.ceil(limit.until - now))
@@ -162,7 +169,7 @@ class Quotas:
         answer: IResponse,
     ) -> None:
         """
-        Update the limits from a response's fields, whatever its status.
+        Update the limits from the header fields of a response, whatever its status.
         """
         if answer.code == 429:
             everybody = not limitsPulls(answer.code, answer.headers)
@@ -217,8 +224,8 @@ class Quotas:
 
 def _subject(authorization: bytes) -> bytes | None:
     """
-    The subject of a JSON Web Token, which is not verified.  It is empty for an anonymous token, and
-    C{None} when the credentials are no such token.
+    The subject of a JSON Web Token, without verification of the token.  The subject is empty for an
+    anonymous token.  It is C{None} when the credentials are not a JSON Web Token.
     """
     scheme, _, token = authorization.partition(b" ")
     parts = token.split(b".")

@@ -1,9 +1,10 @@
 """
-Where a registry's tokens are issued: as configured, as known, or as its own challenge says.
+The token service of a registry: configured, built in, or named by the registry's own challenge.
 
-A client sends its password to the token service of a challenge.  A registry that could name any
-URL would collect passwords that are meant for others (CVE-2020-15157 in containerd).  So what a
-challenge says is believed only when it is https and in the registry's own domain.
+A client sends its password to the token service that a challenge names.  If a registry could name
+any URL there, it could collect passwords for other services (CVE-2020-15157 in containerd).
+Therefore the mirror accepts a token service from a challenge only when its URL is https and on the
+registry's host or below it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from hubmirror.upstream.policy import Service, Upstream
 @attrs.frozen
 class TokenService:
     """
-    @ivar url: where tokens are to be had.
-    @ivar service: what the registry calls itself there; C{None} when it is not known.
+    @ivar url: the URL of the token service: the C{realm} of a challenge.
+    @ivar service: the registry's name at the token service: the C{service} of a challenge.  It is
+        C{None} when it is not known.
     """
 
     url: bytes
@@ -40,9 +42,9 @@ class TokenService:
 
 def mayBelieve(registry: Origin, realm: Origin) -> bool:
     """
-    Whether a registry's word for where its tokens are issued counts: https, on the same host or one
-    below it.  What shares a domain with it may be somebody else's (C{a.azurecr.io} and
-    C{b.azurecr.io}).
+    Whether to accept the token service that a registry names: its URL must be https, and on the
+    registry's host or a subdomain of it.  A common parent domain is not enough, because
+    C{a.azurecr.io} and C{b.azurecr.io} may belong to different customers.
     """
     return realm.scheme == b"https" and (
         realm.host == registry.host
@@ -52,7 +54,8 @@ def mayBelieve(registry: Origin, realm: Origin) -> bool:
 
 class TokenServices:
     """
-    Finds a registry's token service: asks the registry for it once, when that is needed.
+    Finds the token service of one registry.  It requests a challenge from the registry when the
+    token service is neither configured nor built in.
     """
 
     _log = Logger()
@@ -68,9 +71,10 @@ class TokenServices:
     ) -> None:
         """
         @param agent: sends one request to one origin.
-        @param upstream: the registry itself; the URL that is found goes into its C{bases}.
-        @param believed: told the origin of a token service that the registry has named.
-        @param timeout: seconds for the registry's answer.
+        @param upstream: the registry itself.  The URL of its token service is stored in its
+            C{bases}.
+        @param believed: called with the origin of a token service that the registry has named.
+        @param timeout: the time until the registry's response head, in seconds.
         """
         self._reactor = reactor
         self._agent = agent
@@ -92,10 +96,12 @@ class TokenServices:
 
     def find(self, *, withService: bool = False) -> Deferred[TokenService]:
         """
-        @param withService: whether to ask the registry for what it calls itself, too, when only the
-            URL is known.
-        @return: fails with L{UpstreamFailed} when it can't be found or must not be believed, with
-            L{UnknownName} when there is none.
+        Find the token service.  Concurrent calls share one request to the registry.
+
+        @param withService: whether to request a challenge also when only C{TokenService.service} is
+            unknown.
+        @return: a deferred that fails with L{UpstreamFailed} when the token service can't be found
+            or is not acceptable (L{mayBelieve}), and with L{UnknownName} when there is none.
         """
         found: Deferred[TokenService] = Deferred()
         known = self._found
@@ -111,8 +117,10 @@ class TokenServices:
 
     def learn(self, challenges: Sequence[bytes]) -> None:
         """
-        Read the token service, as long as none is known, in a challenge that the registry gave to
-        some request.  There are registries that give none at C{/v2/}.
+        Take the token service from a challenge that the registry gave to any request, unless it is
+        known already.  Some registries give no challenge at C{/v2/}.
+
+        @param challenges: the values of C{WWW-Authenticate}.
         """
         if self._found is None and bearerParameters(b",".join(challenges)):
             try:
@@ -128,7 +136,7 @@ class TokenServices:
         waiting, self._waiting = self._waiting or [], None
         self._isServiceAsked = isinstance(result, TokenService)
         if isinstance(result, Failure) and self._found is not None:
-            # Only what the registry calls itself is not known.
+            # The URL is known; only the name of the service is not.
             result = self._found
         if isinstance(result, TokenService):
             self._remember(result)
@@ -154,8 +162,8 @@ class TokenServices:
         """
         The token service that a challenge names.
 
-        @raise UpstreamFailed: when it must not be believed.
-        @raise UnknownName: when it names none.
+        @raise UpstreamFailed: when the token service is not acceptable (L{mayBelieve}).
+        @raise UnknownName: when the challenge names none.
         """
         parameters = bearerParameters(b",".join(challenges))
         realm = parameters.get(b"realm")

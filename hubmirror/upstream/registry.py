@@ -1,8 +1,9 @@
 """
-One registry that is mirrored: its upstreams, what is known of them, and the one way to ask them:
-treq over the agents, made ready for one exchange.
+One registry that is mirrored: its upstreams with their state, and L{Registry.ask}, which sends a
+request to them.
 
-The modules below know no other registry than the one that they are made for.
+Each L{Registry} has its own health, quotas and accounts.  The classes that it uses do not know that
+there are other registries.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from hubmirror.upstream.resumingresponse import RetryPolicy
 
 def namesOf(registry: RegistryConfig) -> RegistryNames:
     """
-    What has to be known of a registry to know that a request means it.
+    The names by which a request can refer to a registry.
     """
     known = registry.known
     own = splitURL(registry.registryURL.encode("ascii"))[0].authority
@@ -49,15 +50,16 @@ def namesOf(registry: RegistryConfig) -> RegistryNames:
 
 class Registry:
     """
-    @ivar name: as it stands in the names of images.
-    @ivar names: how requests name it.
-    @ivar isDefault: it is the one that is meant when a request names none.
-    @ivar passCredentials: its token service may see the passwords that clients send.
-    @ivar mayPush: clients may push; with the mirror's own account only where the operator says so.
-    @ivar hasAccounts: the mirror asks with accounts of the operator's own.
+    @ivar name: the registry's name, as in the names of images.
+    @ivar names: the names by which requests can refer to the registry.
+    @ivar isDefault: whether requests that name no registry are for this one.
+    @ivar passCredentials: whether clients' passwords are forwarded to the token service.
+    @ivar mayPush: whether clients may push.  Where the mirror uses the operator's accounts, they
+        may only if the operator permits it (C{account_may_push}).
+    @ivar hasAccounts: whether the mirror uses the operator's accounts for this registry.
     @ivar upstreams: the registry itself, then its fallbacks.
-    @ivar health: which of them are marked down.
-    @ivar quotas: what they have said of their limits.
+    @ivar health: which upstreams are marked down.
+    @ivar quotas: the rate limits that the upstreams have reported.
     """
 
     def __init__(
@@ -73,11 +75,10 @@ class Registry:
     ) -> None:
         """
         @param agent: sends one request to one origin.
-        @param accounts: the accounts of the operator's own.
-        @param asksAnonymously: whether the mirror gets a token for a client that shows none, since
-            nothing has told that client where to get one.
-        @param believed: told the origin of the token service, when the registry itself has named
-            it.
+        @param accounts: the operator's accounts at this registry.
+        @param asksAnonymously: whether the mirror requests an anonymous token for a client that
+            sends no C{Authorization}: such a client has never seen a challenge.
+        @param believed: called with the origin of the token service that the registry has named.
         """
         self.name = registry.name
         self.names = namesOf(registry)
@@ -103,7 +104,7 @@ class Registry:
 
     def inherit(self, previous: Registry) -> None:
         """
-        Go on with what is known of the upstreams of another registry, which are the same.
+        Take over the health and quotas of a previous instance with the same upstreams.
         """
         self.health = previous.health
         self.quotas = previous.quotas
@@ -111,20 +112,22 @@ class Registry:
 
     def lastAnswer(self) -> float | None:
         """
-        When an upstream last answered, in seconds of the reactor's clock.
+        When any upstream last responded, in seconds of the reactor's clock; C{None} if none has.
         """
         times = map(self.health.lastAnswer, self.upstreams)
         return max((each for each in times if each is not None), default=None)
 
     def offers(self, service: Service) -> bool:
         """
-        Whether the registry may have a service: its token service may have to be asked for first.
+        Whether the registry may have a service.  Whether it has a token service may be known only
+        after it has been asked.
         """
         return service is Service.TOKEN or service in self.upstreams[0].bases
 
     def permitted(self, authorization: bytes) -> bytes | None:
         """
-        What of a client's C{Authorization} this registry and its token service may see.
+        The value of C{Authorization} to forward to this registry and its token service, or C{None}
+        if the client's must not be forwarded.
         """
         if self.hasAccounts:
             return None
@@ -137,8 +140,8 @@ class Registry:
 
     def permittedForm(self, form: bytes) -> bytes | None:
         """
-        A token request's form as this registry's token service may see it; C{None} when it has
-        credentials that are not for that one.
+        The form of a token request to forward to this registry's token service, or C{None} when its
+        credentials must not be forwarded.
         """
         return formFor(
             self.names.name,
@@ -149,18 +152,20 @@ class Registry:
 
     def tokenService(self) -> Deferred[TokenService]:
         """
-        Where the registry's tokens are issued, and what it calls itself there.
+        Find the registry's token service and the registry's name there.
 
-        @return: fails with L{UpstreamFailed} when that is not known and can't be learned, with
-            L{UnknownName} when it issues none.
+        @return: a deferred that fails with L{UpstreamFailed} when the token service can't be found,
+            and with L{UnknownName} when there is none.
         """
         return self._tokens.find(withService=True)
 
     def learn(self, upstream: str | None, challenges: Sequence[bytes]) -> None:
         """
-        Learn from a challenge where the registry's tokens are issued.
+        Learn the registry's token service from a challenge.
 
-        @param upstream: who gave it; what a fallback says counts for nothing.
+        @param upstream: the name of the upstream that gave the challenge.  The challenges of
+            fallbacks are ignored.
+        @param challenges: the values of C{WWW-Authenticate}.
         """
         if upstream == self.upstreams[0].name:
             self._tokens.learn(challenges)
@@ -177,10 +182,10 @@ class Registry:
         """
         Send a request to the first upstream that serves it.
 
-        @param asked: what the client asked for.
-        @param target: what follows the service's URL, byte for byte.
-        @return: an answer whose body goes on where it breaks.
-        @raise UpstreamFailed: when no upstream gives one.
+        @param asked: the target of the client's request.
+        @param target: the request target after the service's base URL, which is sent unchanged.
+        @return: a response whose body is resumed when it breaks.
+        @raise UpstreamFailed: when no upstream gives a response.
         """
         if service is not Service.REGISTRY:
             if service is Service.TOKEN:
@@ -212,7 +217,8 @@ class Registry:
         body: IBodyProducer | None,
     ) -> Coroutine[Any, Any, IResponse]:
         """
-        @param account: asks with the client's own credentials when it is C{None}.
+        @param account: the account whose credentials are sent; C{None} stands for those of the
+            client.
         """
         config = self._config
         follows = RedirectAgent(self._reactor, self._agent, exchange)
@@ -248,7 +254,7 @@ class Registry:
 
     def upstream(self, name: str | None) -> Upstream:
         """
-        The upstream of a name, as C{Exchange.upstream} has it; the registry itself when there is no
-        such upstream.
+        Find an upstream by the name in C{Exchange.upstream}; the registry itself if there is none
+        of that name.
         """
         return self._byName.get(name or "", self.upstreams[0])

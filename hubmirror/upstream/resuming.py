@@ -1,6 +1,6 @@
 """
-Requests for the rest of a response body that broke: from the same URL, from the registry again, and
-from the next upstream.
+Requests for the rest of a response body that broke off: from the same URL, then from the same
+upstream, then from the upstreams after it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _VERIFIED = (b"sha256:", b"sha512:")
 
 _Attempt = tuple[Upstream | None, Callable[[Headers], "Deferred[IResponse]"]]
 """
-A request for the rest of a body, and the upstream that it is sent to; C{None} stands for the URL of
-the last response.
+The upstream to which a request for the rest of a body goes, or C{None} for the URL of the last
+response; and a callable that sends the request, with additional header fields.
 """
 
 
@@ -54,8 +54,8 @@ class ResumingAgent:
     """
     Gives responses whose bodies are resumed when they break.
 
-    Only a blob is resumed in its middle, because its digest guarantees that the rest belongs to the
-    beginning.  Any other GET is repeated only before the first byte of its body.
+    Only a blob is resumed after its first byte, because its digest guarantees that the rest belongs
+    to the beginning.  Any other GET is repeated only before the first byte of its body.
     """
 
     _log = Logger()
@@ -76,8 +76,10 @@ class ResumingAgent:
         timeout: float,
     ) -> None:
         """
-        @param redirects: that C{failover} asks through.
-        @param verify: C{never}, C{fallback} or C{always}.
+        @param redirects: the agent that C{failover} wraps.
+        @param target: the target of the client's request.
+        @param verify: whose blobs are verified: C{never}, C{fallback} (only those of fallbacks) or
+            C{always}.
         @param timeout: the time until the head of each further response, in seconds.
         """
         self._reactor = reactor
@@ -100,7 +102,7 @@ class ResumingAgent:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """
-        @param uri: as L{FailoverAgent.request} takes it.
+        @param uri: see L{FailoverAgent.request}.
         """
         sent = headers or Headers()
         asking = self._failover.request(method, uri, sent, bodyProducer)
@@ -118,7 +120,7 @@ class ResumingAgent:
 
         def again(position: int, attempt: int) -> Deferred[tuple[IResponse, int]]:
             ways = list(self._attempts(target, headers))
-            # If the last attempt got a response without a byte of body, begin with another source.
+            # After an attempt that brought no byte of the body, begin with another source.
             start = (attempt - 1) % len(ways)
             return Deferred.fromCoroutine(
                 self._again(first, part, position, ways[start:] + ways[:start])
@@ -170,6 +172,10 @@ class ResumingAgent:
         """
         Request the rest of the body from each source in turn.
 
+        @param first: the response whose head the client has received.
+        @param part: the part of the entity that C{first} holds.
+        @param position: the number of bytes of that part that have been received.
+        @return: a response, and the number of bytes at its beginning to skip.
         @raise OtherEntity: when the sources now have another entity.
         @raise UpstreamFailed: when no source gives the rest.
         """
@@ -177,7 +183,7 @@ class ResumingAgent:
             raise OtherEntity("only blobs are resumed")
         problem = UpstreamFailed("the rest is not to be had")
         for upstream, ask in ways:
-            # Another upstream may give the same blob another ETag; anything but a blob with another
+            # Another upstream may give the same blob another ETag.  Anything else that has another
             # ETag is another entity.
             sameTag = upstream is None or self._target.kind is not Kind.BLOB
             tag = part.tag if part is not None and sameTag else None
@@ -223,8 +229,8 @@ class ResumingAgent:
 
     async def _askRegistry(self, upstream: Upstream, uri: bytes, headers: Headers) -> IResponse:
         """
-        Ask a registry, with a new token when the client's has expired: a token is valid for five
-        minutes, and a layer of many gigabytes takes longer.
+        Ask a registry, with a new anonymous token if the client's has expired.  A token of the Hub
+        is valid for five minutes, and a layer of many gigabytes takes longer.
         """
         answer = await self._ask(uri, headers)
         if (
@@ -255,6 +261,7 @@ class ResumingAgent:
             raise UpstreamFailed("no token without credentials") from None
 
 
+# Conditional request header fields (RFC 9110 section 13.1).
 _CONDITIONS = (
     b"If-Match",
     b"If-None-Match",
@@ -279,7 +286,7 @@ def _forRest(part: Part | None, position: int, tag: bytes | None) -> Headers:
 def _with(headers: Headers, extra: Headers) -> Headers:
     merged = headers.copy()
     if extra.hasHeader(b"Range"):
-        # The client's own conditions were evaluated for the first response.
+        # The client's own conditions have been evaluated for the first response.
         for name in _CONDITIONS:
             merged.removeHeader(name)
     for name, values in extra.getAllRawHeaders():
@@ -291,9 +298,10 @@ def _fitting(
     first: IResponse, answer: IResponse, part: Part | None, position: int, tag: bytes | None
 ) -> int:
     """
-    How many bytes at the beginning of a response have to be skipped.
+    How many bytes at the beginning of a response have to be skipped so that the rest continues the
+    first response.
 
-    @raise UpstreamFailed: when the response cannot continue the first one.
+    @raise UpstreamFailed: when the response can't continue the first one.
     """
     skip: int | None = None
     if position == 0 and part is None:
@@ -307,7 +315,7 @@ def _fitting(
 
 def _likeness(answer: IResponse) -> tuple[object, ...]:
     """
-    The properties of a response that the client has been told before the first byte of its body.
-    The media type is one of them, because it has the boundary of a multipart body.
+    The properties of a response that the client has received before the first byte of the body.
+    The media type is among them, because it contains the boundary of a multipart body.
     """
     return answer.code, answer.length, answer.headers.getRawHeaders(b"Content-Type")

@@ -1,8 +1,8 @@
 """
-A response whose body is resumed when it breaks, and verified while it passes.
+A response whose body is resumed when it breaks off, and verified while it is received.
 
-The reader of the body sees one complete and correct response or a failure, never a truncated body
-that looks complete.
+The receiver of the body gets either a complete and correct body or a failure, never a truncated
+body that looks complete.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from hubmirror.protocol.errors import BodyFailed, OtherEntity, UpstreamFailed
 from hubmirror.protocol.ranges import Part, partOf
 from hubmirror.upstream.bodies import StallWatch
 
+# The delay before the second attempt, and the longest delay, in seconds.
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 8.0
 _ALGORITHMS = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
@@ -38,9 +39,10 @@ class RetryPolicy:
     """
     When a body counts as broken, and how often the rest of it is requested.
 
-    @ivar resumes: the number of requests in a row that bring no byte of the body.
+    @ivar resumes: the body fails after this number of requests in a row that bring no byte of it.
     @ivar stall: the time without a byte after which a body counts as broken, in seconds.
-    @ivar floor: the rate in bytes per second below which it counts as broken, too.
+    @ivar floor: a body also counts as broken when its rate is below this one, in bytes per second,
+        during C{stall}.
     """
 
     resumes: int
@@ -62,20 +64,21 @@ def delayBefore(attempt: int) -> float:
 
 class DigestCheck:
     """
-    Computes the digest of a blob while it passes.
+    Computes the digest of a blob while it is received.
     """
 
     def __init__(self, digest: bytes) -> None:
         """
-        @param digest: as in a blob's reference, C{algorithm:hex}.
-        @raise KeyError: when the algorithm is unknown.
+        @param digest: a digest as in the URL of a blob, C{algorithm:hex} (OCI image specification,
+            "Digests").
+        @raise KeyError: when the algorithm is neither sha256 nor sha512.
         """
         algorithm, _, self._expected = digest.partition(b":")
         self._hash = _ALGORITHMS[algorithm]()
 
     def update(self, data: bytes) -> None:
         """
-        Add bytes.
+        Add bytes to the digest.
         """
         self._hash.update(data)
 
@@ -93,8 +96,9 @@ class _Transfer(Protocol):
 
     def __init__(self, body: ResumingResponse, skip: int, fits: bool) -> None:
         """
-        @param skip: the number of bytes at its beginning that have been passed on already.
-        @param fits: whether it ends where the body ends.
+        @param skip: the number of bytes at the beginning of the transfer that have been passed on
+            already.
+        @param fits: whether the transfer ends where the body ends.
         """
         self._body = body
         self._skip = skip
@@ -107,7 +111,7 @@ class _Transfer(Protocol):
     @property
     def producer(self) -> Any:
         """
-        The upstream's side.
+        The upstream's connection.
         """
         return self.transport
 
@@ -127,17 +131,15 @@ class _Transfer(Protocol):
 Again = Callable[[int, int], "Deferred[tuple[IResponse, int]]"]
 """
 Requests the rest of a body.  The parameters are the number of bytes that have been received, and
-the
-number of this attempt since the last byte; the deferred fires with a response and the number of
-bytes
-at its beginning that have to be skipped.
+the number of this attempt since the last byte, beginning with 1.  The deferred fires with a
+response and the number of bytes at its beginning that have to be skipped.
 """
 
 
 @implementer(IResponse, IPushProducer)
 class ResumingResponse:
     """
-    A response whose body is resumed when it breaks.  It is also the transport of its body.
+    A response whose body is resumed when it breaks off.  It is also the transport of its body.
     """
 
     request = None
@@ -156,7 +158,8 @@ class ResumingResponse:
     ) -> None:
         """
         @param first: the response whose head is passed on.
-        @param check: verifies the whole body, or C{None}.
+        @param again: requests the rest of the body.
+        @param check: verifies the whole body; C{None} if it need not be verified.
         @param wrong: called when the verification fails.
         """
         self.version = first.version
@@ -187,8 +190,8 @@ class ResumingResponse:
 
     def deliverBody(self, protocol: IProtocol) -> None:
         """
-        Give the body to a protocol, whose C{connectionLost} ends it: with C{ResponseDone} when
-        it is whole and right, else with L{BodyFailed}.
+        Deliver the body to a protocol.  Its C{connectionLost} is called with C{ResponseDone} when
+        the body is complete and correct, otherwise with L{BodyFailed}.
         """
         self._receiver = protocol
         protocol.makeConnection(self)  # type: ignore[arg-type]
@@ -202,11 +205,11 @@ class ResumingResponse:
             # Most manifests are complete at this point and need no timer.
             self._watch.start()
 
-    # From the transfer
+    # Called by the transfer
 
     def skipped(self, transfer: _Transfer, size: int) -> None:
         """
-        Bytes have been received that were passed on before.
+        Bytes have been received again that were passed on before.
         """
         if transfer is self._transfer:
             self._watch.received(size)
@@ -226,7 +229,8 @@ class ResumingResponse:
         if len(data) < left:
             self._pass(data)
             return
-        # The last bytes are passed on only when the whole body is correct.
+        # The last bytes are passed on only when the whole body is correct: without them, no client
+        # takes a wrong body for a complete one.
         data = data[:left]
         if self._check is not None:
             self._check.update(data)
@@ -250,7 +254,7 @@ class ResumingResponse:
 
     def transferEnded(self, transfer: _Transfer, reason: Failure) -> None:
         """
-        The connection has no more bytes of the body.
+        A transfer has ended, with or without the rest of the body.
         """
         if transfer is not self._transfer:
             return
@@ -302,7 +306,7 @@ class ResumingResponse:
 
     def _whenWanted(self) -> Deferred[None]:
         """
-        Wait until the client accepts data: until then no attempt can make progress.
+        Wait until the client accepts data.  Until then, no attempt can make progress.
         """
         wanted: Deferred[None] = Deferred()
         if self.paused:
@@ -337,7 +341,7 @@ class ResumingResponse:
         self._watch.stop()
         self._receiver.connectionLost(reason)
 
-    # From the client's side
+    # Called by the receiver of the body
 
     def pauseProducing(self) -> None:
         self.paused = True
@@ -356,7 +360,7 @@ class ResumingResponse:
 
     def stopProducing(self) -> None:
         """
-        The client is gone: close the connection, or cancel the request for the rest.
+        Close the upstream's connection or cancel the request for the rest: the client is gone.
         """
         self._watch.stop()
         transfer, self._transfer = self._transfer, None
@@ -371,7 +375,8 @@ class ResumingResponse:
 
 def partIn(answer: IResponse) -> Part | None:
     """
-    The one part of the entity that a response holds (see L{partOf}).
+    The part of the entity that a response holds; C{None} when it has not exactly one (see
+    L{partOf}).
     """
     length = None if answer.length is UNKNOWN_LENGTH else answer.length
     return partOf(answer.code, length, answer.headers)
@@ -382,9 +387,9 @@ def bytesToSkip(answer: IResponse, part: Part, position: int, tag: bytes | None)
     How many bytes at the beginning of a response have to be skipped to continue a part.
 
     @param part: the part that the first response held.
-    @param position: the number of bytes of it that have been received.
+    @param position: the number of bytes of that part that have been received.
     @param tag: the strong C{ETag} that the response must have if it has any.
-    @return: C{None} when the response cannot continue the part.
+    @return: the number of bytes, or C{None} when the response can't continue the part.
     @raise OtherEntity: when the response holds another entity.
     """
     got = partIn(answer)

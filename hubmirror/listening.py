@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from hubmirror.config import ConfigError
-from hubmirror.transport.servertls import ServerTLS, folderEndpoint
+from hubmirror.transport.servertls import FolderEndpoint, ServerTLS, expiryOf, folderEndpoint
 from hubmirror.transport.tlsendpoints import TLSReactor
 
 _BEHIND_BALANCER = "haproxy:"
@@ -48,7 +47,10 @@ def makeEndpoint(reactor: Any, description: str, option: str = "port") -> IStrea
         reactor = reactor.behindBalancer()
     try:
         if own.startswith("tls:"):
-            return folderEndpoint(reactor, own)
+            folder = folderEndpoint(reactor, own)
+            if isinstance(reactor, TLSReactor):
+                reactor.folders.append(folder)
+            return folder.endpoint
         endpoint: IStreamServerEndpoint = serverFromString(reactor, _withChain(own))
     except FileNotFoundError as error:
         raise ConfigError(
@@ -144,13 +146,19 @@ class Certificates:
     _log = Logger()
 
     def __init__(
-        self, reactor: IReactorTime, descriptions: Sequence[str], servers: Sequence[ServerTLS]
+        self,
+        reactor: IReactorTime,
+        descriptions: Sequence[str],
+        servers: Sequence[ServerTLS],
+        folders: Sequence[FolderEndpoint] = (),
     ) -> None:
         """
         @param servers: what makes the connections of those descriptions that begin with C{ssl:},
             in their order.
+        @param folders: of those that begin with C{tls:}.
         """
         self._servers = servers
+        self._folders = folders
         own = [each.removeprefix(_BEHIND_BALANCER) for each in descriptions]
         self._descriptions = [each for each in own if each.startswith("ssl:")]
         self._seen = [self._state(each) for each in self._descriptions]
@@ -168,7 +176,7 @@ class Certificates:
         """
         Begin to look at the files.
         """
-        if self._servers:
+        if self._servers or self._folders:
             self._looking.start(_LOOK_EVERY, now=False)
 
     def stop(self) -> None:
@@ -182,6 +190,8 @@ class Certificates:
         """
         Take up what has changed.
         """
+        for folder in self._folders:
+            folder.server.look()
         for number, (description, server) in enumerate(
             zip(self._descriptions, self._servers, strict=False)
         ):
@@ -206,15 +216,14 @@ class Certificates:
                 )
 
     def _note(self, description: str, options: CertificateOptions) -> None:
-        certificate: Any = options.certificate
-        until = datetime.strptime(certificate.get_notAfter().decode("ascii"), "%Y%m%d%H%M%S%z")
-        self._expiries[_portOf(description)] = until.timestamp()
+        self._expiries[_portOf(description)] = expiryOf(options)
 
     def expiries(self) -> Mapping[str, float]:
         """
         Until when the certificate of each port is valid, as a POSIX timestamp.
         """
-        return self._expiries
+        folders = {each.port: each.server.expires for each in self._folders}
+        return {**folders, **self._expiries}
 
     def _state(self, description: str) -> list[tuple[int, int] | None]:
         states: list[tuple[int, int] | None] = []

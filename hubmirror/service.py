@@ -137,7 +137,7 @@ class HubMirror:
                 reactor, config, agent or self._pool, limits.upstreams, mirror.settings.registries
             )
 
-        certificates = Certificates(reactor, config.port, listening.servers)
+        certificates = Certificates(reactor, config.port, listening.servers, listening.folders)
         readiness = Readiness(reactor, mirror, self._isBound)
         self.report: Callable[[], dict[str, Any]] | None = None
         adminPort: Any = None

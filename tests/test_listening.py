@@ -5,13 +5,16 @@ Certificates that are renewed while the mirror runs.
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
+from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.listening import Certificates, makeEndpoint
+from hubmirror.testing import ca
 from hubmirror.testing.ca import Authority
 from hubmirror.transport.tlsendpoints import TLSReactor
 
@@ -21,6 +24,53 @@ class Listener:
 
     def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> None:
         pass
+
+
+class FolderTests(SynchronousTestCase):
+    """
+    A folder of certificates, C{tls:FOLDER:PORT}.
+    """
+
+    def setUp(self) -> None:
+        self.authority = Authority()
+        self.folder = FilePath(self.mktemp())
+        self.folder.makedirs()
+        self.file = self.folder.child("a.pem")
+        self.file.setContent(self.authority.serverPEM(["a.example"]))
+        self.clock = Clock()
+        reactor = TLSReactor(Listener())
+        description = f"haproxy:tls:{self.folder.path}:8443"
+        makeEndpoint(reactor, description)
+        [folder] = reactor.folders
+        self.server = folder.server
+        self.certificates = Certificates(self.clock, [description], [], reactor.folders)
+        self.certificates.start()
+        self.addCleanup(self.certificates.stop)
+
+    def test_renewed(self) -> None:
+        """A certificate of the same name is taken up within a minute, and so is its expiry."""
+        first = self.server.contextFor(b"a.example")
+        before = self.certificates.expiries()["8443"]
+        self.patch(ca, "_LIFETIME", timedelta(days=1))
+        self.file.setContent(self.authority.serverPEM(["a.example"]))
+        self.assertIs(self.server.contextFor(b"a.example"), first)
+        with capturedLogs() as logs:
+            self.clock.pump([30, 30])
+        self.assertIsNot(self.server.contextFor(b"a.example"), first)
+        self.assertLess(self.certificates.expiries()["8443"], before)
+        self.assertEqual(
+            [formatEvent(event) for event in logs], [f"new certificates in {self.folder.path}"]
+        )
+
+    def test_broken(self) -> None:
+        """What can't be read changes nothing, and is told once."""
+        first = self.server.contextFor(b"a.example")
+        self.file.setContent(b"")
+        with capturedLogs() as logs:
+            self.clock.pump([30, 30, 30])
+        self.assertIs(self.server.contextFor(b"a.example"), first)
+        [line] = [str(formatEvent(event)) for event in logs]
+        self.assertIn("stay as they were: no certificate with its key", line)
 
 
 class CertificatesTests(SynchronousTestCase):

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.ssl import CertificateOptions
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.filepath import FilePath
 from zope.interface import implementer
@@ -165,17 +166,23 @@ class ServerTLS:
 
         @param name: the server name from the client (RFC 6066 section 3), or empty.
         """
+        return self._find(name) or self._default
+
+    def _find(self, name: bytes) -> SSL.Context | None:
         host = name.decode("ascii", "replace").lower()
         wildcard = "*." + host.partition(".")[2]
-        return self._contexts.get(host) or self._contexts.get(wildcard) or self._default
+        return self._contexts.get(host) or self._contexts.get(wildcard)
 
 
 class FolderTLS(ServerTLS):
     """
     Takes certificates from a folder: all that are found, with their keys, in files C{*.pem} in it
-    or below it.  The folder is read again when a client requests an unknown name and entries have
-    been added to the folder itself since it was last read.
+    or below it.
+
+    @ivar expires: when the first of them expires, as a POSIX timestamp.
     """
+
+    _log = Logger()
 
     def __init__(self, path: str) -> None:
         """
@@ -184,29 +191,62 @@ class FolderTLS(ServerTLS):
         @raise ValueError: when a file is malformed, or there is no certificate with its key.
         """
         self._path = path
-        self._changed = os.stat(path).st_mtime_ns
+        self._seen = _stateOf(path)
         super().__init__(readFolder(path))
 
-    def reload(self) -> None:
-        """
-        Read the folder again.  If that fails, the certificates do not change.
+    def replace(self, certificates: Mapping[str, CertificateOptions]) -> None:
+        super().replace(certificates)
+        self.expires = min(expiryOf(each) for each in certificates.values())
 
-        @raise OSError: see the constructor.
-        @raise ValueError: see the constructor.
+    def look(self) -> None:
         """
-        self._changed = os.stat(self._path).st_mtime_ns
-        self.replace(readFolder(self._path))
+        Read the folder again if its files have changed.  If that fails, which is logged, the
+        certificates do not change.
+        """
+        try:
+            state = _stateOf(self._path)
+            if state == self._seen:
+                return
+            self._seen = state
+            self.replace(readFolder(self._path))
+        except (OSError, ValueError) as error:
+            self._log.error(
+                "the certificates of {path} stay as they were: {error}",
+                path=self._path,
+                error=str(error),
+            )
+        else:
+            self._log.info("new certificates in {path}", path=self._path)
 
     def contextFor(self, name: bytes) -> SSL.Context:
-        context = super().contextFor(name)
-        if name and context is self._default:
-            try:
-                if os.stat(self._path).st_mtime_ns != self._changed:
-                    self.reload()
-            except (OSError, ValueError):
-                return context
-            context = super().contextFor(name)
-        return context
+        if name and self._find(name) is None:
+            self.look()
+        return super().contextFor(name)
+
+
+def expiryOf(options: CertificateOptions) -> float:
+    """
+    When a certificate expires, as a POSIX timestamp.
+    """
+    certificate: Any = options.certificate
+    return float(certificate.to_cryptography().not_valid_after_utc.timestamp())
+
+
+def _pemFiles(path: str) -> list[FilePath[str]]:
+    """
+    @raise OSError: when the folder can't be read.
+    """
+    os.stat(path)
+    files = (file for file in FilePath(path).walk() if file.path.endswith(".pem"))
+    return sorted((file for file in files if file.isfile()), key=lambda file: file.path)
+
+
+def _stateOf(path: str) -> list[tuple[str, int, int]]:
+    """
+    A value that changes when a file in a folder is added, removed or changed.
+    """
+    files = [(file.path, os.stat(file.path)) for file in _pemFiles(path)]
+    return [(name, stat.st_mtime_ns, stat.st_ino) for name, stat in files]
 
 
 def readFolder(path: str) -> dict[str, CertificateOptions]:
@@ -219,9 +259,7 @@ def readFolder(path: str) -> dict[str, CertificateOptions]:
     """
     keys: dict[bytes, Any] = {}
     certificates: list[x509.Certificate] = []
-    for file in sorted(FilePath(path).walk(), key=lambda file: file.path):
-        if not (file.path.endswith(".pem") and file.isfile()):
-            continue
+    for file in _pemFiles(path):
         for block in _PEM.finditer(file.getContent()):
             if block[1] == b"CERTIFICATE":
                 certificates.append(x509.load_pem_x509_certificate(block[0]))
@@ -273,7 +311,17 @@ def _chain(
     return chain[1:]
 
 
-def folderEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+class FolderEndpoint(NamedTuple):
+    """
+    A port, what takes its certificates from a folder, and the endpoint that listens with them.
+    """
+
+    port: str
+    server: FolderTLS
+    endpoint: IStreamServerEndpoint
+
+
+def folderEndpoint(reactor: Any, description: str) -> FolderEndpoint:
     """
     Create an endpoint from a description that begins with C{tls:}, which has Twisted's syntax:
     C{tls:FOLDER:PORT:backlog=50:interface=\\:\\:}.
@@ -299,8 +347,9 @@ _unquoted = partial(re.sub, r"\\(.)", r"\1")
 
 def _makeFolderEndpoint(
     reactor: Any, path: str, port: str = "443", backlog: str = "50", interface: str = "::"
-) -> IStreamServerEndpoint:
+) -> FolderEndpoint:
+    server = FolderTLS(path)
     endpoint: IStreamServerEndpoint = wrapServerTLS(
-        FolderTLS(path), TCP6ServerEndpoint(reactor, int(port), int(backlog), interface)
+        server, TCP6ServerEndpoint(reactor, int(port), int(backlog), interface)
     )
-    return endpoint
+    return FolderEndpoint(port, server, endpoint)

@@ -19,7 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from hubmirror.transport.proxyprotocol import ProxiedReactor
-from hubmirror.transport.servertls import ServerTLS
+from hubmirror.transport.servertls import FolderEndpoint, ServerTLS
 from hubmirror.transport.tls import BulkTLS
 
 
@@ -39,6 +39,7 @@ class TLSReactor:
 
     @ivar servers: the L{ServerTLS} of each endpoint whose description begins with C{ssl:}, in the
         order in which they began to listen.
+    @ivar folders: the endpoints whose description begins with C{tls:}.
     """
 
     def __init__(self, reactor: Any, plain: bool = False) -> None:
@@ -48,14 +49,15 @@ class TLSReactor:
         self._reactor = reactor
         self._plain = plain
         self.servers: list[ServerTLS] = []
+        self.folders: list[FolderEndpoint] = []
 
     def behindBalancer(self) -> TLSReactor:
         """
-        A reactor that shares C{servers}, and on which every connection begins with the PROXY
-        protocol.
+        A reactor that shares C{servers} and C{folders}, and on which every connection begins with
+        the PROXY protocol.
         """
         behind = TLSReactor(ProxiedReactor(self._reactor), self._plain)
-        behind.servers = self.servers
+        behind.servers, behind.folders = self.servers, self.folders
         return behind
 
     def listenSSL(

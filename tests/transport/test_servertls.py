@@ -361,13 +361,36 @@ class FolderTests(NameTests):
         self.assertEqual(self.got(server, "c.example"), self.got(server, None))
         self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
 
+    def test_brokenFirst(self) -> None:
+        """A file that is read while it is written is read again when it is complete."""
+        self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
+        server = FolderTLS(self.folder.path)
+        whole = AUTHORITY.serverPEM(["b.example"])
+        file = self.folder.child("b.pem")
+        with open(file.path, "wb") as written:
+            written.write(whole.replace(b"M", b"!", 50))
+        self.assertEqual(self.got(server, "b.example"), {"CN=a.example"})
+        with open(file.path, "wb") as written:
+            written.write(whole)
+        os.utime(file.path, (1e9, 1e9))
+        self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
+
+    def test_below(self) -> None:
+        """A certificate that is put into a folder below it is found, too."""
+        self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
+        below = self.folder.child("b")
+        below.makedirs()
+        server = FolderTLS(self.folder.path)
+        below.child("b.pem").setContent(AUTHORITY.serverPEM(["b.example"]))
+        self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
+
     def test_description(self) -> None:
         """C{tls:} makes such an endpoint, and says in one line what is wrong with it."""
         self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
         reactor = MemoryReactor()
         path = self.folder.path
         description = f"tls:{path}:8443:interface=\\:\\:1"
-        folderEndpoint(TLSReactor(reactor), description).listen(Negotiating())
+        folderEndpoint(TLSReactor(reactor), description).endpoint.listen(Negotiating())
         [(port, factory, _backlog, interface)] = reactor.tcpServers
         self.assertEqual((port, interface), (8443, "::1"))
         self.assertIsInstance(factory, TLSMemoryBIOFactory)

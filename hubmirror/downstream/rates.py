@@ -26,6 +26,8 @@ SIZE = _KEY + _SLOTS * _SLOT.size
 """
 The size of a table, in bytes.
 """
+# The longest time, in seconds, for which bytes that have been sent already delay others.
+_LONGEST_PAUSE = 60.0
 
 
 class RateTable:
@@ -64,7 +66,7 @@ class RateTable:
             request will be.
         """
         now = self._reactor.seconds()
-        place, tag, until = self._find(what, client, now)
+        place, tag, until = self._find(what, client, now, rate.seconds)
         until += rate.seconds / rate.most
         wait = until - now - rate.seconds
         # Sums of fractions are not exact.
@@ -84,15 +86,17 @@ class RateTable:
         @return: the time, in seconds, for which no more should be sent.
         """
         now = self._reactor.seconds()
-        place, tag, until = self._find(what, client, now)
+        place, tag, until = self._find(what, client, now, _LONGEST_PAUSE)
         until += count / perSecond
         _SLOT.pack_into(self._memory, place, tag, until)
         return until - now
 
-    def _find(self, what: str, client: str, now: float) -> tuple[int, int, float]:
+    def _find(self, what: str, client: str, now: float, most: float) -> tuple[int, int, float]:
         """
         Find the slot of a client, or the slot to reuse for it.
 
+        @param most: how far the client's time may be after C{now}, in seconds.  It is farther only
+            after the system's clock has been set back.
         @return: the slot's offset in the memory, the client's tag, and the client's time, which is
             not before C{now}.
         """
@@ -103,6 +107,9 @@ class RateTable:
             place = _KEY + (first + probe) % _SLOTS * _SLOT.size
             owner, until = _SLOT.unpack_from(self._memory, place)
             if owner == tag:
+                if until > now + most:
+                    until = now + most
+                    _SLOT.pack_into(self._memory, place, tag, until)
                 return place, tag, max(now, until)
             if until < soonest:
                 free, soonest = place, until

@@ -168,10 +168,11 @@ def _withService(form: bytes, service: bytes | None) -> bytes:
 
     @param service: the new value; C{None} removes C{service}.
     """
-    pairs = [pair for pair in form.split(b"&") if not pair.startswith(b"service=")]
-    if service is not None and len(pairs) < len(form.split(b"&")):
-        pairs.append(b"service=" + service)
-    return b"&".join(pairs)
+    pairs = form.split(b"&")
+    others = [pair for pair in pairs if not pair.startswith(b"service=")]
+    if service is not None and others != pairs:
+        others.append(b"service=" + service)
+    return b"&".join(others)
 
 
 def _ownToken(name: bytes) -> IResponse:

@@ -23,7 +23,7 @@ from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.transport.attempts import AddressesEndpoint, Attempts
 from hubmirror.transport.failures import checkDescriptors, connectFailure
 from hubmirror.transport.http1client import UpstreamConnection
-from hubmirror.transport.identity import UpstreamTLS
+from hubmirror.transport.identity import ANY_NAME, UpstreamTLS
 from hubmirror.transport.proxying import ProxiedEndpoint
 from hubmirror.transport.resolving import CheckedResolver, OneNameResolver, ServerResolver
 from hubmirror.transport.tlsendpoints import BulkTLSEndpoint
@@ -32,11 +32,6 @@ _MAX_ENDPOINTS = 256
 _MAX_ATTEMPTS = 64
 # DNS names as in practice: with underscores, and with or without a dot at the end.
 _HOST_NAME = re.compile(rb"(?=.{1,254}\Z)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?\Z")
-_ANY_NAME = "upstream.invalid"
-"""
-The name that C{HostnameEndpoint} gets in place of the real one, some of which it would refuse (see
-L{OneNameResolver}).
-"""
 
 Permits = Callable[[Origin, Address], bool]
 """
@@ -189,7 +184,8 @@ class Connector:
         return AddressesEndpoint(
             self._reactor,
             OneNameResolver(resolver, origin.host.decode("ascii")),
-            _ANY_NAME,
+            # HostnameEndpoint would refuse some real names.
+            ANY_NAME,
             origin.port,
             self._timeout,
             self._attempts,

@@ -200,9 +200,6 @@ class HTTP2Stream:
         self._sending = not self._isHead and int(code) not in NO_BODY_CODES
         self._answered = True
         self._channel.h2.send_headers(self.number, fields, end_stream=not self._sending)
-        if not self._receiving:
-            # The whole body has been received; nothing has to be withheld any more.
-            self.resumeBody()
         self._channel.answered()
 
     def write(self, data: bytes) -> None:

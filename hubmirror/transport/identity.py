@@ -24,7 +24,7 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-_NOBODY = "upstream.invalid"
+ANY_NAME = "upstream.invalid"
 """
 The name that Twisted gets in place of the real one.  No certificate is valid for it.
 """
@@ -53,7 +53,7 @@ class UpstreamTLS:
         else:
             self._identity = IPAddress_ID(host)
         self._creator = optionsForClientTLS(
-            _NOBODY, trust, acceptableProtocols=[b"http/1.1"], sendServerName=False
+            ANY_NAME, trust, acceptableProtocols=[b"http/1.1"], sendServerName=False
         )
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import NoReturn
-from urllib.parse import urlencode
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -26,15 +24,15 @@ from zope.interface import implementer
 from hubmirror.protocol.challenge import bearerParameters, schemes
 from hubmirror.protocol.errors import HeadTimedOut, UpstreamFailed
 from hubmirror.protocol.target import Target
+from hubmirror.protocol.tokens import readToken, tokenURL
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.policy import PUSHING, Service, Upstream
 from hubmirror.upstream.quota import Quotas
 from hubmirror.upstream.realms import TokenServices
 
-# The time for a token service's response, and the shortest lifetime of a token, both in seconds.
+# The time for a token service's response, in seconds.
 _TIMEOUT = 5.0
-_LEAST_LIFE = 60.0
 # The fraction of a token's lifetime after which it is replaced.
 _MARGIN = 0.9
 _MOST_TOKENS = 10_000
@@ -139,8 +137,7 @@ class Accounts:
         has led.
         """
         for upstream in self._upstreams:
-            base = upstream.bases[Service.REGISTRY].removesuffix(upstream.spelling.before)
-            if uri.startswith(base + upstream.spelling.before + b"/"):
+            if uri.startswith(upstream.bases[Service.REGISTRY] + b"/"):
                 return upstream
         return None
 
@@ -199,15 +196,13 @@ class Accounts:
             service = (await self._services.find()).url
         else:
             service = upstream.bases[Service.TOKEN]
-        query: dict[bytes, bytes] = {
-            name: parameters[name] for name in (b"service", b"scope") if name in parameters
-        }
+        username = b""
         headers = Headers({b"Accept-Encoding": [b"identity"]})
         if account.username and upstream is self._upstreams[0]:
-            query[b"account"] = account.username.encode()
+            username = account.username.encode()
             headers.setRawHeaders(b"Authorization", [account.basic])
-        mark = b"&" if b"?" in service else b"?"
-        uri = service + mark + urlencode(list(query.items())).encode("ascii")
+        # A fallback's challenge has the names as that fallback knows them, but not its ns.
+        uri = upstream.spelling.withNamespace(tokenURL(service, parameters, username))
         asking = self._agent.request(b"GET", uri, headers, None)
         asking.addTimeout(_TIMEOUT, self.reactor, _tooLate)
         answer = await asking
@@ -217,7 +212,7 @@ class Accounts:
                 self._refuse(account, upstream)
             raise UpstreamFailed(f"its token service answered {answer.code}")
         body = await readShortBody(answer, self.reactor, _TIMEOUT)
-        authorization, life = _read(body)
+        authorization, life = readToken(body)
         self._keep(key, authorization, life)
         return authorization
 
@@ -310,23 +305,6 @@ class AccountAgent:
         again = own.copy()
         again.setRawHeaders(b"Authorization", [authorization])
         return await self._redirects.request(method, uri, again, None)
-
-
-def _read(body: bytes) -> tuple[bytes, float]:
-    """
-    Parse a token service's response.  A lifetime of less than a minute counts as a minute (Docker's
-    token authentication specification, "Token Response Fields").
-
-    @return: the value of C{Authorization}, and its lifetime in seconds.
-    @raise UpstreamFailed: when the response has no token.
-    """
-    try:
-        members = json.loads(body)
-        token: str = members.get("token") or members["access_token"]
-        life = max(_LEAST_LIFE, float(members.get("expires_in") or 0))
-        return b"Bearer " + token.encode("ascii"), life
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UpstreamFailed("its token service gave no token") from None
 
 
 def _tooLate(_: object, timeout: float) -> NoReturn:

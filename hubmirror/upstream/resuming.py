@@ -5,9 +5,7 @@ upstream, then from the upstreams after it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -21,6 +19,7 @@ from hubmirror.protocol.challenge import bearerParameters
 from hubmirror.protocol.errors import OtherEntity, UpstreamFailed
 from hubmirror.protocol.ranges import Part, rangeFrom
 from hubmirror.protocol.target import Kind, Target
+from hubmirror.protocol.tokens import readToken, tokenURL
 from hubmirror.upstream.accounts import AccountAgent
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
@@ -242,23 +241,13 @@ class ResumingAgent:
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate") or ()
         discard(answer, self._reactor)
         parameters = bearerParameters(b",".join(challenges))
-        query = urlencode({name: parameters.get(name, b"") for name in (b"service", b"scope")})
-        token = await self._anonymousToken(
-            upstream.url(Service.TOKEN, b"?" + query.encode("ascii"))
-        )
-        fresh = headers.copy()
-        fresh.setRawHeaders(b"Authorization", [b"Bearer " + token])
-        return await self._ask(uri, fresh)
-
-    async def _anonymousToken(self, uri: bytes) -> bytes:
-        answer = await self._ask(uri, Headers({b"Accept-Encoding": [b"identity"]}))
+        url = upstream.spelling.withNamespace(tokenURL(upstream.bases[Service.TOKEN], parameters))
+        answer = await self._ask(url, Headers({b"Accept-Encoding": [b"identity"]}))
         body = await readShortBody(answer, self._reactor, self._timeout)
-        try:
-            members = json.loads(body)
-            token: str = members.get("token") or members["access_token"]
-            return token.encode("ascii")
-        except (ValueError, KeyError, AttributeError, RecursionError):
-            raise UpstreamFailed("no token without credentials") from None
+        authorization, _life = readToken(body)
+        fresh = headers.copy()
+        fresh.setRawHeaders(b"Authorization", [authorization])
+        return await self._ask(uri, fresh)
 
 
 # Conditional request header fields (RFC 9110 section 13.1).

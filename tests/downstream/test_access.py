@@ -133,6 +133,19 @@ class RateTests(SynchronousTestCase):
         self.clock.advance(10)
         self.assertEqual(self.table.spend("client-bandwidth", "a", 500, 1000), 0.5)
 
+    def test_clockSetBack(self) -> None:
+        """
+        A system clock that is set back delays nobody for longer than the rate says.
+        """
+        for _ in range(7):
+            self.take()
+        self.table.spend("client-bandwidth", "a", 500, 1000)
+        self.clock.rightNow -= 600
+        self.assertEqual(self.take(), 10)
+        self.clock.advance(10)
+        self.assertEqual(self.take(), 0)
+        self.assertEqual(self.table.spend("client-bandwidth", "a", 500, 1000), 60.5)
+
     def test_crowd(self) -> None:
         """
         Any number of clients takes no more memory, and one that was limited before stays so.

@@ -265,7 +265,7 @@ class TokenTests(ResumingCase):
         self.cut(first)
         self.refuse(403)
         self.inner.answer(Response(401, 0, b""))
-        self.assertEqual(self.uri, b"https://auth.example/token?service=&scope=")
+        self.assertEqual(self.uri, b"https://auth.example/token")
 
     def test_noToken(self) -> None:
         """Whatever the token service says, it is no more than one way that leads nowhere."""

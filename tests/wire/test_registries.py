@@ -539,6 +539,22 @@ class AccountTests(MemoryCase):
         self.pull()
         self.assertEqual(self.asked().values(b"Authorization"), [])
 
+    def test_fallback(self) -> None:
+        """A fallback that is told the registry by C{ns} is asked so for its token, too."""
+        self.configure(fallback=["https://f.example/?ns"])
+        client = self.pull()
+        self.say(answer(503, b""))
+        asked = self.say(
+            challenge(b"https://x.example/", b',service="f",scope="repository:o/a:pull"')
+        )
+        self.assertEqual(asked.target, b"/v2/o/a/manifests/1?ns=ghcr.test")
+        self.assertEqual(
+            self.say(token(b"abc")).target,
+            b"/token?service=f&scope=repository%3Ao%2Fa%3Apull&ns=ghcr.test",
+        )
+        self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [b"Bearer abc"])
+        self.assertEqual(self.answered(client).status, 200)
+
     def test_cookies(self) -> None:
         """Cookies that the registry sets for the mirror's account are not for its clients."""
         client = self.pull()

@@ -1,3 +1,4 @@
 """
-What a mirror costs, beside two nginx that do the same job. C{README.rst} tells how to run it.
+Measures what a mirror costs, in comparison with two nginx that do the same.  C{README.rst} explains
+how to run the benchmarks.
 """

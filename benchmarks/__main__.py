@@ -1,5 +1,5 @@
 """
-Measure, and print one table. What is measured meanwhile goes to standard error.
+Measure, and print one table. The progress goes to standard error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.servers import Proxy
 from benchmarks.table import Table
 from benchmarks.world import World
 
-#: Measures one proxy once, and gives the rows of the table by their titles.
+#: Measures one proxy once, and returns the figures by the titles of their rows.
 Measure = Callable[[Proxy, World, Scale], dict[str, float]]
 
 SECTIONS: dict[str, list[Measure]] = {
@@ -113,7 +113,7 @@ def _tell(what: str, figures: dict[str, float]) -> None:
 
 
 def _circumstances(rounds: int) -> str:
-    """What the figures depend on, as one paragraph."""
+    """Describe the machine, the versions and the options, in one paragraph."""
     processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     nginx = subprocess.run(["nginx", "-V"], capture_output=True, text=True, check=True).stderr
     parts = [

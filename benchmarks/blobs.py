@@ -1,5 +1,5 @@
 """
-Big blobs, through a redirect to the CDN.
+Measures downloads of large blobs, with a redirect to the CDN.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ def blobs(
     proxy: Proxy, world: World, scale: Scale, http: str, atOnce: int, busy: bool = False
 ) -> dict[str, float]:
     """
-    Get the blob, once or several times at once.
+    Download the blob, once or several times in parallel.
 
-    @param http: C{1.1}, with a connection each, or C{2}, with a stream each.
-    @param busy: with a neighbour that copies all the time.
+    @param http: C{1.1}, with a connection for each download, or C{2}, with a stream for each.
+    @param atOnce: the number of parallel downloads.
+    @param busy: whether another process copies memory meanwhile.
     """
     blob = world.contents.blob
     usage = proxy.usage
     usage.resetPeak()
     with busyMemory() if busy else nullcontext():
         before = usage.cpu()
-        # They all begin at once.
+        # All downloads begin at the same time.
         each = getBlobs(proxy.place, [blob] * atOnce, http, atOnce).each
         cpu = usage.cpu() - before
     mebibytes = atOnce * blob.size / MIB

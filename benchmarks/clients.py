@@ -1,8 +1,8 @@
 """
-The programs that load a proxy: curl for blobs, h2load and ab for manifests.
+The clients of a proxy: curl for blobs, h2load and ab for manifests.
 
-They are written in C, so that what is measured is the proxy. Each function checks that every answer
-was whole and a 200; what was in it is checked once, by L{digest}.
+They are written in C, so that the proxy is the bottleneck.  Each function checks that all responses
+are complete and have status 200; L{digest} checks the content once.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _PACKAGES = {
 
 
 class CannotMeasure(Exception):
-    """Something is missing, or did not do what was to be measured. The text is one line."""
+    """A program is missing, or did not behave as the measurement requires. The text is one line."""
 
 
 def requirePrograms() -> None:
     """
-    @raise CannotMeasure: a program is not there.
+    @raise CannotMeasure: when a program is not installed.
     """
     missing = sorted(_PACKAGES[name] for name in _PACKAGES if shutil.which(name) is None)
     if missing:
@@ -47,10 +47,10 @@ def requirePrograms() -> None:
 @dataclass(frozen=True)
 class Place:
     """
-    Where a proxy is reached.
+    The address of a proxy.
 
-    @ivar port: of loopback.
-    @ivar bundle: the CA certificate, PEM.
+    @ivar port: the port on loopback.
+    @ivar bundle: the file with the CA certificate, in PEM.
     """
 
     port: int
@@ -58,20 +58,22 @@ class Place:
 
     @property
     def authority(self) -> str:
-        """C{HOST:PORT}."""
+        """The authority, C{HOST:PORT}."""
         return f"{HOST}:{self.port}"
 
     @property
     def url(self) -> str:
-        """Of its root, without the slash."""
+        """The base URL, without a slash at the end."""
         return f"https://{self.authority}"
 
 
 def digest(place: Place, item: Item, http: str) -> str:
     """
-    The SHA-256 of what a proxy gives for something, in hexadecimal.
+    Download an item from a proxy.
 
     @param http: C{1.1} or C{2}.
+    @return: the SHA-256 of the body, in hexadecimal.
+    @raise CannotMeasure: when curl fails.
     """
     command = [*_curl(place, http), place.url + item.target]
     found = hashlib.sha256()
@@ -87,10 +89,10 @@ def digest(place: Place, item: Item, http: str) -> str:
 @dataclass(frozen=True)
 class Transfers:
     """
-    Some blobs, got at once.
+    The durations of several downloads.
 
-    @ivar seconds: from the start of the first to the end of the last, curl's own start included.
-    @ivar each: the seconds that each of them took.
+    @ivar seconds: the total in seconds, including the start of curl.
+    @ivar each: the duration of each download, in seconds.
     """
 
     seconds: float
@@ -99,10 +101,11 @@ class Transfers:
 
 def getBlobs(place: Place, items: Sequence[Item], http: str, atOnce: int) -> Transfers:
     """
-    Get blobs, a connection each over HTTP/1.1, on a single one over HTTP/2.
+    Download blobs: each over a connection of its own with HTTP/1.1, all over one with HTTP/2.
 
     @param http: C{1.1} or C{2}.
-    @raise CannotMeasure: an answer was not as it should be.
+    @param atOnce: the number of parallel downloads.
+    @raise CannotMeasure: when a response has another status, version or size than expected.
     """
     command = _blobs(place, items, http, atOnce)
     began = time.monotonic()
@@ -118,7 +121,7 @@ def getBlobs(place: Place, items: Sequence[Item], http: str, atOnce: int) -> Tra
 
 
 def startBlobs(place: Place, item: Item, atOnce: int) -> subprocess.Popen[bytes]:
-    """Get a blob over and over, several at once over HTTP/1.1, until it is terminated."""
+    """Start a curl that downloads a blob repeatedly and in parallel, until it is terminated."""
     return subprocess.Popen(
         _blobs(place, [item] * 500, "1.1", atOnce),
         stdout=subprocess.DEVNULL,
@@ -145,11 +148,11 @@ def _curl(place: Place, http: str) -> list[str]:
 @dataclass(frozen=True)
 class Requests:
     """
-    Many small requests.
+    The rate and durations of many small requests.
 
-    @ivar rate: of them in a second.
-    @ivar p50: seconds that half of them took at most.
-    @ivar p99: seconds that 99 in 100 took at most.
+    @ivar rate: requests per second.
+    @ivar p50: the median of the durations, in seconds.
+    @ivar p99: the 99th percentile of the durations, in seconds.
     """
 
     rate: float
@@ -159,10 +162,10 @@ class Requests:
 
 def getKept(place: Place, item: Item, *load: str) -> Requests:
     """
-    The same thing over and over on connections that are kept, HTTP/1.1.
+    Request an item repeatedly on persistent connections, over HTTP/1.1.
 
-    @param load: how often, as options of h2load.
-    @raise CannotMeasure: an answer was no 200.
+    @param load: options of h2load that set the number of clients and requests.
+    @raise CannotMeasure: when a response has another status than 200.
     """
     with tempfile.NamedTemporaryFile("r") as log:
         command = ["h2load", "--h1", *load, f"--log-file={log.name}", "-H", TOKEN]
@@ -178,9 +181,11 @@ def getKept(place: Place, item: Item, *load: str) -> Requests:
 
 def getOneEach(place: Place, item: Item, requests: int, atOnce: int) -> Requests:
     """
-    The same, with a connection and its TLS handshake for each request.
+    Request an item repeatedly, with a connection and a TLS handshake for each request.
 
-    @raise CannotMeasure: an answer was no 200.
+    @param requests: the number of requests.
+    @param atOnce: the number of parallel requests.
+    @raise CannotMeasure: when a response has another status than 200.
     """
     with tempfile.NamedTemporaryFile("r") as percentiles:
         command = ["ab", "-q", f"-n{requests}", f"-c{atOnce}", "-e", percentiles.name, "-H", TOKEN]

@@ -1,5 +1,5 @@
 """
-What the upstream holds: one image, as files for nginx.
+The contents of the upstream: one image and a large blob, as files for nginx.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _REPOSITORY = "v2/library/image"
 @dataclass(frozen=True)
 class Item:
     """
-    Something to be asked for.
+    A blob or manifest that clients request.
 
     @ivar target: the path of its URL.
-    @ivar digest: SHA-256 of its bytes, in hexadecimal.
-    @ivar size: in bytes.
+    @ivar digest: the SHA-256 of its bytes, in hexadecimal.
+    @ivar size: its size in bytes.
     """
 
     target: str
@@ -32,11 +32,11 @@ class Item:
 
 class Contents:
     """
-    Random bytes in files: no two pieces are alike, so that no digest is right by chance.
+    Files of random bytes.  No two parts are alike, so that a misplaced part changes a digest.
 
-    @param blobSize: MiB of the one big blob.
-    @param layerSize: MiB of each of the image's ten layers.
-    @ivar folder: where they lie.
+    @param blobSize: the size of the large blob in MiB.
+    @param layerSize: the size of each of the image's ten layers in MiB.
+    @ivar folder: the folder of the files.
     """
 
     def __init__(self, folder: Path, blobSize: int, layerSize: int) -> None:

@@ -1,5 +1,5 @@
 """
-Clients that stall, or leave.
+Clients that stall, or abort their requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from h2.settings import SettingCodes
 from benchmarks.clients import HOST, TOKEN, CannotMeasure
 from benchmarks.watched import Doors
 
-#: What a client grants at most (RFC 9113, 6.9.1).
+#: The largest flow-control window of HTTP/2 (RFC 9113, 6.9.1).
 _WINDOW = 2**31 - 1
 _INITIAL_WINDOW = 65535
 _TIMEOUT = 60
@@ -28,7 +28,8 @@ WAYS = ("1.1", "2", "plain")
 
 class Raw:
     """
-    A connection that does no more than it is told to. Its receive buffer is what the system gives.
+    A client connection that is controlled step by step.  Its receive buffer has the default size of
+    the system.
 
     @param how: one of L{WAYS}.
     """
@@ -45,7 +46,7 @@ class Raw:
             )
 
     def request(self, target: str) -> bytes:
-        """A GET, as it goes over the wire. Over HTTP/2 all that can be granted is granted."""
+        """The bytes of a GET request. Over HTTP/2, they open the windows as far as possible."""
         if self.how != "2":
             head = f"GET {target} HTTP/1.1\r\nHost: {self._authority}\r\n{TOKEN}\r\n\r\n"
             return head.encode()
@@ -58,24 +59,24 @@ class Raw:
         return self._h2.data_to_send()
 
     def cancel(self) -> None:
-        """Take the request back: the stream, over HTTP/2."""
+        """Cancel the request by resetting its HTTP/2 stream."""
         self._h2.reset_stream(1, 8)
         self.socket.sendall(self._h2.data_to_send())
 
     def read(self, size: int) -> None:
         """
-        Read so many bytes, or to the end.
+        Read C{size} bytes, or fewer if the connection ends.
         """
         while size > 0 and (data := self.socket.recv(min(size, 65536))):
             size -= len(data)
 
     def reset(self) -> None:
-        """Leave with RST."""
+        """Close the connection with RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     def close(self) -> None:
-        """Leave with FIN, and let the other side close first."""
+        """Send FIN, and wait until the other side closes the connection."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
             self.read(2**40)
@@ -84,8 +85,10 @@ class Raw:
 
 class WaitableSet:
     """
-    @param doors: of the mirror.
-    @param blob: target of a big one.
+    Creates clients that stall or abort.
+
+    @param doors: the ports of the mirror.
+    @param blob: the request target of a large blob.
     """
 
     def __init__(self, doors: Doors, blob: str) -> None:
@@ -103,7 +106,9 @@ class WaitableSet:
 
     def stall(self, how: str) -> Raw:
         """
-        Ask for the blob and read nothing.
+        Request the blob, and read nothing of the response.
+
+        @raise CannotMeasure: when the mirror does not select HTTP/2 for it.
         """
         raw = self._connect(how)
         if isinstance(raw.socket, ssl.SSLSocket):
@@ -115,13 +120,14 @@ class WaitableSet:
 
     def abort(self, seed: float) -> None:
         """
-        Leave somewhere: before the request, in it, before the answer, in its head or its body.
+        Abort a request at a random point: before or in the request, before the response, in its
+        head, or in its body.
         """
         draw = random.Random(seed)
         raw = self._connect(draw.choice(WAYS))
         request = raw.request(self._blob)
         point = draw.choice(("handshake", "request", "answer", "head", "body", "body"))
-        # The mirror may be the quicker one to close, where it can know that nothing will come.
+        # The mirror may close the connection first.
         with suppress(OSError):
             if point != "handshake":
                 if isinstance(raw.socket, ssl.SSLSocket):

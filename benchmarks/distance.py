@@ -1,5 +1,5 @@
 """
-Far away from the Hub: round trips decide.
+Measures a proxy that is far away from the Hub, where the time depends on round trips.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from benchmarks.scale import Scale
 from benchmarks.servers import Proxy
 from benchmarks.world import World
 
-#: Layers that dockerd gets at once.
+#: The number of layers that dockerd downloads in parallel.
 _AT_ONCE = 3
 
 
 def distance(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
-    """A client's first three questions, and an image: right after the start, and once more."""
+    """
+    Measure a client's first three requests, and the layers of an image: after the start of the
+    proxy (cold), and once more (warm).
+    """
     proxy.restart()
     figures: dict[str, float] = {}
     for state in ("cold", "warm"):
@@ -32,9 +35,10 @@ def distance(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
 
 def _ask(place: Place, world: World) -> float:
     """
-    Ping, token and manifest, on one connection, as dockerd asks for them.
+    Send the requests for ping, token and manifest on one connection, as dockerd does.
 
-    @return: seconds.
+    @return: the duration in seconds.
+    @raise CannotMeasure: when a response has another status than expected.
     """
     name, value = TOKEN.split(": ")
     questions = [

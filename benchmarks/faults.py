@@ -1,6 +1,6 @@
 """
-C{python -m benchmarks.faults}: try each fault of C{tests.faults.table} many times, over TLS on
-loopback, and print what the client had of it as one table.
+C{python -m benchmarks.faults}: simulate each fault of C{tests.faults.table} many times, over TLS on
+loopback, and print a table of what the client received.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ async def attempt(reactor: Any, fault: Fault) -> tuple[bool, int]:
     """
     Pull the blob once.
 
-    @return: whether the answer ended in good order, and how many of its bytes were then missing
-        or wrong.
+    @return: whether the response ended properly, and, if so, how many of its bytes were missing or
+        wrong.
     """
     stand = Stand(reactor)
     try:
@@ -38,7 +38,7 @@ async def attempt(reactor: Any, fault: Fault) -> tuple[bool, int]:
 
 async def tryAll(reactor: Any, times: int) -> None:
     """
-    Try each fault so many times, and print the table.
+    Simulate each fault C{times} times, and print the table.
     """
     rows = [_TITLES]
     totals = [0, 0, 0, 0]
@@ -55,7 +55,7 @@ async def tryAll(reactor: Any, times: int) -> None:
 
 def table(rows: list[tuple[str, ...]]) -> str:
     """
-    In reStructuredText.
+    Format rows as a table in reStructuredText; the first row is the header.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "  ".join("=" * width for width in widths)
@@ -65,7 +65,7 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 def main() -> None:
     """
-    The command.
+    Run the command.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("--times", type=int, default=10, help="that each is tried; by default 10")

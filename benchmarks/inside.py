@@ -1,8 +1,8 @@
 """
-A look into a running mirror: C{python -m benchmarks.inside FILE ...} is C{twistd ...} that at each
-SIGUSR1 writes to a file what the process holds.
+Reports the memory and timers of a running mirror.  C{python -m benchmarks.inside FILE ...} runs
+C{twistd ...}, which then writes a report to the file at each SIGUSR1.
 
-It is a way to start the mirror, so that the mirror itself needs no door for this.
+Because the mirror is started in this way, it needs no such function itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 
 class _Allocated(ctypes.Structure):
-    """C{struct mallinfo2} (mallinfo(3))."""
+    """The C type C{struct mallinfo2} (mallinfo(3))."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -37,9 +37,11 @@ _mallinfo2.restype = _Allocated
 
 def look() -> dict[str, Any]:
     """
-    What the process holds, as JSON has it: C{blocks} of Python's allocator; C{bytes} of malloc,
-    without those that it keeps free; C{timers} of the reactor by what they call; and objects by
-    C{types}.
+    Create a report, which can be converted to JSON.
+
+    @return: C{blocks}: the blocks in use of Python's allocator; C{bytes}: the bytes in use of
+        malloc; C{timers}: the number of the reactor's timers, by the function that they call;
+        C{types}: the number of objects, by type.
     """
     from twisted.internet import reactor
 
@@ -64,7 +66,7 @@ def _types(objects: Iterable[object]) -> Counter[str]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     file = Path(sys.argv.pop(1))
 
     def tell(_number: int, _frame: object) -> None:

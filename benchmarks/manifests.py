@@ -1,5 +1,5 @@
 """
-Small answers: a manifest, with a token.
+Measures small responses: requests for a manifest, with a token.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _CLIENTS = 16
 
 
 def kept(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
-    """On connections that are kept."""
+    """Measure requests on persistent connections."""
     usage, manifest = proxy.usage, world.contents.manifest
     before = usage.cpu()
     requests = getKept(proxy.place, manifest, f"-c{_CLIENTS}", f"-n{scale.requests}")
@@ -21,7 +21,7 @@ def kept(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
 
 
 def oneEach(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
-    """With a connection for each."""
+    """Measure requests with a connection for each."""
     usage, manifest = proxy.usage, world.contents.manifest
     before = usage.cpu()
     requests = getOneEach(proxy.place, manifest, scale.connects, _CLIENTS)

@@ -1,5 +1,5 @@
 """
-An hour of a busy mirror: a mixture of requests, made by curl.
+The load of a busy mirror: a mixture of requests, which curl sends.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from benchmarks.clients import HOST, TOKEN, CannotMeasure
 from benchmarks.contents import Contents
 from benchmarks.watched import Doors
 
-#: Answers that curl waits for at once.
+#: The number of requests that curl sends in parallel.
 _AT_ONCE = 16
-#: Seconds for each answer.
+#: The time limit for each response, in seconds.
 _CLOSE_TIMEOUT = 120
 _CLOSE = 'header = "Connection: close"'
 
@@ -26,15 +26,15 @@ _CLOSE = 'header = "Connection: close"'
 @dataclass(frozen=True)
 class Question:
     """
-    One kind of request in the mixture.
+    A kind of request in the mixture.
 
-    @ivar name: what the figures call it.
-    @ivar share: of all requests, in thousandths.
-    @ivar target: of the request.
-    @ivar status: that the right answer has.
-    @ivar size: of its body; C{None} for any.
-    @ivar options: further ones of curl, as in its configuration file.
-    @ivar token: whether it comes with one.
+    @ivar name: its name in the figures.
+    @ivar share: its share of all requests, in thousandths.
+    @ivar target: the request target.
+    @ivar status: the status of the correct response.
+    @ivar size: the size of the correct response's body in bytes; C{None} for any.
+    @ivar options: further options of curl, in the form of its configuration file.
+    @ivar token: whether the request has a token.
     """
 
     name: str
@@ -48,10 +48,11 @@ class Question:
 
 def ask(doors: Doors, questions: Sequence[Question], how: str) -> tuple[Counter[str], Counter[str]]:
     """
-    Ask many things, some at once.
+    Send requests, some of them in parallel.
 
     @param how: one of C{crowd.WAYS}.
-    @return: how many there were of each kind of answer that is right, and of each that is not.
+    @return: the number of correct responses of each kind, and of incorrect ones.
+    @raise CannotMeasure: when curl does not report on all requests.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".curl") as file:
         file.write(
@@ -83,7 +84,7 @@ def _options(doors: Doors, question: Question, how: str) -> Iterable[str]:
 
 
 def _answer(number: int) -> str:
-    """What curl is to say of an answer; they overtake each other."""
+    """The option by which curl reports a response, with its number because the order varies."""
     return rf'write-out = "{number} %{{http_code}} %{{size_download}} %{{exitcode}}\n"'
 
 
@@ -102,7 +103,7 @@ def _judge(
 
 
 def mixture(contents: Contents) -> list[Question]:
-    """What is asked of a busy mirror, and how often."""
+    """Create the mixture, and the files for it that the contents lack."""
     manifest, layer, blob = contents.manifest, contents.layers[0], contents.blob
     folder = contents.folder
     small = os.urandom(20_000)

@@ -1,8 +1,8 @@
 """
-A neighbour that keeps the memory busy, as other programs of the same machine do.
+A process that keeps the memory busy, like other programs on the same machine.
 
-What it copies fits into no cache, so whoever else copies has less of the caches and of the
-memory's bandwidth.  As a program it copies until it is ended.
+It copies blocks that are too large for the caches of the processor, so that other processes have
+less of the caches and of the memory's bandwidth.  The program runs until it is killed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Bytes, several times the last cache's share of one processor.
+#: The size of a block in bytes, which is several times one processor's share of the last cache.
 _SIZE = 256 << 20
 
 
 @contextmanager
 def busyMemory() -> Iterator[None]:
-    """For as long as the context lasts, another process copies all the time."""
+    """Let another process copy blocks until the context ends."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.neighbour"], stdout=subprocess.PIPE
     ) as process:
@@ -31,7 +31,7 @@ def busyMemory() -> Iterator[None]:
 
 
 def main() -> None:
-    """Copy forth and back."""
+    """Copy between two blocks, back and forth."""
     one, other = bytearray(_SIZE), bytearray(_SIZE)
     print("copying", flush=True)
     while True:

@@ -1,5 +1,5 @@
 """
-Connections: how many the upstream sees, and whether any is forgotten.
+Measures how many connections to the upstream a proxy opens, and whether it leaves any open.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _CLIENTS = 16
 
 
 def pool(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
-    """A few requests one after another, and then many, by clients of all kinds."""
+    """Send a few requests one after another, and then many from clients of all kinds."""
     proxy.restart()
     upstream, contents = world.upstream, world.contents
     before = upstream.mark()
@@ -33,7 +33,7 @@ def pool(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
 
 
 def _ask(proxy: Proxy, world: World, requests: int) -> None:
-    """Some with a connection each, some broken off in the middle, the rest on kept connections."""
+    """Send requests: some with a connection each, some aborted, most on persistent connections."""
     oneEach, brokenOff = requests // 10, requests // 100
     place, manifest = proxy.place, world.contents.manifest
     getOneEach(place, manifest, oneEach, min(_CLIENTS, oneEach))

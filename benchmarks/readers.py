@@ -1,5 +1,5 @@
 """
-Clients that read slowly, or not at all.
+Measures clients that read slowly, or not at all.
 """
 
 from __future__ import annotations
@@ -25,23 +25,25 @@ from benchmarks.usage import connections, settled
 from benchmarks.world import World
 from tests.integration.programs import eventually
 
-#: Bytes in a second.
+#: Bytes per second of a slow reader.
 _RATE = 64 * 1024
-#: Of the kernel, for what a reader has not read; else a stalled one would take megabytes.
+#: The size of a reader's receive buffer in the kernel.  By default, that of a stalled reader grows
+#: to megabytes.
 _RECEIVE_BUFFER = 64 * 1024
 _RECORD = 16 * 1024
-#: What a client grants at most (RFC 9113, 6.9.1): a reader that stalls must cost no more for it.
+#: The largest flow-control window of HTTP/2 (RFC 9113, 6.9.1).  A stalled reader must not cost the
+#: proxy more because of it.
 _WINDOW = 2**31 - 1
 _INITIAL_WINDOW = 65535
-#: Seconds in which the kernel's buffers fill, as fast as the proxy can.
+#: Seconds until the proxy has filled the kernel's buffers at full speed.
 _SETTLING = 3
 
-#: A manifest fifty times a second, beside whatever else goes on.
+#: Options of h2load for the probe: one client requests a manifest fifty times a second.
 _PROBE = ("-c1", "--rps=50")
 
 
 def slow(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
-    """Readers at a steady 64 KiB/s, and somebody who wants a manifest meanwhile."""
+    """Measure readers at a steady 64 KiB/s, and requests for a manifest meanwhile."""
     proxy.restart()
     proxy.check([world.contents.manifest], "1.1")
     before = proxy.usage.memory()
@@ -65,7 +67,7 @@ def slow(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
 
 
 def beside(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
-    """Four clients who read as fast as they can, and somebody who wants a manifest meanwhile."""
+    """Measure requests for a manifest while four clients read as fast as they can."""
     loading = startBlobs(proxy.place, world.contents.blob, 4)
     try:
         requests = getKept(proxy.place, world.contents.manifest, *_PROBE, f"-D{scale.seconds}")
@@ -79,9 +81,9 @@ def beside(proxy: Proxy, world: World, scale: Scale) -> dict[str, float]:
 
 def stalled(proxy: Proxy, world: World, scale: Scale, http: str) -> dict[str, float]:
     """
-    Waves of readers that ask and then read nothing.
+    Measure waves of readers that request the blob and then read nothing.
 
-    @param http: C{1.1} or C{2}; a connection for each reader either way.
+    @param http: C{1.1} or C{2}; each reader has a connection of its own with both.
     """
     proxy.restart()
     proxy.check([world.contents.manifest], http)
@@ -108,7 +110,7 @@ def stalled(proxy: Proxy, world: World, scale: Scale, http: str) -> dict[str, fl
 
 
 def abandon(place: Place, item: Item, count: int) -> None:
-    """Ask for something, several times, and go away when it begins to come."""
+    """Request an item several times, and close each connection when the response begins."""
     readers = [_open(place, item, "1.1") for _ in range(count)]
     for reader in readers:
         reader.recv(1)
@@ -116,7 +118,7 @@ def abandon(place: Place, item: Item, count: int) -> None:
 
 
 def _open(place: Place, item: Item, http: str) -> ssl.SSLSocket:
-    """A connection on which something was asked for, and nothing was read yet."""
+    """Open a connection and request an item, without reading the response."""
     context = ssl.create_default_context(cafile=str(place.bundle))
     context.set_alpn_protocols(["h2" if http == "2" else "http/1.1"])
     plain = socket.socket()
@@ -146,7 +148,7 @@ def _http2(authority: str, item: Item) -> bytes:
 
 
 def _waiting(reader: ssl.SSLSocket) -> int:
-    """Bytes that the kernel holds for a reader."""
+    """The number of bytes in a reader's receive buffer."""
     count: int = struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4)))[0]
     return count
 
@@ -158,13 +160,13 @@ def _close(readers: Sequence[ssl.SSLSocket]) -> None:
 
 def _readSlowly(readers: Sequence[ssl.SSLSocket], stop: threading.Event) -> float:
     """
-    Read a record at a time from each, L{_RATE} on the whole, until told to stop.
+    Read from each reader at L{_RATE} on average, in units of a TLS record, until C{stop} is set.
 
-    @return: what the slowest got of what it would have taken, at most 1.
+    @return: the share of the bytes due that the slowest reader received, at most 1.
     """
     for reader in readers:
         reader.setblocking(False)
-    # They take turns: as if they had got different parts of a record before.
+    # Different initial values spread the reads of the readers over time.
     got = [_RECORD * index // len(readers) for index in range(len(readers))]
     due = 0
     began = time.monotonic()
@@ -178,9 +180,10 @@ def _readSlowly(readers: Sequence[ssl.SSLSocket], stop: threading.Event) -> floa
 
 def _read(reader: ssl.SSLSocket, length: int) -> int:
     """
-    Read as much as is there of so many bytes.
+    Read the bytes that are available, at most C{length}.
 
-    @raise CannotMeasure: the connection ended.
+    @return: the number of bytes.
+    @raise CannotMeasure: when the connection has ended.
     """
     left = length
     while left:

@@ -1,12 +1,12 @@
 """
-Distance: a relay that hands everything on some time later, in both directions.
+A relay that simulates distance: it forwards bytes in both directions with a delay.
 
-Only time is added: there is no limit of bandwidth, and no slow start. What is under way on one
-connection is bounded, as a TCP window bounds it. A connection's first bytes come two ways later
-than others, since TCP's handshake with the relay itself takes no time.
+It adds only latency, without a limit of bandwidth and without slow start.  The number of bytes in
+transit on a connection is limited, as by a TCP window.  The first bytes of a connection are delayed
+by a further round trip, because the TCP handshake with the relay itself takes no time.
 
-C{python -m benchmarks.relay SECONDS FROM TO PORT...} takes connections on these ports of one
-address to the same ports of the other.
+C{python -m benchmarks.relay SECONDS FROM TO PORT...} relays connections from the ports of the
+address C{FROM} to the same ports of the address C{TO}.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from asyncio import Queue, StreamReader, StreamWriter
 from functools import partial
 
 _PIECE = 64 * 1024
-#: Pieces under way, in one direction of one connection: 4 MiB.
+#: The greatest number of pieces in transit in one direction of a connection: 4 MiB.
 _WINDOW = 64
 
 
 async def _depart(
     reader: StreamReader, underWay: Queue[tuple[float, bytes]], stands: float
 ) -> None:
-    """Note for each piece when it left, which is not before the connection stands."""
+    """Record the departure of each piece, which is not before the simulated handshake ends."""
     piece = b"anything"
     while piece:
         piece = await reader.read(_PIECE)
@@ -60,7 +60,7 @@ async def _relay(
             _arrive(back, writer, delay),
         )
     ]
-    # Whoever breaks off ends all of it.
+    # An error in either direction ends both.
     await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)
     for way in ways:
         way.cancel()

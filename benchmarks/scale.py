@@ -1,5 +1,5 @@
 """
-How much of everything is measured.
+The sizes and numbers of the measurements.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Scale:
     """
-    The defaults are what the table in the documentation was made with.
+    The sizes and numbers of the measurements.  The table in the documentation was made with the
+    defaults.
 
-    @ivar blob: MiB of the big blob.
-    @ivar layer: MiB of each of the image's ten layers.
-    @ivar requests: manifests on kept connections, and requests after which none may be left.
-    @ivar connects: manifests with a connection each.
-    @ivar slow: readers at 64 KiB/s.
-    @ivar seconds: for how long they read.
-    @ivar waves: of readers that stall.
-    @ivar stalled: readers in a wave.
+    @ivar blob: the size of the large blob in MiB.
+    @ivar layer: the size of each of the image's ten layers in MiB.
+    @ivar requests: the number of requests for a manifest on persistent connections, and of requests
+        after which no connection may be left open.
+    @ivar connects: the number of requests for a manifest with a connection each.
+    @ivar slow: the number of readers at 64 KiB/s.
+    @ivar seconds: how long the requests for a manifest beside other readers are measured.
+    @ivar waves: the number of waves of stalled readers.
+    @ivar stalled: the number of readers in a wave.
     """
 
     blob: int = 1024
@@ -32,7 +34,7 @@ class Scale:
     stalled: int = 50
 
 
-#: Enough to see that it works.
+#: A small scale, to see that the measurements work.
 QUICK = Scale(
     blob=64, layer=1, requests=1_000, connects=200, slow=50, seconds=3, waves=2, stalled=10
 )

@@ -1,5 +1,5 @@
 """
-The programs that are compared, and how they are started.
+Starts the proxies that are compared, and nginx as the upstream.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SCRATCH = " ".join(
 
 
 def listens(host: str, port: int) -> bool:
-    """Does somebody accept connections there?"""
+    """Whether a server accepts connections on a port."""
     try:
         socket.create_connection((host, port), timeout=5).close()
     except OSError:
@@ -35,12 +35,13 @@ def listens(host: str, port: int) -> bool:
 
 def nginx(folder: Path, kind: str, port: int, workers: int, values: Mapping[str, object]) -> Server:
     """
-    An nginx, not started yet.
+    Create an nginx, without starting it.
 
-    @param folder: made for it; its log is C{access.log} there.
-    @param kind: which of the configurations beside this module.
-    @param port: of 127.0.0.1, where it listens.
-    @param values: what the configuration leaves open.
+    @param folder: a folder to create for it; the log is C{access.log} there.
+    @param kind: the name of a configuration in C{benchmarks/nginx}.
+    @param port: the port that it listens on, on 127.0.0.1.
+    @param workers: the number of worker processes.
+    @param values: the values for the configuration's placeholders.
     """
     folder.mkdir()
     configuration = folder / "nginx.conf"
@@ -57,10 +58,10 @@ def nginx(folder: Path, kind: str, port: int, workers: int, values: Mapping[str,
 @dataclass(frozen=True)
 class Certificates:
     """
-    What every server shows, and every client trusts.
+    The certificate of all servers, and that of the CA, which all clients trust.
 
-    @ivar server: key and certificate for C{hub.test} and the addresses of loopback, PEM.
-    @ivar bundle: the CA's certificate, PEM.
+    @ivar server: the file with the key and certificate for C{hub.test} and the addresses, in PEM.
+    @ivar bundle: the file with the CA's certificate, in PEM.
     """
 
     server: Path
@@ -68,7 +69,7 @@ class Certificates:
 
     @classmethod
     def make(cls, folder: Path, *addresses: str) -> Certificates:
-        """From an authority that is forgotten at once."""
+        """Create the certificates with a new CA, whose key is discarded."""
         made = cls(folder / "server.pem", folder / "ca.pem")
         authority = Authority()
         made.bundle.write_bytes(authority.pem)
@@ -79,10 +80,10 @@ class Certificates:
 @dataclass(frozen=True)
 class Hub:
     """
-    Where the upstream is reached.
+    The address of the upstream.
 
-    @ivar host: its address.
-    @ivar ports: those of its C{registry}, C{auth} and C{cdn}.
+    @ivar host: its IP address.
+    @ivar ports: the ports of its services C{registry}, C{auth} and C{cdn}.
     """
 
     host: str
@@ -91,10 +92,10 @@ class Hub:
 
 class Proxy:
     """
-    One of those that are compared.
+    One of the proxies that are compared.
 
-    @ivar name: what the table calls it.
-    @ivar place: where clients reach it.
+    @ivar name: its name in the table.
+    @ivar place: its address.
     """
 
     def __init__(self, name: str, server: Server, place: Place) -> None:
@@ -104,27 +105,31 @@ class Proxy:
 
     @property
     def usage(self) -> Usage:
-        """What its processes use since it last started."""
+        """The resources that its processes use."""
         return Usage(self._server.pid)
 
     def start(self) -> None:
         """
-        @raise AssertionError: it ended, or was not ready in time.
+        Start the program.
+
+        @raise AssertionError: when it ends, or is not ready in time.
         """
         self._server.start()
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
+        """Stop the program, and wait until it has ended."""
         self._server.stop()
 
     def restart(self) -> None:
-        """Begin anew, without kept connections or memory that was needed once."""
+        """Restart the program, so that it has no idle connections and no memory from before."""
         self.stop()
         self.start()
 
     def check(self, items: Sequence[Item], http: str) -> None:
         """
-        @raise CannotMeasure: what it gives is not what the upstream has.
+        Check that the proxy serves items unchanged.
+
+        @raise CannotMeasure: when the digest of an item is wrong.
         """
         for item in items:
             if digest(self.place, item, http) != item.digest:
@@ -133,7 +138,7 @@ class Proxy:
 
 def behind(hub: Hub, certificates: Certificates) -> list[str]:
     """
-    The options of a mirror of this hub.
+    The options of hubmirror with this upstream.
     """
     origins = {service: f"https://{hub.host}:{port}" for service, port in hub.ports.items()}
     return [
@@ -148,9 +153,9 @@ def hubmirror(
     folder: Path, hub: Hub, certificates: Certificates, workers: int, options: Sequence[str]
 ) -> Proxy:
     """
-    The mirror, as C{twistd} starts it.
+    Create a mirror that runs under C{twistd}, without starting it.
 
-    @param options: beyond those that it needs here.
+    @param options: further options.
     """
     folder.mkdir()
     shutil.copy(certificates.server, folder)
@@ -170,6 +175,8 @@ def nginxProxy(
     folder: Path, kind: str, hub: Hub, certificates: Certificates, workers: int
 ) -> Proxy:
     """
+    Create an nginx that is a proxy, without starting it.
+
     @param kind: C{naive} or C{tuned}.
     """
     port = freePort()

@@ -1,9 +1,9 @@
 """
-C{python -m benchmarks.soak}: does anything stay behind? Readers that stall, pulls that are broken
-off, and an hour's worth of mixed load, against a mirror with TLS on both sides.
+C{python -m benchmarks.soak}: check that a mirror leaks nothing after stalled readers, aborted pulls
+and an hour's worth of mixed load, with TLS on both sides.
 
-The figures go to standard output, and after them a line for each thing that must be so; the status
-is 1 when one is not.
+The figures go to standard output, followed by a line for each requirement. The status is 1 when one
+is not met.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from benchmarks.watched import Rest, Watched
 
 _NAMES = {"1.1": "HTTP/1.1, TLS", "2": "HTTP/2, TLS", "plain": "HTTP/1.1, plain"}
 _THREADS = 8
-#: Requests in one call of curl; one in a hundred more is broken off.
+#: Requests in one call of curl.  For each hundred of them, one more request is aborted.
 _BATCH = 500
-#: The mixed load is looked at so many times.
+#: The number of parts of the mixed load; the mirror is examined after each.
 _PARTS = 10
-#: The upstream's process dies so often in each part.
+#: How often the upstream's worker process is killed in each part.
 _DEATHS = 3
 
-# What is allowed. Of each reader that stalls, MiB.
+#: The memory that a stalled reader may take, in MiB.
 _STALLED = 0.5
-# From the first half of an act to its end, as noise: MiB and percent of the process, since a heap
-# stays as large as it ever had to be; MiB of malloc that are in use; Python's blocks, in all and
-# for each request.
+# The growth from the first half of an act to its end that is allowed as noise: of the process's
+# memory, in MiB and in percent, because a heap does not shrink; of the memory in use of malloc, in
+# MiB; and of the blocks of Python's allocator, in total and for each request.
 _MEMORY, _PERCENT = 8, 5
 _ALLOCATED = 1.0
 _BLOCKS, _BLOCKS_EACH = 1000, 0.01
@@ -55,13 +55,14 @@ _BLOCKS, _BLOCKS_EACH = 1000, 0.01
 @dataclass(frozen=True)
 class Amount:
     """
-    How much of everything.
+    The sizes and numbers of a run.
 
-    @ivar blob: MiB of the big blob.
-    @ivar waves: of readers that stall, each way.
-    @ivar stalled: readers in a wave.
-    @ivar aborted: pulls that are broken off.
-    @ivar requests: of the mixed load: 100 in a second, for an hour.
+    @ivar blob: the size of the large blob in MiB.
+    @ivar waves: the number of waves of stalled readers, for each of L{WAYS}.
+    @ivar stalled: the number of readers in a wave.
+    @ivar aborted: the number of aborted pulls.
+    @ivar requests: the number of requests of the mixed load; by default, 100 per second for an
+        hour.
     """
 
     blob: int = 1024
@@ -76,10 +77,10 @@ _QUICK = Amount(blob=64, waves=2, stalled=100, aborted=500, requests=10_000)
 
 class Soak:
     """
-    Three acts, each with a mirror that has just started and was warmed up.
+    The three acts of a run, each with a mirror that was just started and warmed up.
 
-    @param questions: the mixture.
-    @param seed: of all that is drawn by lot.
+    @param questions: the kinds of requests of the mixed load.
+    @param seed: the seed of all random choices.
     """
 
     def __init__(
@@ -103,7 +104,9 @@ class Soak:
 
     def run(self) -> bool:
         """
-        @return: whether all was as it must be.
+        Perform the acts, and print the figures and requirements.
+
+        @return: whether all requirements are met.
         """
         for how in WAYS:
             self._stalled(how)
@@ -135,7 +138,9 @@ class Soak:
 
     def _wave(self, how: str, count: int) -> float:
         """
-        @return: MiB of the mirror while so many readers stalled.
+        Let C{count} readers stall at the same time.
+
+        @return: the memory of the mirror meanwhile, in MiB.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             readers = list(pool.map(self._crowd.stall, [how] * count))
@@ -180,8 +185,8 @@ class Soak:
 
     def _load(self, count: int, right: Counter[str], wrong: Counter[str]) -> None:
         """
-        So many requests of all kinds over all ways, beside a few clients that leave or stall; and
-        an upstream whose process dies now and then.
+        Send requests of all kinds in all of L{WAYS}, while a few clients stall or abort, and the
+        upstream's worker process is killed now and then.
         """
         batches = max(1, count // _BATCH)
         deaths = {batches * number // (_DEATHS + 1) for number in range(1, _DEATHS + 1)}
@@ -207,16 +212,16 @@ class Soak:
             reader.reset()
 
     def _killUpstream(self) -> None:
-        """nginx's one worker dies; its master makes another."""
+        """Kill nginx's only worker process, which its master replaces."""
         pid = self._upstream.server.pid
         for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             os.kill(int(worker), signal.SIGKILL)
 
     def _seeds(self, count: int) -> list[float]:
-        """By lot, so that those who draw at the same time don't draw from one pot."""
+        """Random seeds, so that threads do not share a generator."""
         return [self._choices.random() for _ in range(count)]
 
-    # Looks
+    # Examinations
 
     def _start(self, title: str) -> Rest:
         """
@@ -265,7 +270,7 @@ class Soak:
         self._tell(("ok " if isSo else "FAILED ") + what)
 
     def _progress(self, what: str) -> None:
-        """Once a minute."""
+        """Print the progress, once a minute."""
         if time.monotonic() - self._told > 60:
             self._tell(f"{what}: {self._mirror.memory():.1f} MiB, {self._mirror.files()} files")
 
@@ -282,7 +287,7 @@ def main() -> int:
     amount = _QUICK if options.quick else Amount()
     chosen = {name: getattr(options, name) for name in ("stalled", "aborted", "requests")}
     amount = replace(amount, **{name: value for name, value in chosen.items() if value})
-    # Two for each reader, in the mirror.
+    # The mirror inherits the limit, and needs two descriptors for each reader.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:

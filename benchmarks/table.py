@@ -1,5 +1,5 @@
 """
-The figures, as one table in reStructuredText.
+Formats the figures as a table in reStructuredText.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 
 class Table:
     """
-    Medians over the rounds, a row for each figure and a column for each proxy. The first proxy is
-    compared with each of the others.
+    The table: medians over the rounds, with a row for each figure and a column for each proxy.  The
+    last columns are the ratios of the first proxy to each of the others.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, list[float]]] = {}
 
     def add(self, proxy: str, figures: Mapping[str, float]) -> None:
-        """Take in what one round measured."""
+        """Add the figures of one round."""
         for row, value in figures.items():
             self._rows.setdefault(row, {}).setdefault(proxy, []).append(value)
 
@@ -33,7 +33,7 @@ class Table:
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         rule = "  ".join("=" * width for width in widths)
         text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-        # An empty first cell would make its row go on with the one before.
+        # In reStructuredText, a row with an empty first cell continues the row before.
         text[0] = "\\" + text[0][1:]
         return "\n".join([rule, text[0], rule, *text[1:], rule])
 

@@ -1,5 +1,5 @@
 """
-The Hub that is mirrored: an nginx with files, and what it has seen.
+The upstream of the proxies: an nginx that serves files, and its log of requests.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from tests.integration.programs import eventually, freePort
 
 class Upstream:
     """
-    @ivar contents: what it has.
-    @ivar hub: where it is reached.
-    @ivar server: its process, not started yet.
+    The upstream.
+
+    @ivar contents: its contents.
+    @ivar hub: its address.
+    @ivar server: its program, which the caller has to start.
     """
 
     def __init__(
@@ -32,16 +34,16 @@ class Upstream:
         self._log = folder / "access.log"
 
     def mark(self) -> int:
-        """The present end of what it has seen, for L{connections}."""
+        """The present end of the log, for L{connections}."""
         return self._log.stat().st_size
 
     def connections(self, service: str, since: int, requests: int) -> int:
         """
-        On how many connections one of its services was asked.
+        The number of connections on which requests to one of the services were received.
 
-        @param since: what L{mark} gave before.
-        @param requests: how many there were: each is told of when it has ended.
-        @raise AssertionError: there were fewer.
+        @param since: the value of L{mark} before the requests.
+        @param requests: the number of requests to wait for: nginx logs each when it has ended.
+        @raise AssertionError: when there are fewer requests.
         """
         port = str(self.hub.ports[service])
 

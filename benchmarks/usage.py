@@ -1,5 +1,5 @@
 """
-What a program uses, all its processes together: CPU, memory, sockets. Linux tells.
+Measures the resources of a program in all of its processes, with Linux's C{/proc}.
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ MIB = 1024 * 1024
 
 class Usage:
     """
-    A program's processes: the one that was started, and all that it started in turn.
+    The resources of a process and all of its descendants.
 
-    @param pid: of the one that was started.
+    @param pid: the ID of the process.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
     def cpu(self) -> float:
-        """Seconds of CPU so far, user and system."""
-        # The process's CPU clock, as clock_getcpuclockid(3) makes its number: /proc/PID/stat has
-        # the same sum in steps of 10 ms, too coarse for a thousand requests.
+        """The CPU time so far, user and system, in seconds."""
+        # The number of a process's CPU clock is computed as in clock_getcpuclockid(3).
+        # /proc/PID/stat has the same sum in steps of 10 ms, which is too coarse for a thousand
+        # requests.
         return sum(time.clock_gettime(~pid << 3 | 2) for pid in self._pids())
 
     def memory(self) -> float:
-        """MiB of memory now: PSS, in which what processes share counts once."""
+        """The memory in use in MiB: PSS, in which memory that processes share counts once."""
         return sum(_kib(pid, "smaps_rollup", "Pss:") for pid in self._pids()) / 1024
 
     def resetPeak(self) -> None:
-        """Let L{peak} begin anew."""
+        """Reset L{peak}."""
         for pid in self._pids():
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def peak(self) -> float:
-        """MiB that were resident at most, each process by itself."""
+        """The sum of the processes' peak resident memory, in MiB."""
         return sum(_kib(pid, "status", "VmHWM:") for pid in self._pids()) / 1024
 
     def sockets(self) -> int:
-        """How many sockets are open."""
+        """The number of open sockets."""
         return sum(_sockets(pid) for pid in self._pids())
 
     def _pids(self) -> list[int]:
@@ -71,7 +72,7 @@ def _sockets(pid: int) -> int:
 
 
 def connections(port: int) -> int:
-    """How many clients are connected to a port of this machine, IPv4."""
+    """The number of established IPv4 connections to a port of this machine."""
     # proc(5): the second column is the local address, the fourth the state; 1 is ESTABLISHED.
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
@@ -79,9 +80,10 @@ def connections(port: int) -> int:
 
 def settled(value: Callable[[], float], tolerance: float, timeout: float = 20) -> float:
     """
-    Wait until a value stays as it is for a second, and give it.
+    Wait until a value does not change for a second, and return it.
 
-    @param timeout: seconds, after which it counts as it is.
+    @param tolerance: the difference that counts as no change.
+    @param timeout: seconds after which the value is returned in any case.
     """
     deadline = time.monotonic() + timeout
     before = value()

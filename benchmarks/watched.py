@@ -1,5 +1,5 @@
 """
-A mirror that can be looked into, and what it holds when nothing is asked of it.
+A mirror whose memory and timers can be examined while it is idle (L{benchmarks.inside}).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from benchmarks.servers import Certificates, Hub, behind, listens
 from benchmarks.usage import MIB, Usage, settled
 from tests.integration.programs import Server, eventually, freePort
 
-#: Seconds that the mirror keeps what is idle: less than by default, since they are waited for.
+#: The mirror's C{idle-timeout} in seconds.  It is shorter than the default because L{Watched.rest}
+#: waits for it.
 _IDLE = 10
 _CLOSE_TIMEOUT = 60
 
@@ -28,11 +29,11 @@ _CLOSE_TIMEOUT = 60
 @dataclass(frozen=True)
 class Doors:
     """
-    Where the mirror is reached, and how.
+    The ports of the mirror.
 
     @ivar tls: the port with TLS.
-    @ivar plain: the one without.
-    @ivar bundle: the CA certificate, PEM.
+    @ivar plain: the port without TLS.
+    @ivar bundle: the file with the CA certificate, in PEM.
     """
 
     tls: int
@@ -43,14 +44,14 @@ class Doors:
 @dataclass(frozen=True)
 class Rest:
     """
-    The mirror when nothing is asked of it.
+    The resources of an idle mirror.
 
-    @ivar memory: MiB.
-    @ivar blocks: of Python's allocator that are in use.
-    @ivar allocated: MiB that are in use of malloc, which has what is no small object of Python.
-    @ivar files: that are open, sockets among them.
-    @ivar timers: of the reactor, by what they call.
-    @ivar types: of the objects.
+    @ivar memory: the memory of the process in MiB.
+    @ivar blocks: the blocks in use of Python's allocator.
+    @ivar allocated: the memory in use of malloc in MiB.  Small Python objects are not part of it.
+    @ivar files: the number of open files, including sockets.
+    @ivar timers: the number of the reactor's timers, by the function that they call.
+    @ivar types: the number of objects, by type.
     """
 
     TITLES = ("MiB", "blocks", "MiB of malloc", "files", "timers")
@@ -63,17 +64,17 @@ class Rest:
     types: Counter[str]
 
     def cells(self) -> list[str]:
-        """Under L{TITLES}."""
+        """The cells of a table's row, in the order of L{TITLES}."""
         counts = map(str, (self.files, sum(self.timers.values())))
         return [f"{self.memory:.1f}", str(self.blocks), f"{self.allocated:.1f}", *counts]
 
 
 class Watched:
     """
-    A mirror, not started yet.
+    A mirror, which the caller has to start.
 
-    @ivar doors: where it is reached.
-    @param options: beyond those that it needs here.
+    @param options: further options of hubmirror.
+    @ivar doors: the ports.
     """
 
     def __init__(
@@ -98,30 +99,31 @@ class Watched:
         )
 
     def start(self) -> None:
-        """Start it, anew where it runs."""
+        """Start the mirror, or restart it if it runs."""
         self._server.stop()
         self._server.start()
         self._files = self.files()
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
+        """Stop the mirror, and wait until it has ended."""
         self._server.stop()
 
     def memory(self) -> float:
-        """MiB now."""
+        """The memory in use, in MiB."""
         return Usage(self._server.pid).memory()
 
     def files(self) -> int:
-        """How many are open now."""
+        """The number of open files."""
         return len(os.listdir(f"/proc/{self._server.pid}/fd"))
 
     def defects(self) -> int:
-        """How many its log tells of: each is critical."""
+        """The number of critical messages in the log, which stand for defects."""
         return self._server.output().count("#critical]")
 
     def rest(self) -> Rest:
         """
-        Wait until the connections are gone, the idle ones too, but not for ever; then look.
+        Wait until all connections are closed, including idle ones, but at most L{_CLOSE_TIMEOUT}
+        seconds.  Then examine the mirror.
         """
         deadline = time.monotonic() + _CLOSE_TIMEOUT
         while self.files() > self._files and time.monotonic() < deadline:

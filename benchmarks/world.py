@@ -1,5 +1,5 @@
 """
-All the programs together, on loopback, in one folder.
+The upstream and all proxies, on loopback and in one folder.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from benchmarks.servers import Certificates, Hub, Proxy, hubmirror, listens, ngi
 from benchmarks.upstream import Upstream
 from tests.integration.programs import Server
 
-#: Where the upstream is reached directly, and by way of the relay. The ports are the same.
+#: The addresses of the upstream and of the relay to it.  The ports are the same.
 _NEAR, _FAR = "127.0.0.1", "127.0.0.2"
-#: Seconds that the relay adds each way.
+#: The delay of the relay in each direction, in seconds.
 _DELAY = 0.075
 
 
 class World:
     """
-    An upstream that runs, and the proxies of it, which start when they are first asked for.
+    An upstream, which is started by the constructor, and its proxies, which are started when they
+    are first used.
 
-    @param folder: where everything is put.
-    @param workers: processes of each proxy.
-    @param options: further ones of hubmirror.
+    @param folder: the folder for all files.
+    @param workers: the number of each proxy's processes.
+    @param options: further options of hubmirror.
     """
 
     def __init__(self, folder: Path, scale: Scale, workers: int, options: Sequence[str]) -> None:
@@ -41,16 +42,16 @@ class World:
         self._start(self.upstream.server)
 
     def close(self) -> None:
-        """End all programs."""
+        """Stop all programs."""
         for program in reversed(self._running):
             program.stop()
 
     @cached_property
     def near(self) -> list[Proxy]:
         """
-        The proxies beside the upstream; hubmirror is the first.
+        The proxies near the upstream; hubmirror is the first.
 
-        @raise CannotMeasure: one does not give the right bytes.
+        @raise CannotMeasure: when a proxy changes the bytes.
         """
         proxies = self._proxies(self.upstream.hub)
         for proxy in proxies:
@@ -61,9 +62,9 @@ class World:
     @cached_property
     def far(self) -> list[Proxy]:
         """
-        The same, far away from it.
+        Proxies like L{near}, with the relay between them and the upstream.
 
-        @raise CannotMeasure: one does not give the right bytes.
+        @raise CannotMeasure: when a proxy changes the bytes.
         """
         ports = self.upstream.hub.ports
         folder = self._folder / "relay"

@@ -1,5 +1,7 @@
 """
-hubmirror, a streaming mirror of Docker Hub: a Twisted plugin, and parts to put into other services.
+hubmirror, a streaming mirror of Docker Hub.
+
+It is a Twisted plugin; L{HubMirror} and L{makeSite} embed a mirror in another Twisted service.
 """
 
 __version__ = "0.1.0"

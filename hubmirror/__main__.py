@@ -1,5 +1,5 @@
 """
-C{python -m hubmirror}: what is of use beside C{twistd hubmirror}.
+C{python -m hubmirror}: commands other than the mirror itself, which is C{twistd hubmirror}.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run a command.
 
-    @param arguments: by default those of the process.
-    @return: the status to exit with.
-    @raise SystemExit: what argparse and C{task.react} end with.
+    @param arguments: the command line, by default that of the process.
+    @return: the exit status.
+    @raise SystemExit: raised by argparse, and by C{task.react} in commands that use the network.
     """
     parser = _parser()
     options = parser.parse_args(arguments)

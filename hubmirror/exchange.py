@@ -2,8 +2,8 @@
 The record of one exchange: the request, the upstream that responded, the number of bytes, and how
 it ended.
 
-The modules that serve requests write into it, and listeners such as the access log are called with
-it when the exchange has ended.  Neither of the two knows the other.
+The modules that serve requests write into the record.  When the exchange has ended, listeners such
+as the access log are called with it, so that neither side depends on the other.
 """
 
 from __future__ import annotations
@@ -26,50 +26,54 @@ class Outcome(enum.Enum):
     """
 
     COMPLETE = "complete"
-    """The client got the whole answer."""
+    """The client was sent the whole response."""
     REFUSED = "refused"
-    """The mirror answered by itself: the request could not be taken."""
+    """The mirror refused the request with a response of its own."""
     FAILED = "failed"
-    """No upstream served; the mirror answered with an error."""
+    """No upstream gave a usable response; the mirror responded with an error."""
     BROKEN = "broken"
-    """The answer broke in its middle, and the client's connection was aborted."""
+    """The upstream's body ended early or was wrong, and the client's connection was aborted."""
     CLIENT_LEFT = "client left"
-    """The client closed before the answer was whole."""
+    """The client closed its connection before the response was complete."""
     CLIENT_STALLED = "client stalled"
-    """The client took nothing for too long, and its connection was aborted."""
+    """The client accepted no data for too long, and its connection was aborted."""
 
 
 @attrs.define(eq=False)
 class Exchange:
     """
+    The record of one request of a client and its response.
+
     @ivar method: the request's method.
     @ivar target: the request target as the client wrote it.
-    @ivar kind: what was asked for; C{None} when it could not be read.
-    @ivar client: the client's address, as far as it is known.
-    @ivar started: when it began, in seconds of the reactor's clock.
-    @ivar status: of the answer; 0 before there is one.
-    @ivar registry: the name of the registry that was meant; C{None} when that could not be read.
-    @ivar requestID: identifies the exchange in logs, here and upstream.
-    @ivar rule: the operator's rule that the request was refused by, named as its option is.
-    @ivar upstream: the name of the upstream that answered.
+    @ivar kind: the kind of the target; C{None} when the target could not be parsed.
+    @ivar client: the client's address; C{None} when it is not known.
+    @ivar started: when the exchange began, in seconds of the reactor's clock.
+    @ivar status: the status of the response; 0 as long as there is none.
+    @ivar registry: the name of the registry that the request addresses; C{None} when it could not
+        be determined.
+    @ivar requestID: identifies the exchange in the logs of the mirror and of the upstreams.
+    @ivar rule: the rule of the operator that refused the request, by the name of its option.
+    @ivar upstream: the name of the upstream whose response was used.
     @ivar userAgent: the request's C{User-Agent}.
     @ivar version: the request's HTTP version, such as C{HTTP/1.1}.
-    @ivar failures: upstreams that did not, or whose answer broke for good, and why.
-    @ivar attempts: the upstreams that were asked, each with the status of its answer, or the name
-        of the exception that came instead.
-    @ivar skipped: the upstreams that would have been asked before, and why they were not: C{down}
-        or C{limited}.
-    @ivar breaks: the upstreams whose answer broke in its body, and how: C{ended}, C{stalled},
+    @ivar failures: the upstreams that gave no usable response, or whose body could not be
+        completed, each with the reason.
+    @ivar attempts: the requests to upstreams: the name of the upstream, and the status of the
+        response or the name of the exception.
+    @ivar skipped: the upstreams that were not asked although it was their turn, each with the
+        reason: C{down} or C{limited}.
+    @ivar breaks: the upstreams whose body broke, each with the reason: C{ended}, C{stalled},
         C{other entity} or C{wrong digest}.
-    @ivar redirects: how many were followed.
-    @ivar fromCDN: the last answer is to a request for a blob, and came from another origin than the
-        upstream's, which a redirect had named.
-    @ivar resumes: how often the answer broke and went on.
-    @ivar headAfter: seconds from the start to the answer's head.
-    @ivar sent: bytes of body sent to the client.
-    @ivar received: bytes of body taken from the client.
-    @ivar seconds: how long it took, once it has ended.
-    @ivar outcome: how it ended, once it has.
+    @ivar redirects: how many redirects were followed.
+    @ivar fromCDN: whether the request was for a blob, and the last response came from another
+        origin than the upstream's, to which a redirect led.
+    @ivar resumes: how often a body that broke was resumed.
+    @ivar headAfter: seconds from the start until the response head was available.
+    @ivar sent: bytes of the response body that were sent to the client.
+    @ivar received: bytes of the request body that were received from the client.
+    @ivar seconds: the duration in seconds, once the exchange has ended.
+    @ivar outcome: how the exchange ended, once it has.
     """
 
     method: bytes
@@ -100,8 +104,10 @@ class Exchange:
 
     def end(self, outcome: Outcome, now: float) -> None:
         """
-        Complete the record and call the listeners.  Only the first call has an effect: a response
-        can break while its client leaves.
+        Complete the record and call the listeners.  Only the first call has an effect, because an
+        exchange may end for two reasons at once: the body breaks while the client disconnects.
+
+        @param now: the present time, in seconds of the reactor's clock.
         """
         if self.outcome is not None:
             return

@@ -1,6 +1,6 @@
 """
-How many connections a process may have, to clients and to upstreams, so that its file descriptors
-are enough for both.
+Determines how many connections to clients and to upstreams a process may have, so that its file
+descriptors suffice for both.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ _RESERVE = 48
 
 def overlap(most: int) -> int:
     """
-    How many connections to upstreams there may be beyond their limit for a moment.  An exchange
-    that needs a second connection, because the answer on its first one is still read to its end
-    and thrown away, does not have to wait for that.
+    By how many connections the pool may exceed its limit for a short time.  An exchange may need a
+    second connection while an unwanted response on its first one is still being read to the end,
+    and does not have to wait for that.
 
-    @param most: the limit.
+    @param most: the limit of connections to upstreams.
     """
     return most // 8 + 8
 
 
 def furtherAttempts(most: int) -> int:
     """
-    How many more addresses of upstreams may be tried at once, beside one for each connection.
+    How many connection attempts to further addresses of upstreams may be in progress at once, in
+    addition to one attempt for each connection.
 
     @param most: the limit of connections to upstreams.
     """
@@ -38,10 +39,12 @@ def furtherAttempts(most: int) -> int:
 @attrs.frozen
 class Limits:
     """
-    @ivar clients: connections of clients in all.
+    The limits of one process.
+
+    @ivar clients: connections of all clients.
     @ivar ofClient: connections of one client.
-    @ivar upstreams: connections to upstreams in all, and exchanges that are under way there.
-    @ivar upstreamsOfClient: exchanges of one client that are under way at upstreams.
+    @ivar upstreams: connections to all upstreams, and also exchanges that use an upstream.
+    @ivar upstreamsOfClient: exchanges of one client that use an upstream.
     """
 
     clients: int
@@ -52,17 +55,17 @@ class Limits:
     @property
     def descriptors(self) -> int:
         """
-        The file descriptors that the process needs when all limits are reached.  What is neither a
-        client's connection nor an upstream's (listening sockets, log, lookups of names, files of
-        certificates, the pipes of workers) has a reserve.
+        The number of file descriptors that the process needs when all limits are reached.  It
+        includes a reserve for descriptors other than connections: listening sockets, the log, name
+        resolution, certificate files and the pipes of workers.
         """
         return _RESERVE + self.clients + _descriptors(self.upstreams)
 
 
 def limitsOf(config: MirrorConfig, files: int) -> Limits:
     """
-    The limits of a process: those that are set, and for the others defaults that suit a public
-    mirror and fit beside them.
+    The limits of a process.  Limits that the configuration does not set get defaults that suit a
+    public mirror and leave enough file descriptors for the others.
 
     @param files: how many files the process may have open.
     """
@@ -86,14 +89,15 @@ def limitsOf(config: MirrorConfig, files: int) -> Limits:
 
 def mostDescriptors(config: MirrorConfig) -> int:
     """
-    The file descriptors that a process can make use of.
+    The greatest number of file descriptors that a process with this configuration can use.
     """
     return limitsOf(config, 8 * _MOST).descriptors
 
 
 def shortage(limits: Limits, files: int) -> str | None:
     """
-    What is wrong with limits that don't fit the number of open files; C{None} when they do.
+    A warning for the operator when the limits need more open files than the process may have;
+    C{None} when they do not.
     """
     if limits.descriptors <= files:
         return None
@@ -110,7 +114,11 @@ def _descriptors(upstreams: int) -> int:
 
 def _connections(free: int, besides: int) -> int:
     """
-    How many connections to upstreams fit, with so many connections of clients beside each.
+    How many connections to upstreams fit into a number of file descriptors.  Because of L{overlap}
+    and L{furtherAttempts}, each takes 11/8 of a descriptor.
+
+    @param free: the number of file descriptors.
+    @param besides: how many connections of clients there are for each connection to an upstream.
     """
     return (free - _descriptors(0)) * 8 // (11 + 8 * besides)
 
@@ -121,6 +129,7 @@ def _within(number: int) -> int:
 
 def _share(number: int) -> int:
     """
-    What one client may have.  Behind a carrier's NAT many users share one address.
+    The part of a limit that one client may use.  It is large because many users share one address
+    behind a carrier-grade NAT.
     """
     return max(1, min(_MOST_OF_CLIENT, number // 2))

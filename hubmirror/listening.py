@@ -1,6 +1,6 @@
 """
-What the mirror listens on: endpoint descriptions with their certificates, which may be replaced
-while it runs.
+Creates the endpoints that the mirror listens on from their descriptions, and reloads their
+certificates when the files change.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from hubmirror.transport.tlsendpoints import TLSReactor
 
 _BEHIND_BALANCER = "haproxy:"
 """
-How a description begins of a port whose connections begin with the PROXY protocol.  Twisted's own
-C{haproxy:} would expect that within TLS.
+The prefix of a description whose connections begin with a header of the PROXY protocol.  Twisted's
+own C{haproxy:} is not used, because it expects the header inside of TLS.
 """
 
 _LOOK_EVERY = 30.0
 """
-Seconds between two looks at the files of certificates.
+Seconds between two checks of the certificate files.
 """
 
 
 def makeEndpoint(reactor: Any, description: str, option: str = "port") -> IStreamServerEndpoint:
     """
-    The endpoint of a description.
+    Create the endpoint of a description.
 
-    @param option: the option that names it.
-
-    @raise ConfigError: when it can't be made.
+    @param reactor: the reactor to listen with; a L{TLSReactor} for the mirror's own TLS.
+    @param option: the name of the option that has the description, for error messages.
+    @raise ConfigError: when the description is invalid, or a file that it names is missing.
     """
     own = description.removeprefix(_BEHIND_BALANCER)
     if own != description and isinstance(reactor, TLSReactor):
@@ -67,8 +67,8 @@ def makeEndpoint(reactor: Any, description: str, option: str = "port") -> IStrea
 
 def _withChain(description: str) -> str:
     """
-    An endpoint description that has TLS send all certificates of its file.  Of itself C{ssl:} sends
-    the first, and clients then don't find the way to the authority that they trust.
+    Make an C{ssl:} description send the whole certificate chain of its file.  By itself, C{ssl:}
+    sends only the first certificate, without the intermediate ones that clients need to verify it.
     """
     parts, named = _split(description)
     if parts[0] != "ssl" or "extraCertChain" in named:
@@ -77,7 +77,7 @@ def _withChain(description: str) -> str:
     try:
         text = Path(file.replace("\\:", ":")).read_bytes()
     except OSError:
-        # Whoever makes the endpoint says so better.
+        # Creating the endpoint fails for the same reason, with a better message.
         return description
     isChain = text.count(b"-----BEGIN CERTIFICATE-----") > 1
     return f"{description}:extraCertChain={file}" if isChain else description
@@ -108,24 +108,24 @@ def _filesOf(description: str) -> list[str]:
 
 class _Capturing:
     """
-    A reactor that only takes what an endpoint would listen with.
+    A reactor that does not listen, but keeps the C{CertificateOptions} of the endpoint.
     """
 
     options: CertificateOptions
 
     def listenSSL(self, *_: Any, contextFactory: CertificateOptions, **__: Any) -> None:
         """
-        Take the key and the certificates.
+        Keep the key and the certificates.
         """
         self.options = contextFactory
 
 
 def _loadOptions(description: str) -> CertificateOptions:
     """
-    The key and certificates of a description, as they are in its files now.
+    Load the key and the certificates of a description from its files.
 
     @raise ConfigError: when they can't be read.
-    @raise ValueError: when the key is another certificate's.
+    @raise ValueError: when the key does not belong to the certificate.
     """
     capturing = _Capturing()
     makeEndpoint(capturing, description).listen(None)  # type: ignore[arg-type]
@@ -138,9 +138,9 @@ def _loadOptions(description: str) -> CertificateOptions:
 
 class Certificates:
     """
-    Takes up renewed certificates: looks at their files now and then, and replaces what new
-    handshakes get.  A pair that does not belong together, as while it is being written, changes
-    nothing.
+    Checks the certificate files periodically, and uses renewed certificates for new handshakes.  A
+    key and a certificate that do not belong together are ignored, because the files may be changed
+    one after the other.
     """
 
     _log = Logger()
@@ -153,9 +153,10 @@ class Certificates:
         folders: Sequence[FolderEndpoint] = (),
     ) -> None:
         """
-        @param servers: what makes the connections of those descriptions that begin with C{ssl:},
-            in their order.
-        @param folders: of those that begin with C{tls:}.
+        @param descriptions: the descriptions of all ports.
+        @param servers: the TLS factories of the descriptions that begin with C{ssl:}, in the same
+            order.
+        @param folders: the endpoints whose descriptions begin with C{tls:}.
         """
         self._servers = servers
         self._folders = folders
@@ -167,28 +168,28 @@ class Certificates:
             try:
                 self._note(description, _loadOptions(description))
             except (ValueError, OSError):
-                # The endpoint was made of it; what is wrong with it is found by the next look.
+                # The endpoint has been created from these files.  The next check reports the error.
                 self._seen[self._descriptions.index(description)] = []
         self._looking = LoopingCall(self.look)
         self._looking.clock = reactor
 
     def start(self) -> None:
         """
-        Begin to look at the files.
+        Begin to check the files.
         """
         if self._servers or self._folders:
             self._looking.start(_LOOK_EVERY, now=False)
 
     def stop(self) -> None:
         """
-        Look no more.
+        Stop checking the files.
         """
         if self._looking.running:
             self._looking.stop()
 
     def look(self) -> None:
         """
-        Take up what has changed.
+        Load the certificates whose files have changed.
         """
         for folder in self._folders:
             folder.server.look()
@@ -220,7 +221,7 @@ class Certificates:
 
     def expiries(self) -> Mapping[str, float]:
         """
-        Until when the certificate of each port is valid, as a POSIX timestamp.
+        The expiry of each port's certificate, as a POSIX timestamp.
         """
         folders = {each.port: each.server.expires for each in self._folders}
         return {**folders, **self._expiries}

@@ -1,6 +1,5 @@
 """
-Makes the registries of a configuration: what each is reached with, and whose accounts it is asked
-with.
+Creates the registries of a configuration, each with its connector and the operator's accounts.
 """
 
 from __future__ import annotations
@@ -32,18 +31,19 @@ def makeRegistries(
     previous: Mapping[bytes, Registry] | None = None,
 ) -> Registries:
     """
-    Make all registries of a configuration.
+    Create all registries of a configuration.
 
-    @param asking: the pool for all of them, or an agent that sends one request to one origin.
-    @param mostUpstreams: how many requests there may be at upstreams.
-    @param previous: those that there are already.  One whose upstreams are the same hands on what
-        is known of them.
+    @param asking: the connection pool of all registries, or an agent to use in place of it.
+    @param mostUpstreams: how many requests to upstreams there may be at once.
+    @param previous: the registries of the configuration before.  A new registry with the same
+        upstreams takes over what an old one has learned about them.
     @raise ConfigError: when a file that the configuration names can't be used.
     """
     attempts = Attempts(furtherAttempts(mostUpstreams))
     settings = config.allRegistries()
-    # Where the default registry gives no challenge, no client learns where others have tokens.
-    # Nor does podman where there is a secret path, which is not in its first request.
+    # Clients learn the URL of the token service from the default registry's challenge.  There is no
+    # challenge when the operator has an account there, and podman gets none when there is a secret
+    # path, which its first request lacks.  The mirror then gets the tokens for such clients itself.
     asksAnonymously = bool(settings[0].account or config.secret_path)
     registries = []
     for each in settings:
@@ -95,9 +95,9 @@ def _connector(
 
 def _account(registry: RegistryConfig, account: AccountConfig) -> Account:
     """
-    An account with its password.
+    Read the password of an account.
 
-    @raise ConfigError: when the file that has the password can't be read.
+    @raise ConfigError: when the file of the password can't be read, or is empty.
     """
     try:
         text = Path(account.password_file).read_text()

@@ -1,5 +1,6 @@
 """
-The composition root: it creates a mirror from its parts, and starts, reloads, drains and stops it.
+The composition root, which creates a mirror from its parts, and starts, reloads, drains and stops
+it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from hubmirror.transport.pool import Pool
 from hubmirror.transport.tlsendpoints import TLSReactor
 
 if TYPE_CHECKING:
-    # It needs a package that not every mirror has.
+    # The module needs prometheus-client, which is optional.
     from hubmirror.admin.site import AdminPort
 
 
@@ -52,15 +53,16 @@ class HubMirror:
     """
     A mirror, which can be embedded in any Twisted service.
 
-    @ivar resource: its Resource tree, for a site of one's own; C{putChild} puts others beside it.
-    @ivar site: a site of the mirror's own, which streams pushes.
-    @ivar service: listens on C{config.port}, and ends everything when it stops.  With an empty
-        C{port} it does only the latter.
-    @ivar endpoints: what it listens on.
-    @ivar budget: counts the requests under way at upstreams, and those that wait.
-    @ivar report: makes the report of this process, when there is an admin port.
-    @ivar via: the mirror's name in C{Via}, unlike any other's, so that two mirrors that are each
-        other's fallback notice.
+    @ivar resource: the mirror's resource tree, for use in another site; C{putChild} adds resources
+        beside those of the mirror.
+    @ivar site: the mirror's own site.  Unlike Twisted's, it streams the bodies of pushes.
+    @ivar service: listens on C{config.port}, and drains the mirror when it is stopped.  With an
+        empty C{port} it does only the latter.
+    @ivar endpoints: the endpoints that the service listens on.
+    @ivar budget: counts the requests that use an upstream, and those that wait for their turn.
+    @ivar report: creates the report of this process; C{None} when there is no admin port.
+    @ivar via: the mirror's name in C{Via} (RFC 9110 7.6.3).  It is unique, so that two mirrors that
+        are each other's fallback detect the loop.
     """
 
     def __init__(
@@ -75,15 +77,16 @@ class HubMirror:
         rates: mmap.mmap | None = None,
     ) -> None:
         """
-        @param agent: sends one request to one origin; by default over the mirror's own pool.
-        @param listeners: told of each exchange when it has ended; by default, the access log.
-        @param listening: the reactor to listen with, when that is not the one to work with: a
-            worker's, whose supervisor has announced the ports already.
-        @param via: by default a name made up.
-        @param rates: memory for what clients have had, shared with other processes
-            (L{hubmirror.downstream.rates}); by default, this mirror's own.
-        @raise ConfigError: when a file that the configuration names can't be used, or an
-            endpoint can't be made.
+        @param agent: sends requests to upstreams; by default an agent with the mirror's own
+            connection pool.
+        @param listeners: called with each exchange when it has ended; by default, the access log.
+        @param listening: the reactor to listen with, if it is not C{reactor}.  This is for workers,
+            whose supervisor has already bound and announced the ports.
+        @param via: the mirror's name in C{Via}; by default a random name.
+        @param rates: memory for the clients' use of their limits, shared with other processes
+            (L{hubmirror.downstream.rates}); by default, the mirror has memory of its own.
+        @raise ConfigError: when a file that the configuration names can't be used, or an endpoint
+            can't be created.
         """
         accessLog = AccessLog(config) if listeners is None else None
         listeners = [accessLog] if accessLog is not None else list(listeners or ())
@@ -171,9 +174,9 @@ class HubMirror:
         listeners: list[Callable[[Exchange], None]],
     ) -> Callable[[], dict[str, Any]]:
         """
-        Have exchanges counted, and make what reports of this process.
+        Add a listener that counts exchanges, and create the reporter of this process.
 
-        @raise ConfigError: when the package that this needs is not installed.
+        @raise ConfigError: when prometheus-client is not installed.
         """
         try:
             from hubmirror.admin.report import Reporter
@@ -189,7 +192,7 @@ class HubMirror:
 
     def _findStatus(self) -> Deferred[Status]:
         """
-        The status of a mirror that is one process.
+        The status of a mirror that has only one process.
         """
         report = self.report
         return succeed(Status([] if report is None else [report()], key=self._statusKey))
@@ -197,7 +200,10 @@ class HubMirror:
 
 def makeSite(config: MirrorConfig, reactor: Any, agent: IAgent | None = None) -> MirrorSite:
     """
-    A site that is a mirror, for C{listen} of any endpoint.
+    Create the site of a mirror, which can be passed to the C{listen} method of any endpoint.
+
+    @param agent: as for L{HubMirror}.
+    @raise ConfigError: as for L{HubMirror}.
     """
     return HubMirror(reactor, config, agent).site
 
@@ -206,12 +212,12 @@ def makeAdminPort(
     reactor: Any, description: str, find: Callable[[], Deferred[Status]]
 ) -> AdminPort:
     """
-    The admin port of an endpoint description.
+    Create the admin port of an endpoint description.
 
-    @param find: finds the status that it shows.
-    @raise ConfigError: when there can be none.
+    @param find: returns a deferred that fires with the status.
+    @raise ConfigError: when the endpoint can't be created.
     """
-    # Imports what L{HubMirror} has found to be there.
+    # L{HubMirror} has already checked that prometheus-client is installed.
     from hubmirror.admin.site import AdminPort
 
     return AdminPort(reactor, makeEndpoint(reactor, description, "admin-port"), find)
@@ -227,10 +233,10 @@ def fileLimit() -> int:
 
 class MirrorService(Service):
     """
-    Listens while it runs.  Stopping it gives the requests in progress C{drain_timeout} seconds to
-    end.
+    A service that listens while it runs.  When it is stopped, requests in progress have
+    C{drain_timeout} seconds to end.
 
-    @ivar ports: the ports that are listened on.
+    @ivar ports: the ports on which the service listens.
     """
 
     _log = Logger()
@@ -250,13 +256,15 @@ class MirrorService(Service):
         adminPort: AdminPort | None,
     ) -> None:
         """
-        @param announces: whether to log where it listens.
-        @param warning: to log when it starts.
-        @param certificates: of the ports.
-        @param makeRegistries: makes the registries of another configuration.
-        @param accessLog: follows the configuration, too.
-        @param readiness: looks at the registries while the service runs.
-        @param adminPort: is open while the service runs, until the last request has ended.
+        @param pool: the connections to upstreams, which are closed last; C{None} when there is
+            another agent.
+        @param announces: whether to log the addresses that the service listens on.
+        @param warning: a warning to log when the service starts.
+        @param certificates: the certificates of the ports.
+        @param makeRegistries: creates the registries of another configuration.
+        @param accessLog: the access log, which gets another configuration as well.
+        @param readiness: checks the registries while the service runs.
+        @param adminPort: the admin port, which is open until the last request has ended.
         """
         self._accessLog = accessLog
         self._readiness = readiness
@@ -275,14 +283,16 @@ class MirrorService(Service):
         """
         Bind the ports while the process still has the privilege to do so.
 
-        @raise CannotListenError: when one is taken, or may not be bound.
+        @raise CannotListenError: when a port is in use, or the process may not bind it.
         """
         super().privilegedStartService()
         self._listen()
 
     def startService(self) -> None:
         """
-        @raise CannotListenError: as L{privilegedStartService}, for whoever does not call that.
+        Bind the ports unless L{privilegedStartService} has done so, and start the periodic checks.
+
+        @raise CannotListenError: as L{privilegedStartService}.
         """
         super().startService()
         self._listen()
@@ -305,13 +315,13 @@ class MirrorService(Service):
 
     def reload(self, config: MirrorConfig) -> None:
         """
-        Go on with other settings.  They hold for the requests from now on; answers under way end as
-        they began.  Settings that take effect only at the start are named in the log.
+        Use another configuration for new requests; requests in progress keep the settings with
+        which they began.  Changed options that take effect only at the start are logged.
 
-        @raise ConfigError: when they can't work; everything then stays as it was.
+        @raise ConfigError: when the configuration can't be used; then nothing is changed.
         """
         before = self._mirror.settings.config
-        # What can fail comes first.
+        # This comes first because it can fail.
         registries = self._makeRegistries(config)
         if self._accessLog is not None:
             self._accessLog.configure(config)
@@ -336,7 +346,7 @@ class MirrorService(Service):
         Stop listening, wait for the requests in progress and abort the rest.  A connection that has
         been established gets its first request served; a kept one is closed when it is idle.
 
-        @return: a deferred that fires when no connection is left.
+        @return: a deferred that fires when all connections are closed.
         """
         super().stopService()
         self._certificates.stop()

@@ -1,5 +1,5 @@
 """
-The plugin: the command line of C{twistd hubmirror}, and the service that it asks for.
+The plugin: the command line of C{twistd hubmirror}, and the service that it creates.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from hubmirror.workers import Supervisor
 
 def _optionMethod(field: attrs.Attribute[Any]) -> Callable[..., None]:
     """
-    The C{opt_} method of an option.  C{usage} finds out from its number of arguments whether the
-    option has a value.
+    Create the C{opt_} method of an option.  L{usage.Options} sees from the number of the method's
+    arguments whether the option has a value.
     """
     name = field.name
 
@@ -72,8 +72,8 @@ class Options(usage.Options):
     """
     The options of L{MirrorConfig}, on the command line.
 
-    @ivar config: what they mean, once they are parsed.
-    @ivar service: what they ask for: a mirror, or workers that are one.
+    @ivar config: the configuration, once the options are parsed.
+    @ivar service: the service that serves it: a mirror, or the supervisor of its workers.
     """
 
     synopsis = "[options]"
@@ -102,16 +102,16 @@ class Options(usage.Options):
 
     def read(self) -> MirrorConfig:
         """
-        What file and command line say now.
+        Read the configuration from the command line and from the present content of the file.
 
-        @raise ConfigError: when it can't work.
+        @raise ConfigError: when the file can't be read or a value is invalid.
         """
         return MirrorConfig(**self._values())
 
     def _values(self) -> dict[str, Any]:
         """
-        The options that are set.  The command line wins over the file; registries that it names are
-        added to those of the file.
+        The options that are set.  Those on the command line override those in the file, but
+        registries on the command line are added to those in the file.
         """
         found = self._fromFile()
         inFile = found.get("registries", [])
@@ -125,8 +125,8 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """
-        The mirror is made here, since C{twistd} shows a C{UsageError} in one line only as long as
-        it reads options, and some of them name files that must be there.
+        Create the service, or check the configuration.  An option may name a file that does not
+        exist, and C{twistd} prints a C{UsageError} as one line only while it parses options.
         """
         from twisted.internet import reactor
 
@@ -147,7 +147,8 @@ class Options(usage.Options):
             _raiseFileLimit(config)
         if inherited is not None:
             listening = AdoptingReactor(reactor, inherited.sockets)
-            # What systemd gives is for the process that it starts, and inherited as others are.
+            # systemd passes its sockets only to the process that it starts, the supervisor.  A
+            # worker inherits them like any others.
             ports = ("tcp:0" if each.startswith("systemd:") else each for each in config.port)
             config = attrs.evolve(config, port=tuple(ports))
             rates = mmap.mmap(inherited.rates, RATES_SIZE)
@@ -156,8 +157,8 @@ class Options(usage.Options):
             lifeline = Lifeline(reactor, lambda: pipe.send(mirror.report and mirror.report()))
             reactor.callWhenRunning(reactor.addReader, lifeline)
             return mirror.service
-        # It is created even when workers serve, so that a configuration that can't work is reported
-        # once, by this process.
+        # The mirror is created even when workers serve, so that an invalid configuration is
+        # reported once, by this process.
         mirror = HubMirror(reactor, config)
         if config.workers == 1:
             return mirror.service
@@ -179,7 +180,8 @@ class Options(usage.Options):
 
     def _workerArguments(self, number: int) -> list[str]:
         """
-        The arguments of a worker's twistd: our own, with a log of its own where the log is a file.
+        The arguments of a worker's C{twistd}: those of this process, but the log has another name
+        when it is a file.
         """
         arguments = ["--nodaemon", "--pidfile="]
         twistd: Any = self.parent
@@ -207,16 +209,16 @@ for _field in options():
 
 def _raiseFileLimit(config: MirrorConfig) -> None:
     """
-    Raise the soft limit of open files as far as the mirror can make use of it and the hard limit
-    allows.  The soft one is low, usually 1024, only for programs that use C{select(2)}.  Workers
-    inherit it.
+    Raise the soft limit of open files to what the mirror can use, but not above the hard limit.
+    The soft limit is usually 1024 for the sake of programs that use C{select(2)}.  Workers inherit
+    the raised limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = mostDescriptors(config)
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        # Some systems have a further limit that they don't tell.
+        # Some systems have a lower limit that getrlimit(2) does not report.
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -234,9 +236,11 @@ def _collectSeldom() -> None:
 
 class CommandLineService(MultiService):
     """
-    The mirror as a process.  If a port can't be bound, the process ends with one line and no
-    traceback; SIGTERM or SIGINT drains it and ends it with status 0, a second one ends it at once.
-    SIGHUP has it read its configuration again.
+    The mirror as a process.
+
+    If a port can't be bound, the process ends with an error in one line and no traceback.  SIGTERM
+    and SIGINT drain the mirror and end the process with status 0; a second signal ends it at once.
+    SIGHUP reloads the configuration.
     """
 
     _log = Logger()
@@ -247,7 +251,7 @@ class CommandLineService(MultiService):
 
     def reload(self) -> None:
         """
-        Read the configuration again.  One that can't work changes nothing.
+        Read the configuration again.  If it is invalid, nothing is changed.
         """
         try:
             self._options.service.reload(self._options.read())
@@ -257,8 +261,8 @@ class CommandLineService(MultiService):
 
     def startService(self) -> None:
         """
-        Twisted's own handlers, which the reactor installs when it begins to run, would end the
-        process by the signal that they got.
+        Start, and replace the signal handlers that the reactor installs when it begins to run:
+        with Twisted's handlers, the process would not end with status 0.
         """
         from twisted.internet import reactor
 
@@ -289,7 +293,8 @@ class CommandLineService(MultiService):
         from twisted.internet import reactor as installed
 
         reactor: Any = installed
-        # Before a port is bound, so that nobody who has seen one ends the process with SIGHUP.
+        # SIGHUP is handled before a port is bound, because a script may send it as soon as the port
+        # is open, and its default action ends the process.
         signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.reload))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
         try:
@@ -300,7 +305,7 @@ class CommandLineService(MultiService):
 
 def makeService(options: Options) -> MultiService:
     """
-    The service of a command line.
+    Create the service for a command line.
     """
     service = CommandLineService(options)
     options.service.setServiceParent(service)

@@ -1,6 +1,6 @@
 """
-What a worker gets from its supervisor (L{hubmirror.workers}): sockets that are listened on already,
-and the pipes by which the two know of each other.
+A worker's side of the supervisor (L{hubmirror.workers}): the listening sockets that it inherits,
+and the pipes to the supervisor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 VARIABLE = "HUBMIRROR_WORKER"
 """
-The variable in a worker's environment that says what it inherits.
+The environment variable with a worker's L{Inheritance}.
 """
 
 
@@ -30,11 +30,12 @@ class Inheritance:
     """
     What a worker inherits from the supervisor.
 
-    @ivar sockets: file descriptor and address family of each listening socket, in the order of
+    @ivar sockets: the file descriptor and address family of each listening socket, in the order of
         the ports.
-    @ivar via: the name in C{Via}.
+    @ivar via: the mirror's name in C{Via}, which all workers share.
     @ivar reports: the file descriptor of a pipe to the supervisor, for reports.
-    @ivar rates: that of the memory of L{hubmirror.downstream.rates}, which all workers share.
+    @ivar rates: the file descriptor of the memory of L{hubmirror.downstream.rates}, which all
+        workers share.
     """
 
     sockets: Sequence[tuple[int, int]]
@@ -44,14 +45,14 @@ class Inheritance:
 
     def encode(self) -> str:
         """
-        The value of the environment variable.
+        The value for the environment variable.
         """
         return json.dumps([self.sockets, self.via, self.reports, self.rates])
 
 
 def inheritance() -> Inheritance | None:
     """
-    What this process has inherited; C{None} when it is not a worker.
+    Read the environment variable; C{None} when this process is not a worker.
     """
     value = os.environ.get(VARIABLE)
     if value is None:
@@ -62,8 +63,7 @@ def inheritance() -> Inheritance | None:
 
 class AdoptingReactor:
     """
-    A reactor whose C{listenTCP} and C{listenSSL} take the next inherited socket instead of binding
-    one.
+    A reactor whose C{listenTCP} uses the next inherited socket instead of binding one.
     """
 
     def __init__(self, reactor: Any, sockets: Sequence[tuple[int, int]]) -> None:
@@ -84,13 +84,13 @@ class AdoptingReactor:
 @implementer(IReadDescriptor)
 class Lifeline:
     """
-    The standard input of a worker.  The supervisor, which has its other end, writes a byte when it
-    wants a report.  It is closed when the supervisor is gone, and the worker then ends, too.
+    A worker's standard input, which is a pipe from the supervisor.  The supervisor writes a byte to
+    request a report.  When the supervisor ends, the pipe is closed, and the worker ends, too.
     """
 
     def __init__(self, reactor: Any, asked: Callable[[], None]) -> None:
         """
-        @param asked: called when a report is wanted.
+        @param asked: called when the supervisor requests a report.
         """
         self._reactor = reactor
         self._asked = asked
@@ -105,12 +105,12 @@ class Lifeline:
         if os.read(self.fileno(), 1024):
             self._asked()
             return None
-        # The reactor wants an exception, whatever its interface says of a failure.
+        # The reactor expects an exception here, although the interface declares a Failure.
         return cast(Failure, CONNECTION_DONE)
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The other end is gone, or the reactor is stopping.
+        End the worker when the supervisor has ended.  The reactor calls this when it stops, too.
         """
         if self._reactor.running:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,9 +1,9 @@
 """
-Several processes on the same ports: a supervisor binds them, and starts and restarts the workers,
-which serve.
+Several processes on the same ports: a supervisor binds the ports, and starts and restarts the
+workers, which serve requests.
 
-A worker runs the plugin under a twistd of its own, with the same options.  Its environment has the
-sockets that it inherits and the common name in C{Via}.
+A worker runs the plugin under a C{twistd} of its own, with the same options.  An environment
+variable describes the sockets and pipes that it inherits (L{hubmirror.worker}).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hubmirror.operations.banner import announce
 from hubmirror.worker import VARIABLE, Inheritance
 
 if TYPE_CHECKING:
-    # It needs a package that not every mirror has.
+    # The module needs prometheus-client, which is optional.
     from hubmirror.admin.site import AdminPort
 
 _TWISTD = "from twisted.scripts.twistd import run; run()"
@@ -51,9 +51,9 @@ _REPORT_TIMEOUT = 2.0
 
 class _Worker(ProcessProtocol):
     """
-    One worker, which is restarted whenever it ends.
+    One worker.  When its process ends, another is started.
 
-    @ivar report: the last report of the process; C{None} when it has not reported.
+    @ivar report: the last report of the process; C{None} when it has not reported yet.
     """
 
     _log = Logger()
@@ -81,7 +81,8 @@ class _Worker(ProcessProtocol):
         """
         Ask the process for a report.
 
-        @return: fires when it has come, or when there is no process that could report.
+        @return: a deferred that fires when the report has been received, or immediately when there
+            is no process.
         """
         asked: Deferred[None] = Deferred(self._asked.remove)
         self._asked.append(asked)
@@ -129,9 +130,9 @@ class _Worker(ProcessProtocol):
 
     def stop(self) -> Deferred[None]:
         """
-        Have the process drain and end.
+        Make the process drain and end.
 
-        @return: a deferred that fires when it has ended.
+        @return: a deferred that fires when the process has ended.
         """
         self._ended = Deferred()
         if self._again is not None:
@@ -160,7 +161,8 @@ class _Listening:
 
     def __init__(self, first: socket.socket, count: int) -> None:
         """
-        @param first: bound, and listening.
+        @param first: the socket of the port, which is bound and listening.
+        @param count: the number of workers.
         """
         self._first = first
         self._address = first.getsockname()
@@ -175,7 +177,7 @@ class _Listening:
 
     def take(self, number: int) -> socket.socket:
         """
-        The socket of a worker, the first of which is 1.
+        The listening socket of a worker; the first worker has number 1.
         """
         if len(self._sockets) == 1:
             return self._sockets[0]
@@ -188,7 +190,8 @@ class _Listening:
 
     def giveUp(self, number: int) -> None:
         """
-        Stop the socket of a worker that has ended from getting connections.
+        Stop listening on the socket of a worker that has ended, so that the kernel passes no more
+        connections to it.
         """
         if len(self._sockets) > 1:
             with suppress(OSError):
@@ -225,8 +228,8 @@ class Supervisor(Service):
     """
     Binds the ports and keeps the workers running.
 
-    @ivar adminPort: shows the status of all workers.
-    @ivar ports: the ports, on which this process itself accepts no connections.
+    @ivar adminPort: the admin port, which shows the status of all workers; may be C{None}.
+    @ivar ports: the ports.  This process itself accepts no connections on them.
     """
 
     def __init__(
@@ -241,9 +244,11 @@ class Supervisor(Service):
         check: Callable[[MirrorConfig], object],
     ) -> None:
         """
-        @param arguments: of a worker's twistd, by its number.
-        @param check: makes what a worker would make of a configuration.
-        @param via: their common name in C{Via}.
+        @param endpoints: the endpoints whose ports the workers share.
+        @param count: the number of workers.
+        @param arguments: returns the arguments of a worker's C{twistd}, given the worker's number.
+        @param via: the name in C{Via} that all workers share.
+        @param check: raises L{ConfigError} when a worker could not use a configuration.
         """
         self.reactor = reactor
         self.ports: list[IListeningPort] = []
@@ -266,7 +271,7 @@ class Supervisor(Service):
         """
         Bind the ports.
 
-        @raise CannotListenError: when one is taken, or may not be bound.
+        @raise CannotListenError: when a port is in use, or the process may not bind it.
         """
         super().privilegedStartService()
         nobody = Factory()
@@ -296,14 +301,16 @@ class Supervisor(Service):
         """
         Ask all workers for reports.
 
-        @return: fires when all have come, or after a while.
+        @return: a deferred that fires when all reports have been received, or after
+            L{_REPORT_TIMEOUT} seconds.
         """
         asked = gatherResults([worker.ask() for worker in self._workers])
         return asked.addTimeout(_REPORT_TIMEOUT, self.reactor).addErrback(lambda _: None)
 
     def findStatus(self) -> Deferred[Status]:
         """
-        The status of all workers.  One that does not report in time is there with its last report.
+        Ask all workers for reports, and combine them to a status.  If a worker does not report in
+        time, its last report is used.
         """
         return self._ask().addCallback(lambda _: self._status())
 
@@ -315,7 +322,7 @@ class Supervisor(Service):
 
     def counted(self, report: dict[str, Any]) -> None:
         """
-        Keep what a process has counted that has ended.
+        Keep the counts of a process that has ended.
         """
         addReport(self._counted, report)
 
@@ -330,8 +337,8 @@ class Supervisor(Service):
         environment = dict(os.environ)
         environment[VARIABLE] = Inheritance(sockets, self._via, reports, rates).encode()
         kept = {fd: fd for fd in (rates, *(fd for fd, _family in sockets))}
-        # A worker begins with SIGHUP blocked, and gets one that comes meanwhile when it can handle
-        # it.
+        # A worker inherits SIGHUP blocked, and unblocks it once it has a handler.  So a reload
+        # while the worker starts does not end it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         try:
             self.reactor.spawnProcess(
@@ -346,9 +353,9 @@ class Supervisor(Service):
 
     def reload(self, config: MirrorConfig) -> None:
         """
-        Have all workers read the configuration again.
+        Make all workers read the configuration again.
 
-        @raise ConfigError: when it can't work; no worker is told then.
+        @raise ConfigError: when the configuration can't be used; then no worker is sent the signal.
         """
         self._check(config)
         self._config = config
@@ -357,7 +364,7 @@ class Supervisor(Service):
 
     def ended(self, number: int) -> None:
         """
-        A worker's process has ended.
+        Stop listening on the sockets of a worker whose process has ended.
         """
         for listening in self._listening:
             listening.giveUp(number)
@@ -366,7 +373,7 @@ class Supervisor(Service):
         """
         Stop listening, and let the workers drain.
 
-        @return: fires when all have ended.
+        @return: a deferred that fires when all workers have ended.
         """
         super().stopService()
         if self._asking.running:

@@ -1,6 +1,6 @@
 """
-With C{HUBMIRROR_PLAIN=1} in the environment, the mirrors of the tests that use real TLS have
-C{plain-transport}: Twisted's TLS and h2's frames in place of their own.
+With C{HUBMIRROR_PLAIN=1} in the environment, the mirrors of tests with real TLS have the option
+C{plain-transport}: they use Twisted's TLS and h2's frames instead of their own.
 """
 
 import os

@@ -1,5 +1,5 @@
 """
-What an operator sees of a running mirror: metrics, health and status, on a port of their own.
+The admin port of a running mirror, with its metrics, health and status.
 
-Nothing that serves requests knows of it.
+The modules that serve requests do not import this package.
 """

@@ -1,9 +1,9 @@
 """
-The metrics in the formats of Prometheus, by its official client.
+Converts the metrics to the formats of Prometheus, with C{prometheus_client}.
 
-Its own registry of counters is not used: with several processes it keeps them in files, which
-can't hold what is only true now, and an exchange would cost several times as much.  Its Twisted
-resource runs in a thread, where nothing here may be read.
+Of that package only the metric families and encoders are used.  Its own counters would make an
+exchange several times as expensive, and with several processes it keeps them in files, which do not
+suit gauges.  Its Twisted resource renders in a thread, where this package's data must not be read.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ _NOW = {
 
 def expose(status: Status, accept: str) -> tuple[bytes, str]:
     """
-    The metrics, in the format that C{Accept} asks for, and its media type.
+    Encode the metrics.
+
+    @param accept: the value of the request's C{Accept} field.
+    @return: the metrics in the format that C{accept} prefers, and the media type.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(status))
@@ -67,7 +70,7 @@ def expose(status: Status, accept: str) -> tuple[bytes, str]:
 
 class _Collector:
     """
-    Makes metric families of a status.
+    A collector of C{prometheus_client} that creates metric families from a status.
     """
 
     def __init__(self, status: Status) -> None:
@@ -148,7 +151,8 @@ class _Collector:
 
     def _processes(self) -> Iterator[Metric]:
         """
-        The figures of the processes, with a label C{worker} where there are several.
+        The metrics of each process, such as memory and CPU time; with a label C{worker} when there
+        are several processes.
         """
         families: dict[str, Metric] = {}
         several = len(self._status.reports) > 1

@@ -1,6 +1,8 @@
 """
-Counts exchanges.  The counters are plain numbers in dictionaries: an exchange costs a few
-microseconds, and the sums over several processes are sums of dictionaries.
+Counts exchanges.
+
+The counters are plain numbers in dictionaries.  So counting an exchange takes a few microseconds,
+and the counters of several processes can be added.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _OUTCOMES = {outcome: outcome.value.replace(" ", "_") for outcome in Outcome}
 @lru_cache
 def _word(text: str) -> str:
     """
-    The name of an exception, or a phrase, as the value of a label: C{ConnectFailed} becomes
+    Convert the name of an exception, or a phrase, to the value of a label: C{ConnectFailed} becomes
     C{connect_failed}.
     """
     return re.sub(r"(?<=[a-z])(?=[A-Z])| ", "_", text).lower()
@@ -41,8 +43,11 @@ def _word(text: str) -> str:
 
 class Histogram:
     """
-    @ivar counts: how many values there were in each bucket; the last has what is over all bounds.
-    @ivar sum: of all values.
+    The distribution of values over buckets.
+
+    @ivar counts: the number of values in each bucket; the last bucket is for those above all
+        bounds.
+    @ivar sum: the sum of all values.
     """
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -60,10 +65,10 @@ class Histogram:
 
 class Metrics:
     """
-    A listener for exchanges.
+    A listener that counts exchanges.
 
-    @ivar counters: by the metric's name without C{hubmirror_} and C{_total}, and by the values of
-        its labels.
+    @ivar counters: the counts, by the metric's name without C{hubmirror_} and C{_total}, and by the
+        values of its labels.
     """
 
     def __init__(self) -> None:
@@ -113,7 +118,7 @@ class Metrics:
 
     def _failovers(self, registry: str, exchange: Exchange) -> None:
         """
-        Count how often the exchange went on with another upstream.
+        Count the upstreams that the exchange skipped or left for another one.
         """
         asked = exchange.attempts
         left = [before for before, after in pairwise(asked) if before[0] != after[0]]
@@ -122,7 +127,7 @@ class Metrics:
 
     def report(self) -> dict[str, Any]:
         """
-        All of it, as JSON can have it.
+        All counters and histograms, in a form that can be converted to JSON.
         """
         return {
             "counters": {
@@ -148,9 +153,10 @@ def _histogram(histograms: dict[str, Histogram], kind: str, bounds: Sequence[flo
 
 def addReport(total: dict[str, Any], report: dict[str, Any]) -> None:
     """
-    Add what L{Metrics.report} of one process has to the sum of several.
+    Add the report of one process to the sum of several.
 
-    @param total: empty at first.
+    @param total: the sum, which is changed; at first, an empty dictionary.
+    @param report: the value of L{Metrics.report}.
     """
     counters = total.setdefault("counters", {})
     for name, rows in report["counters"].items():

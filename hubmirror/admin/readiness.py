@@ -1,6 +1,7 @@
 """
-Whether a mirror can serve: an upstream of each registry was reached lately.  Where no client has
-asked for long, the mirror asks by itself.
+Determines whether a mirror is ready: whether it has lately had a response from an upstream of each
+registry.  If clients have not requested anything of a registry for a while, the mirror itself sends
+a request to it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ from hubmirror.upstream.policy import Service
 from hubmirror.upstream.registry import Registry
 
 LOOK_EVERY = 10.0
+"""
+Seconds between two checks of all registries.
+"""
 FRESH = 30.0
+"""
+Seconds without a response after which the mirror sends a request to a registry.
+"""
 STALE = 60.0
 """
-Seconds between two looks, until a registry that nobody has asked is asked, and until it counts as
-unreachable.
+Seconds without a response after which a registry counts as unreachable.
 """
 
 _PING = readTarget(b"/v2/")
@@ -34,14 +40,14 @@ _PING = readTarget(b"/v2/")
 
 class Readiness:
     """
-    Looks at the registries of a mirror.
+    Checks the registries of a mirror periodically.
     """
 
     _log = Logger()
 
     def __init__(self, reactor: IReactorTime, mirror: Mirror, isBound: Callable[[], bool]) -> None:
         """
-        @param isBound: whether the mirror's ports are bound.
+        @param isBound: returns whether the mirror's ports are bound.
         """
         self._reactor = reactor
         self._mirror = mirror
@@ -53,20 +59,20 @@ class Readiness:
 
     def start(self) -> None:
         """
-        Begin to look at the registries.
+        Begin to check the registries.
         """
         self._looking.start(LOOK_EVERY)
 
     def stop(self) -> None:
         """
-        Look no more.
+        Stop checking the registries.
         """
         if self._looking.running:
             self._looking.stop()
 
     def look(self) -> None:
         """
-        Ask each registry that was not reached lately.
+        Send a request to each registry that has sent no response lately.
         """
         for name, registry in self._mirror.settings.registries.items():
             if name not in self._asking and not self._wasReached(registry, FRESH):
@@ -94,7 +100,7 @@ class Readiness:
 
     def whyNot(self) -> str | None:
         """
-        Why the mirror can't serve, in one line; C{None} when it can.
+        The reason why the mirror is not ready, in one line; C{None} when it is ready.
         """
         if self._mirror.draining:
             return "the mirror is shutting down"

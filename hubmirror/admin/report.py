@@ -1,6 +1,6 @@
 """
-The report of one process: everything that the admin port shows of it, as JSON can have it, so that
-a supervisor can ask its workers for it.
+The report of one process: everything that the admin port shows about it.  A report can be converted
+to JSON, in which form workers send it to their supervisor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hubmirror.upstream.registry import Registry
 
 class Reporter:
     """
-    Makes the reports of one mirror.
+    Creates the reports of one mirror.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Reporter:
         certificates: Callable[[], Mapping[str, float]],
     ) -> None:
         """
-        @param certificates: tells for each port until when its certificate is valid, as a POSIX
-            timestamp.
+        @param pool: the connections to upstreams; C{None} when another agent is used.
+        @param certificates: returns the expiry of each port's certificate, as a POSIX timestamp.
         """
         self._reactor = reactor
         self._mirror = mirror
@@ -56,7 +56,7 @@ class Reporter:
 
     def __call__(self) -> dict[str, Any]:
         """
-        The report at this moment.
+        Create a report of the present state.
         """
         mirror, site = self._mirror, self._site
         report = self._metrics.report()
@@ -120,7 +120,8 @@ class Reporter:
 
 class _Nowhere:
     """
-    A registry for collectors that want one.
+    A registry of C{prometheus_client} that ignores the collectors.  Their constructors require one,
+    and would otherwise use the global registry.
     """
 
     def register(self, _collector: object) -> None:

@@ -26,7 +26,7 @@ A status, a media type and a body.
 
 class _StatusResource(Resource):
     """
-    Answers with what it makes of the status.
+    Responds with a representation of the status.
     """
 
     isLeaf = True
@@ -41,7 +41,7 @@ class _StatusResource(Resource):
 
     def render_GET(self, request: Any) -> int:
         """
-        Answer a request.
+        Respond once the status has been found.
         """
         finding = self._find()
         request.notifyFinish().addErrback(lambda _: finding.cancel())
@@ -95,7 +95,7 @@ class AdminPort:
         self, reactor: Any, endpoint: IStreamServerEndpoint, find: Callable[[], Deferred[Status]]
     ) -> None:
         """
-        @param find: finds the status.
+        @param find: returns a deferred that fires with the status.
         """
         root = Resource()
         for path, show in (
@@ -113,9 +113,9 @@ class AdminPort:
 
     def start(self) -> None:
         """
-        Listen.
+        Listen on the endpoint, if that has not been done yet.
 
-        @raise CannotListenError: when that can't be done.
+        @raise CannotListenError: when the port can't be bound.
         """
         if self.port is not None:
             return
@@ -129,7 +129,7 @@ class AdminPort:
 
     async def stop(self) -> None:
         """
-        Listen no more.
+        Stop listening.
         """
         port, self.port = self.port, None
         if port is not None:

@@ -1,5 +1,6 @@
 """
-The reports of all processes of a mirror as one: the sums, and the state of each registry.
+Combines the reports of all processes of a mirror: the sums of their counters, and the state of each
+registry.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ _UNAUTHENTICATED = b"?".hex()
 
 class Status:
     """
-    @ivar counters: see L{addReport}.
-    @ivar histograms: likewise.
-    @ivar reports: one of each process that runs.
+    The status of a mirror.
+
+    @ivar counters: the sums of the counters in all reports, by name and labels.
+    @ivar histograms: the sums of the histograms in all reports, by name and kind: the counts of the
+        buckets, then the sum of the values.
+    @ivar reports: the last report of each running process.
     """
 
     def __init__(
@@ -38,9 +42,9 @@ class Status:
         expected: int = 1,
     ) -> None:
         """
-        @param key: of the hash of identities.
-        @param before: the sum of what processes have counted that have ended, from L{addReport}.
-        @param expected: how many processes should run.
+        @param key: the key of the hash that hides identities.
+        @param before: the counts of processes that have ended, summed with L{addReport}.
+        @param expected: the number of processes that should run.
         """
         self.reports = reports
         self._key = key
@@ -53,8 +57,8 @@ class Status:
 
     def now(self, what: str) -> dict[str, int]:
         """
-        A sum over the processes that run: C{streams} or C{connections}, on the side of the clients
-        and of the upstreams.
+        The current number of C{streams} or C{connections} of all running processes, separately for
+        clients and upstreams.
         """
         return {
             side: sum(report[what][side] for report in self.reports)
@@ -63,7 +67,7 @@ class Status:
 
     def whyNotReady(self) -> str | None:
         """
-        Why the mirror can't serve; C{None} when it can.
+        The reason why the mirror is not ready; C{None} when at least one process is.
         """
         if not self.reports:
             return "no worker has reported yet"
@@ -75,7 +79,8 @@ class Status:
 
     def certificates(self) -> dict[str, float]:
         """
-        Until when the certificate of each port is valid, as a POSIX timestamp.
+        The expiry of each port's certificate, as a POSIX timestamp; the earliest where processes
+        differ.
         """
         found: dict[str, float] = {}
         for report in self.reports:
@@ -85,8 +90,9 @@ class Status:
 
     def registries(self) -> dict[str, list[dict[str, Any]]]:
         """
-        The upstreams of each registry.  One is down when a process says so; of a quota, the one
-        with the least pulls left counts, since it was heard of last.
+        The upstreams of each registry.  An upstream is down when any process reports so.  Of the
+        quotas that several processes report for one identity, the lowest counts, because it is the
+        latest: the number of remaining pulls only falls within a window.
         """
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for report in self.reports:
@@ -134,7 +140,7 @@ class Status:
 
     def document(self) -> dict[str, Any]:
         """
-        What C{/status} shows.  Times are POSIX timestamps.
+        The document of C{/status}.  Times are POSIX timestamps, C{uptime} is in seconds.
         """
         started = min((report["started"] for report in self.reports), default=time.time())
         return {
@@ -165,6 +171,6 @@ class Status:
 
 def newKey() -> bytes:
     """
-    A key for the hash of identities.
+    Create a key for the hash that hides identities.
     """
     return secrets.token_bytes(16)

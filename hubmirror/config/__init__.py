@@ -1,5 +1,6 @@
 """
-What an operator can set: frozen values, their defaults and their validation, nothing else.
+The options of an operator: frozen values, their defaults, their validation, and the configuration
+file.
 """
 
 from hubmirror.config.fields import ConfigError, describeDefault, optionName

@@ -1,5 +1,6 @@
 """
-How an option is defined: an attribute with a converter, a default and one line of help.
+Defines options: each is an attribute of an attrs class, with a converter, a default and one line of
+help.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import attrs
 
 class ConfigError(ValueError):
     """
-    An option's value can't work.  The text is one line that says what to do.
+    The value of an option is invalid.  The text is one line that states what to write instead.
 
-    @ivar reason: the same without the option's name.
+    @ivar reason: the same text without the option's name.
     """
 
     def __init__(self, text: str, reason: str | None = None) -> None:
@@ -31,11 +32,14 @@ def one(
     atStart: bool = False,
 ) -> Any:
     """
-    The attribute of an option that has one value.
+    Define an option that has one value.
 
-    @param coerce: makes the value of what was given; raises C{ValueError} when that can't work.
-    @param table: the table of the configuration file in which it stands.
-    @param atStart: a change takes effect only when the mirror is started again.
+    @param coerce: converts what the operator wrote to the value, or raises C{ValueError}.
+    @param default: the default, which is converted as well; C{None} for no value.
+    @param help: the help text on the command line and in the documentation.
+    @param table: the option's table in the configuration file; empty for the top level.
+    @param atStart: whether a change takes effect only when the mirror is started again.
+    @return: the attribute.
     """
     metadata = {"coerce": coerce, "help": help, "repeats": False, "table": table}
     return attrs.field(default=default, metadata={**metadata, "atStart": atStart})
@@ -50,9 +54,8 @@ def many(
     atStart: bool = False,
 ) -> Any:
     """
-    The attribute of an option that may be given more than once.
-
-    @param coerce: makes one value, as for L{one}, whose other parameters it shares.
+    Define an option that may be given more than once.  The parameters are those of L{one}, but
+    C{coerce} converts a single item.
     """
     metadata = {"coerce": coerce, "help": help, "repeats": True, "table": table}
     return attrs.field(default=default, metadata={**metadata, "atStart": atStart})
@@ -60,7 +63,8 @@ def many(
 
 def coerced(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
     """
-    Give every attribute its converter, which names the option in what it raises.
+    Give every attribute its converter, which puts the option's name in front of an error.  This is
+    a C{field_transformer} of attrs.
     """
     return [field.evolve(converter=_converter(field)) for field in fields]
 
@@ -93,7 +97,7 @@ def optionName(field: attrs.Attribute[Any]) -> str:
 
 def describeDefault(field: attrs.Attribute[Any]) -> str:
     """
-    An option's default as its user would write it; empty where there is none.
+    An option's default as an operator would write it; empty when there is none.
     """
     default: Any = field.default
     if isinstance(default, tuple):

@@ -1,8 +1,8 @@
 """
-The configuration file: TOML, in which every option stands by the same word as on the command line,
-with C{_} for C{-}.
+The configuration file: TOML, in which every option has the same name as on the command line, with
+C{_} in place of C{-}.
 
-All that is wrong in a file is told at once.
+All problems of a file are reported together.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _CREDENTIALS = "$CREDENTIALS_DIRECTORY/"
 
 class Problem(NamedTuple):
     """
-    Something in a file that can't work.
+    A problem of a configuration file.
 
-    @ivar line: where it stands, as far as that is known; the first is 1.
-    @ivar key: of the option, with its table.
-    @ivar reason: why, and what to write instead.
+    @ivar line: its line, the first of which is 1; C{None} when it is not known.
+    @ivar key: the option's key with its table; empty when the problem concerns the whole file.
+    @ivar reason: what is wrong, and what to write instead.
     """
 
     line: int | None
@@ -46,7 +46,9 @@ class Problem(NamedTuple):
 
     def describe(self, path: str) -> str:
         """
-        One line for whoever wrote the file.
+        Describe the problem in one line.
+
+        @param path: the file's name.
         """
         place = path if self.line is None else f"{path}:{self.line}"
         return f"{place}: {self.key}: {self.reason}" if self.key else f"{place}: {self.reason}"
@@ -54,15 +56,16 @@ class Problem(NamedTuple):
 
 class ConfigFileError(ConfigError):
     """
-    A configuration file can't be used.  The text has a line for each problem.
+    A configuration file is invalid.  The text has one line for each problem.
     """
 
 
 def readFile(path: str) -> dict[str, Any]:
     """
-    The options that a file sets.
+    Read the options that a file sets.
 
-    @raise ConfigFileError: when it can't be read, or something in it can't work.
+    @return: the values as they are written, by the names of the options' attributes.
+    @raise ConfigFileError: when the file can't be read, or has problems.
     """
     try:
         with open(path, "rb") as file:
@@ -88,10 +91,10 @@ def parse(
     """
     Read a file's text.
 
-    @param folder: what the names of files in it are relative to.
-    @param environment: of the process; C{$CREDENTIALS_DIRECTORY} at the beginning of a file's name
-        stands for the folder in which systemd puts what C{LoadCredential} names.
-    @return: the options by their names, and all that can't work.
+    @param folder: the folder to which the names of files in the text are relative.
+    @param environment: the environment of the process.  C{$CREDENTIALS_DIRECTORY} at the beginning
+        of a file's name is expanded: systemd puts the files of C{LoadCredential=} there.
+    @return: the options by their names, and the problems.
     """
     try:
         content = tomllib.loads(text)
@@ -105,7 +108,9 @@ def parse(
 
 class _Reader:
     """
-    @ivar problems: what can't work, in the order in which it was found.
+    Reads the content of one file.
+
+    @ivar problems: the problems, in the order in which they were found.
     """
 
     def __init__(self, text: str, folder: str, environment: Mapping[str, str]) -> None:
@@ -115,7 +120,7 @@ class _Reader:
         self._environment = environment
 
     def read(self, content: dict[str, Any]) -> dict[str, Any]:
-        # The options are defined by a class that uses this module.
+        # Imported here because the module of the options imports this one.
         from hubmirror.config.options import options
 
         defined = {field.name: field for field in options() if field.name != "registries"}
@@ -148,8 +153,8 @@ class _Reader:
 
     def _accounts(self, table: dict[str, Any], place: str) -> tuple[Account, ...]:
         """
-        Take the accounts out of a registry's table: one in the table itself, or several in an array
-        of tables.
+        Remove the accounts from a registry's table, and return them.  One account may be in the
+        table itself, several are in an array of tables.
         """
         listed = table.pop("account", [])
         one = {key: table.pop(key) for key in ("username", "password_file") if key in table}
@@ -198,7 +203,7 @@ class _Reader:
 
     def _file(self, name: str) -> str:
         """
-        A file's name, relative to the configuration file.
+        Expand a file's name, which is relative to the folder of the configuration file.
         """
         if name.startswith(_CREDENTIALS):
             folder = self._environment.get(_CREDENTIALS[1:-1], "")
@@ -211,7 +216,8 @@ class _Reader:
 
     def _lineOf(self, place: str, key: str) -> int | None:
         """
-        The line of a key, for files that are written as most are: the parser does not tell.
+        Find the line of a key, which the TOML parser does not report.  This works for the usual
+        layout, with one key or table header in a line; otherwise the line is C{None}.
         """
         table = ""
         for number, line in enumerate(self._lines, 1):

@@ -1,8 +1,8 @@
 """
-The public registries that are known, which can be mirrored by giving just their names.
+The public registries whose settings are built in, so that the name of one is enough to mirror it.
 
-The values are from the documentation or the challenges of the registries.  The token service of any
-other registry is found by its challenge (C{upstream/realms}).
+The values are from the documentation or the challenges of the registries.  The mirror learns the
+token service of any other registry from that registry's challenge (C{upstream/realms}).
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 class KnownRegistry(NamedTuple):
     """
-    @ivar name: as it stands in the names of images.
+    A registry whose settings are built in.
+
+    @ivar name: the registry's name in the names of images.
     @ivar url: the registry's URL.
-    @ivar auth_url: of its token service; C{None} for one that asks for no tokens.
-    @ivar service: the C{service} that its challenges name; C{None} where it is not known.
-    @ivar search_url: of its index, where it has one.
-    @ivar aliases: other names that clients have for it in C{ns}.
-    @ivar implicitNamespace: what a repository name of one component is completed with.
+    @ivar auth_url: the URL of its token service; C{None} when it requires no tokens.
+    @ivar service: the C{service} in its challenges; C{None} when it is not known.
+    @ivar search_url: the URL of its search index; C{None} when it has none.
+    @ivar aliases: other names that clients send for it in C{ns}.
+    @ivar implicitNamespace: the namespace of repositories whose name has only one component.
     @ivar dottedNamespaces: whether the first component of a repository name may have a dot.
     """
 
@@ -80,7 +82,7 @@ _GOOGLE = re.compile(r"(?:[a-z]+\.)?gcr\.io\Z|[a-z0-9-]+-docker\.pkg\.dev\Z")
 
 def known(name: str) -> KnownRegistry | None:
     """
-    What is known of a registry, or C{None}.
+    Find the built-in settings of a registry; C{None} when there are none.
     """
     if _GOOGLE.match(name):
         return KnownRegistry(name, f"https://{name}", f"https://{name}/v2/token", name)
@@ -89,6 +91,7 @@ def known(name: str) -> KnownRegistry | None:
 
 def knownNames() -> Iterable[str]:
     """
-    The names of the registries in the table, without those of Google's registries.
+    The names of the registries in the table.  Those of Google match a pattern instead, and are not
+    included.
     """
     return _KNOWN

@@ -1,8 +1,8 @@
 """
-What an operator can set: frozen values, their defaults and their validation, nothing else.
+The options of a mirror.
 
-Each attribute of L{MirrorConfig} is the one definition of an option: the command line and its
-documentation are made from it.  Hence the names with underscores: C{registry_url} is
+Each attribute of L{MirrorConfig} is the only definition of an option: the command line and its
+documentation are generated from it.  This is why the names have underscores: C{registry_url} is
 C{--registry-url}.
 """
 
@@ -26,9 +26,9 @@ from hubmirror.protocol.url import Origin
 @attrs.frozen(kw_only=True, field_transformer=coerced)
 class MirrorConfig:
     """
-    The settings of one mirror; without arguments, those that suit Docker Hub.
+    The settings of one mirror.  The defaults mirror Docker Hub.
 
-    @raise ConfigError: when a value can't work.
+    @raise ConfigError: when a value is invalid.
     """
 
     port: tuple[str, ...] = many(
@@ -236,18 +236,21 @@ class MirrorConfig:
     @classmethod
     def fromFile(cls, path: str, **values: Any) -> MirrorConfig:
         """
-        The settings of a configuration file.
+        Create the settings from a configuration file.
 
-        @param values: options that count in place of what the file says.
-        @raise ConfigError: when the file can't be read or used, with a line for each problem.
+        @param values: options that override those of the file.
+        @raise ConfigError: when the file can't be read or a value is invalid, with a line for each
+            problem.
         """
         return cls(**{**readFile(path), **values})
 
     def allRegistries(self) -> tuple[RegistryConfig, ...]:
         """
-        Every registry that is mirrored, the default one first.  What the options C{registry_url},
-        C{auth_url}, C{search_url}, C{fallback}, C{ca_file}, C{proxy} and C{resolver} say is meant
-        for the default one; the last three are also what other registries use that say nothing.
+        Every registry that is mirrored, the default one first.
+
+        The options C{registry_url}, C{auth_url}, C{search_url}, C{fallback}, C{ca_file}, C{proxy}
+        and C{resolver} apply to the default registry.  The last three also apply to every other
+        registry that does not set them itself.
         """
         given = {each.name: each for each in self.registries}
         hub = given.pop(HUB.name, RegistryConfig(name=HUB.name))

@@ -1,5 +1,5 @@
 """
-One registry that is mirrored: how it is named, reached and asked.
+The settings of one registry that is mirrored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME = re.compile(
 
 def _registryName(value: str) -> str:
     """
-    A registry's name, as it stands before the first slash of an image's name.
+    Check a registry's name, which is the part of an image's name before the first slash.
     """
     name = value.lower()
     if not _NAME.match(name):
@@ -47,10 +47,11 @@ def _account(value: Any) -> Account:
 @attrs.frozen(kw_only=True)
 class Account:
     """
-    An account at a registry, of the operator's own.
+    The operator's own account at a registry.
 
     @ivar username: the account's name.
-    @ivar password_file: the file whose first line is its password or access token.
+    @ivar password_file: the name of a file whose first line is the account's password or access
+        token.
     """
 
     username: str
@@ -60,10 +61,10 @@ class Account:
 @attrs.frozen(kw_only=True, field_transformer=coerced)
 class RegistryConfig:
     """
-    The settings of one registry.  What is not given is what is known of the registry by its name,
-    else what its name and its own challenge say.
+    The settings of one registry.  Those that are not given are built in for well-known registries
+    (L{hubmirror.config.known}); for others they follow from the registry's name and its challenge.
 
-    @raise ConfigError: when a value can't work.
+    @raise ConfigError: when a value is invalid.
     """
 
     name: str = one(_registryName, attrs.NOTHING, "as it stands in the names of images")
@@ -95,7 +96,7 @@ class RegistryConfig:
 
     def withDefaults(self, **defaults: Any) -> RegistryConfig:
         """
-        The same, with other values where none was given.
+        A copy with defaults for the settings that were not given.
         """
         missing = {
             name: value for name, value in defaults.items() if getattr(self, name) in (None, ())
@@ -105,21 +106,21 @@ class RegistryConfig:
     @property
     def known(self) -> KnownRegistry | None:
         """
-        What is known of it by its name.
+        The built-in settings of the registry; C{None} when there are none.
         """
         return known(self.name)
 
     @property
     def isDefault(self) -> bool:
         """
-        Whether it is the registry that is meant when none is named.
+        Whether this is the default registry: the one for requests that name none.
         """
         return self.name == HUB.name
 
     @property
     def registryURL(self) -> str:
         """
-        Where it is.
+        The registry's base URL.
         """
         if self.url is not None:
             return self.url
@@ -128,8 +129,10 @@ class RegistryConfig:
     @property
     def tokenURL(self) -> str | None:
         """
-        Where its token service is, as far as that needs no asking.  At another URL than the one
-        that is known by its name, a registry may have another token service too.
+        The URL of the token service; C{None} when only a challenge of the registry can tell it.
+
+        The built-in URL is used only if the registry's own URL is the built-in one, because a
+        registry at another URL may have another token service.
         """
         if self.auth_url is not None:
             return self.auth_url
@@ -140,7 +143,8 @@ class RegistryConfig:
 
 def registry(value: str | RegistryConfig) -> RegistryConfig:
     """
-    A registry's settings; a name alone stands for what is known of it.
+    Convert an option's value to the settings of a registry.  A name alone is enough: all other
+    settings then have their defaults.
     """
     if isinstance(value, RegistryConfig):
         return value

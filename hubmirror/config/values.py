@@ -1,6 +1,8 @@
 """
-From what an operator writes to a value: each function takes text, or a value that is right
-already, and raises C{ValueError} with one line that says what to write instead.
+Converts the text that an operator writes to the values of options.
+
+Each function takes text or a value that has already been converted, and raises C{ValueError} with
+one line that states what to write instead.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ def baseURL(value: str) -> str:
 
 def fallbackURL(value: str) -> str:
     """
-    The base URL of another mirror, as L{baseURL}; it may end with C{?ns} where that mirror is to
-    be told the registry's name.
+    The base URL of another mirror, as for L{baseURL}.  It may end with C{?ns}, which makes requests
+    to that mirror name the registry with C{ns}.
     """
     return baseURL(value.removesuffix("?ns")) + ("/?ns" if value.endswith("?ns") else "")
 
@@ -55,8 +57,8 @@ def path(value: str) -> str:
 
 def secretPath(value: str) -> str:
     """
-    A path without its first and last slash, in the characters that every client can have in the
-    address of a mirror: for podman it is a part of a repository's name.
+    A path without its first and last slash.  Only characters of repository names are allowed,
+    because podman writes the path as part of a repository's name.
     """
     if not re.match(r"[a-z0-9]+(?:[._-][a-z0-9]+)*(?:/[a-z0-9]+(?:[._-][a-z0-9]+)*)*\Z", value):
         raise ValueError(
@@ -81,7 +83,7 @@ def flag(value: object) -> bool:
 
 def switch(value: object) -> bool:
     """
-    True or false, also as a word on the command line.
+    True or false, or one of these words on the command line.
     """
     words = {"true": True, "false": False}
     return flag(words.get(value, value) if isinstance(value, str) else value)
@@ -89,8 +91,8 @@ def switch(value: object) -> bool:
 
 def _split(url: str, example: str) -> tuple[Origin, bytes]:
     """
-    L{splitURL} for people.  What can't be split is not repeated to them: it may be because of a
-    password.
+    L{splitURL} with an error message for operators.  The message does not repeat the URL, which may
+    contain a password.
     """
     try:
         return splitURL(url.encode())
@@ -100,7 +102,7 @@ def _split(url: str, example: str) -> tuple[Origin, bytes]:
 
 def statuses(value: str | Iterable[int]) -> frozenset[int]:
     """
-    Error statuses, as a list or as text with commas.
+    HTTP error statuses, as a list or as text with commas.
     """
     parts = value.split(",") if isinstance(value, str) else value
     try:
@@ -198,10 +200,10 @@ def repositories(value: str) -> str:
 @attrs.frozen
 class Rate:
     """
-    So many in such a time.
+    A limit on the number of events in a time.
 
-    @ivar most: how many.
-    @ivar seconds: in which time.
+    @ivar most: the number.
+    @ivar seconds: the time, in seconds.
     """
 
     most: int
@@ -213,7 +215,7 @@ class Rate:
 
 def rate(value: str | Rate) -> Rate:
     """
-    A number in a time, such as C{600/1m} or C{100/6h}.
+    A rate, such as C{600/1m} or C{100/6h}.
     """
     if isinstance(value, Rate):
         return value
@@ -226,7 +228,7 @@ def rate(value: str | Rate) -> Rate:
 
 def bandwidth(value: str | int) -> int:
     """
-    Bytes each second, with an optional unit: C{500k}, C{20M}.
+    Bytes each second, at least 1024, with an optional unit: C{500k}, C{20M}.
     """
     found = size(value)
     if found < 1024:
@@ -289,7 +291,7 @@ def limit(value: str | int) -> int:
 
 def headSize(value: str | int) -> int:
     """
-    The size of a head in bytes.
+    The size of a head in bytes, from 8 KiB to 1 MiB.
     """
     found = size(value)
     if not 8 * 1024 <= found <= 1024 * 1024:
@@ -299,7 +301,7 @@ def headSize(value: str | int) -> int:
 
 def speed(value: str | float) -> float:
     """
-    Bytes each second.
+    Bytes each second; 0 for no lower limit.
     """
     try:
         found = float(value)
@@ -312,7 +314,7 @@ def speed(value: str | float) -> float:
 
 def seconds(value: str | float) -> float:
     """
-    A time in seconds, at most a day.
+    A time in seconds, more than 0 and less than a day.
     """
     try:
         found = float(value)

@@ -1,4 +1,6 @@
 """
-For the people who run the mirror.  What stands here listens to finished exchanges or looks from
-outside; nothing that moves bytes knows of it.
+Tools for operators: the access log, start messages, the doctor, settings for clients, and the demo.
+
+These modules get finished exchanges or test a mirror from outside.  The modules that serve requests
+do not import them.
 """

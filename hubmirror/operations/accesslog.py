@@ -27,9 +27,8 @@ _log = Logger()
 
 def shownTarget(target: bytes) -> str:
     """
-    A request target in the form in which it may be logged: with the values of those query
-    parameters only that never contain a secret (the state of an upload is signed), and without user
-    information.
+    Remove from a request target what must not be logged: user information, and the values of query
+    parameters that may be secret, such as the signed state of an upload.
     """
     if not target.startswith(b"/") and b"@" in target:
         target = b"...@" + target.rpartition(b"@")[2]
@@ -46,7 +45,7 @@ def shownTarget(target: bytes) -> str:
 
 def textLine(exchange: Exchange) -> str:
     """
-    An exchange as people read it.
+    Describe an exchange in the format C{text}.
     """
     client = "-" if exchange.client is None else exchange.client
     method = exchange.method.decode("ascii", "backslashreplace")
@@ -68,9 +67,9 @@ def textLine(exchange: Exchange) -> str:
 
 def jsonLine(exchange: Exchange, time: datetime) -> str:
     """
-    An exchange as a JSON object.
+    Describe an exchange as a JSON object.
 
-    @param time: when it ended.
+    @param time: the time when the exchange ended.
     """
     head = exchange.headAfter
     return json.dumps(
@@ -99,10 +98,10 @@ def jsonLine(exchange: Exchange, time: datetime) -> str:
 
 def combinedLine(exchange: Exchange, time: datetime) -> str:
     """
-    An exchange in nginx's format C{combined}.  C{Referer} is left out: it could name the secret
-    path.
+    Describe an exchange in nginx's format C{combined}.  C{Referer} is left out because it could
+    contain the secret path.
 
-    @param time: when it ended, in local time.
+    @param time: the time when the exchange ended, in the local time zone.
     """
     client = "-" if exchange.client is None else exchange.client
     request = " ".join(
@@ -133,20 +132,21 @@ def logExchange(exchange: Exchange) -> None:
 
 def _logLine(exchange: Exchange, line: str) -> None:
     wrong = exchange.failures or exchange.outcome in (Outcome.FAILED, Outcome.BROKEN)
-    # One field, formatted here: the logger's own formatting costs as much as the rest of a request.
+    # The line is already formatted, because formatting by the logger takes as long as the rest of
+    # a request.
     (_log.warn if wrong else _log.info)("{line}", line=line, exchange=exchange)
 
 
 class AccessLog:
     """
-    A listener that logs exchanges in the format and place that the options C{access_log} and
-    C{access_log_file} name.
+    A listener that logs exchanges in the format of the option C{access_log}, to the file of
+    C{access_log_file}.
     """
 
     def __init__(self, config: MirrorConfig, now: Callable[[], datetime] | None = None) -> None:
         """
-        @param now: tells the time; by default, in UTC.
-        @raise ConfigError: when the file can't be written.
+        @param now: returns the present time; by default, in UTC.
+        @raise ConfigError: when the file can't be opened.
         """
         self._now = now or (lambda: datetime.now(timezone.utc))
         self._output: _File | None = None
@@ -156,11 +156,11 @@ class AccessLog:
         """
         Use other settings, and open the file again.
 
-        @raise ConfigError: when it can't be written; everything then stays as it was.
+        @raise ConfigError: when the file can't be opened; then nothing is changed.
         """
         name = config.access_log_file
         if name is None and config.access_log in ("json", "combined") and _isRead(1):
-            # Programs read these lines, which are not to have the beginning of the log's.
+            # Programs read these formats.  Twisted's log would put a timestamp before each line.
             name = _STANDARD_OUTPUT
         output = None if name is None or config.access_log == "off" else _File(name)
         if self._output is not None:
@@ -189,7 +189,7 @@ class AccessLog:
 
 def _isRead(fd: int) -> bool:
     """
-    Whether a file descriptor is open and leads anywhere but to C{/dev/null}.
+    Whether a file descriptor is open and is not C{/dev/null}.
     """
     try:
         return os.fstat(fd).st_rdev != os.stat(os.devnull).st_rdev
@@ -199,12 +199,13 @@ def _isRead(fd: int) -> bool:
 
 class _File:
     """
-    A file to which several processes append, and which may be moved away at any time.
+    A file to which several processes append lines, and which log rotation may rename at any time.
     """
 
     def __init__(self, name: str) -> None:
         """
-        @raise ConfigError: when it can't be opened.
+        @param name: the file's name, or C{-} for the standard output.
+        @raise ConfigError: when the file can't be opened.
         """
         self._name = name
         self._isFailing = False
@@ -222,7 +223,8 @@ class _File:
 
     def write(self, line: str) -> None:
         """
-        Append a line.  A problem is logged, and harms nobody else.
+        Append a line.  If that fails, the first error in a row is logged, and requests are served
+        all the same.
         """
         try:
             self._followName()
@@ -240,7 +242,7 @@ class _File:
 
     def _followName(self) -> None:
         """
-        Open the file again when it was moved or removed.
+        Open the file again when it has been renamed or removed.
         """
         if self._name == _STANDARD_OUTPUT:
             return
@@ -254,6 +256,6 @@ class _File:
 
     def close(self) -> None:
         """
-        Write no more.
+        Close the file.
         """
         os.close(self._fd)

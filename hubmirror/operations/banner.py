@@ -1,5 +1,5 @@
 """
-The log lines with which a mirror starts.
+The log messages of a mirror that starts.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def announce(
     config: MirrorConfig, ports: Sequence[IListeningPort], terminal: bool | None = None
 ) -> None:
     """
-    Log where a mirror listens and what it mirrors and, if it runs on a terminal, the settings for
-    clients.
+    Log the addresses that a mirror listens on, its upstreams and, if it runs on a terminal, the
+    settings for clients.
 
-    @param ports: what listens, in the order of C{config.port}.
-    @param terminal: whether somebody does sit there; by default, whether the standard output is a
-        terminal.  C{sys.stdout} would not tell: twistd puts its log in that place.
+    @param ports: the ports, in the order of C{config.port}.
+    @param terminal: whether the mirror runs on a terminal; by default, whether
+        C{sys.__stdout__} is one, since C{twistd} replaces C{sys.stdout} with its log.
     """
     if not ports:
         return
@@ -55,7 +55,7 @@ def announce(
 
 def _originOf(description: str, port: IListeningPort) -> Origin | None:
     """
-    Where a port is reached; C{None} when its kind of endpoint does not tell how.
+    The origin of a port's URL; C{None} when the description does not determine it.
     """
     scheme = _SCHEMES.get(description.removeprefix("haproxy:").partition(":")[0])
     address = port.getHost()
@@ -66,7 +66,8 @@ def _originOf(description: str, port: IListeningPort) -> Origin | None:
 
 def _reachable(origin: Origin) -> str:
     """
-    A URL for clients on other machines, where they may use the port.
+    The URL for clients.  If the port is bound to all addresses, it has this machine's name, so that
+    clients on other machines can use it.
     """
     if ip_address(origin.host.decode("ascii")).is_unspecified:
         origin = origin._replace(host=socket.gethostname().encode("ascii"))

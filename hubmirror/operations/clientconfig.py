@@ -1,8 +1,8 @@
 """
-The settings by which each client pulls through a mirror, ready to copy or to be put in place.
+The settings with which each client pulls through a mirror, to be copied or written to files.
 
-What a client makes of a mirror's URL is its own affair: some take the whole of it, some only host
-and port, and a path goes before C{/v2/} with some and after it with others.
+Clients differ in how they use a mirror's URL: some take the whole URL, others only host and port,
+and the path is put before C{/v2/} by some clients and after it by others.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
 class Unusable(ValueError):
     """
-    There are no settings for this client and this URL.  The text is one line that says why.
+    There are no settings for this client and this URL.  The text is one line with the reason.
     """
 
 
 @attrs.frozen
 class MirrorURL:
     """
-    A mirror's URL, in the parts that clients want.
+    A mirror's URL, split into the parts that the settings of clients need.
 
     @ivar scheme: C{http} or C{https}.
-    @ivar authority: C{HOST[:PORT]}, the port only where it is not the scheme's own.
-    @ivar path: empty, or begins with a slash and does not end with one.
+    @ivar authority: C{HOST[:PORT]}, without the port when it is the scheme's default.
+    @ivar path: empty, or a path that begins with a slash and does not end with one.
     """
 
     scheme: str
@@ -43,7 +43,7 @@ class MirrorURL:
     @property
     def plain(self) -> bool:
         """
-        Whether it goes without TLS.
+        Whether the mirror is used without TLS.
         """
         return self.scheme == "http"
 
@@ -54,12 +54,12 @@ class MirrorURL:
 @attrs.frozen
 class SettingsFile:
     """
-    A file that a client reads.
+    A configuration file of a client.
 
-    @ivar path: where it goes.
-    @ivar text: what is in it, for this purpose.
-    @ivar note: when it counts, and what makes the client read it.
-    @ivar isWhole: nothing else is in it, so that it can be written as it is.
+    @ivar path: the file's absolute name.
+    @ivar text: the settings in it that are for the mirror.
+    @ivar note: when the client uses the file, and how to make the client read it again.
+    @ivar isWhole: whether C{text} is the whole file, so that an existing file may be replaced.
     """
 
     path: str
@@ -70,10 +70,10 @@ class SettingsFile:
 
 def readURL(url: str) -> MirrorURL:
     """
-    Take a mirror's URL apart.
+    Split a mirror's URL.
 
-    @raise Unusable: when no client could use it.  The URL is not in the text: it may hold a
-        password.
+    @raise Unusable: when no client could use it.  The text does not repeat the URL, which may
+        contain a password.
     """
     try:
         origin, target = splitURL(url.encode("ascii", "replace"))
@@ -92,10 +92,10 @@ def settingsFor(
     client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.name,)
 ) -> tuple[SettingsFile, ...]:
     """
-    The files for one of L{CLIENTS}.
+    The configuration files for one of L{CLIENTS}.
 
-    @param registries: the registries whose images the client is to pull through the mirror.
-    @raise Unusable: when there is no such client, or it can't use this URL.
+    @param registries: the registries whose images the client will pull through the mirror.
+    @raise Unusable: when the client is not known, or can't use this URL.
     """
     try:
         files = CLIENTS[client]
@@ -106,9 +106,9 @@ def settingsFor(
 
 def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.name,)) -> str:
     """
-    The files for one of L{CLIENTS}, and what to do with them.
+    Describe the configuration files for one of L{CLIENTS}, and what to do with them.
 
-    @raise Unusable: as L{settingsFor}.
+    @raise Unusable: as for L{settingsFor}.
     """
     files = settingsFor(client, mirror, registries)
     parts = [f"{file.path}\n\n{file.text}\n{file.note}\n" for file in files]
@@ -131,11 +131,13 @@ def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.na
 
 def write(client: str, mirror: MirrorURL, registries: Sequence[str], root: Path) -> Iterator[str]:
     """
-    Put the files for one of L{CLIENTS} in place.  Whatever was there before is kept beside it.
+    Write the configuration files for one of L{CLIENTS}.  JSON is merged with an existing file.  The
+    former content is kept in a file C{*.before-hubmirror} beside it.  Other files that exist and
+    may have further content are not changed.
 
     @param root: the folder that stands for C{/}.
     @return: a line about each file.
-    @raise Unusable: as L{settingsFor}.
+    @raise Unusable: as for L{settingsFor}.
     """
     for file in settingsFor(client, mirror, registries):
         path = root / file.path.lstrip("/")
@@ -166,7 +168,8 @@ def write(client: str, mirror: MirrorURL, registries: Sequence[str], root: Path)
 def _docker(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
     settings = {"registry-mirrors": [str(mirror)]}
     if mirror.plain:
-        # On loopback too: dockerd 29.10 takes that for insecure no longer once this list is set.
+        # This is needed for loopback addresses, too: from 29.10 on, dockerd does not allow plain
+        # HTTP for them by itself once the list is set.
         settings["insecure-registries"] = [mirror.authority]
     note = "Join it with what is there already. Then: systemctl reload docker"
     if mirror.path:
@@ -209,7 +212,8 @@ def _hostsFiles(
     folder: str, mirror: MirrorURL, registries: Sequence[str], note: str
 ) -> Iterator[SettingsFile]:
     """
-    One C{hosts.toml} for each registry, which the client names in C{ns}.
+    One C{hosts.toml} for each registry.  All of them name the same mirror, because the client sends
+    the registry's name in C{ns}.
     """
     for name in registries:
         row = known(name)
@@ -220,7 +224,8 @@ def _hostsFiles(
 
 def _folder(name: str) -> str:
     """
-    A registry's folder: containerd has no colon in it (containerd, C{hostDirectory}).
+    The name of a registry's folder, in which containerd replaces the colon (C{hostDirectory} in
+    containerd's C{remotes/docker/config}).
     """
     host, colon, port = name.partition(":")
     return f"{host}_{port}_" if colon else host
@@ -228,7 +233,7 @@ def _folder(name: str) -> str:
 
 def _podman(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
     if mirror.path != mirror.path.lower():
-        # There the path is part of a repository's name.
+        # These clients make the path part of a repository's name.
         raise Unusable("podman and skopeo take no capital letters in the path of a mirror's URL")
     tables = []
     for name in registries:
@@ -272,7 +277,7 @@ def _buildkit(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFil
 
 
 def _k3s(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
-    # What has a path is taken as it is, without a /v2 of k3s's own.
+    # k3s adds /v2 only to an endpoint without a path.
     endpoint = f"{mirror}/v2" if mirror.path else str(mirror)
     entries = [f'  {_yaml(name)}:\n    endpoint:\n      - "{endpoint}"\n' for name in registries]
     return (
@@ -301,7 +306,7 @@ CLIENTS: dict[str, Files] = {
     "cri-o": _crio,
 }
 """
-The clients that are known, and what makes each one's files.
+The clients for which there are settings, each with the function that creates its files.
 """
 
 _PATH_AFTER_VERSION = frozenset(("podman", "skopeo", "buildkit", "cri-o"))

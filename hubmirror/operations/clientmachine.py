@@ -1,6 +1,6 @@
 """
-The checks of the doctor that look at the machine it runs on: whether the clients there are set up
-so that they use the mirror.
+The checks of the doctor that concern the machine it runs on: whether the settings of dockerd there
+make it use the mirror.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from hubmirror.protocol.addresses import hostAddress
 
 _HUB_LOGIN = "https://index.docker.io/v1/"
 _HOSTS_WIN = (29, 0)
+"""
+The first version of Docker in which C{hosts.toml} overrides C{registry-mirrors}.
+"""
 _LOOPBACK_IS_SECURE = (29, 10)
 """
-The versions of Docker from which C{hosts.toml} wins over C{registry-mirrors}, and from which
-loopback is no longer taken for insecure where C{insecure-registries} is set.
+The first version of Docker that does not allow plain HTTP on loopback by itself when
+C{insecure-registries} is set.
 """
 
 
 def dockerVersion() -> tuple[int, ...] | None:
     """
-    The version of this machine's dockerd; C{None} when there is none that answers.
+    The version of this machine's dockerd; C{None} when none responds.
     """
     try:
         done = subprocess.run(
@@ -53,7 +56,8 @@ class ClientMachine:
     ) -> None:
         """
         @param root: the folder that stands for C{/}.
-        @param docker: the version of dockerd.
+        @param environment: the environment variables of the user.
+        @param docker: the version of dockerd; C{None} when it is not known.
         """
         self._root = root
         self._environment = environment
@@ -61,9 +65,10 @@ class ClientMachine:
 
     def examine(self, url: str) -> Iterator[Finding]:
         """
-        Everything that is found.  A machine without dockerd's settings gives nothing.
+        Perform the checks.  There are no findings when the machine has neither dockerd nor settings
+        for it.
 
-        @param url: the mirror's.
+        @param url: the mirror's URL.
         """
         daemonFile = self._root / "etc/docker/daemon.json"
         daemon = _readJSON(daemonFile)
@@ -107,7 +112,7 @@ class ClientMachine:
 
     def _login(self) -> Path | None:
         """
-        The file with a login for Docker Hub.
+        The file that has a login for Docker Hub; C{None} when there is no login.
         """
         folder = self._environment.get("DOCKER_CONFIG")
         home = self._environment.get("HOME", "/root")

@@ -1,5 +1,5 @@
 """
-C{--check-config}: every option, its value, and where it comes from.
+The output of C{--check-config}: every option with its value and the source of the value.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def describeConfig(
     config: MirrorConfig, fromFile: Mapping[str, Any], given: Mapping[str, Any]
 ) -> str:
     """
-    What a mirror with these settings would run with, as it could stand in a configuration file.
+    Describe a configuration in the form of a configuration file.  Secrets are not shown.
 
-    @param fromFile: the options that the file sets.
-    @param given: those of the command line.
+    @param fromFile: the options that the configuration file sets.
+    @param given: the options that the command line sets.
     """
     lines: dict[str, list[str]] = {}
     for field in options():

@@ -1,10 +1,10 @@
 """
-C{python -m hubmirror demo}: the mirror at work, in front of a Hub that is made here.
+C{python -m hubmirror demo}: shows a mirror in front of an embedded Hub, without the network.
 
-The Hub is L{hubmirror.testing}'s, in this process.  Two mirrors run under twistd, in processes of
-their own: one in front of the Hub, the other, with another origin of the same Hub behind it, as
-its fallback.  Beside the Hub there is another registry.  A third party, the client, pulls through
-the first mirror; what it was told and what the registries were asked is what is shown.
+The Hub and another registry are those of L{hubmirror.testing}, and run in this process.  Two
+mirrors run under C{twistd}, in processes of their own: one in front of the Hub, and one that is its
+fallback, in front of another origin of the same Hub.  A client in this process pulls through the
+first mirror.  The demo prints what the client received and which requests the registries received.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hubmirror.testing import EmbeddedHub, EmbeddedRegistry, Seen
 
 LIMIT = 50.0
 """
-Seconds that all of it may take.
+Seconds that the demo may take.
 """
 
 _REPOSITORY, _TAG = "library/hello", "latest"
@@ -39,18 +39,18 @@ _LAYERS = (64 * 1024, 4 * 1024 * 1024, 32 * 1024 * 1024)
 
 class DemoFailed(Exception):
     """
-    What was to be shown did not happen.
+    The mirror did not behave as the demo expects.
     """
 
 
 @attrs.frozen
 class Stage:
     """
-    What the acts play on.
+    The registries, mirror and client that the acts of the demo use.
 
-    @ivar other: a registry beside the Hub.
-    @ivar url: of the mirror that the client pulls through.
-    @ivar say: takes each line for the user.
+    @ivar other: the other registry.
+    @ivar url: the URL of the mirror that the client pulls through.
+    @ivar say: prints a line for the user.
     """
 
     reactor: Any
@@ -62,10 +62,10 @@ class Stage:
 
     async def pull(self) -> Sight:
         """
-        Pull the image through the mirror, and see what the Hub was asked for it.
+        Pull the image through the mirror, and record the requests that the Hub received.
 
-        @raise PullFailed: when a client could not have pulled it.
-        @raise DemoFailed: when the client's token went on to the CDN.
+        @raise PullFailed: when the image can't be pulled.
+        @raise DemoFailed: when the CDN was sent a credential.
         """
         before, requests = len(self.hub.seen), self.client.requests
         started = self.reactor.seconds()
@@ -82,10 +82,12 @@ class Stage:
 @attrs.frozen
 class Sight:
     """
-    One pull, seen from both ends.
+    The record of one pull, from both ends.
 
-    @ivar requests: how many the client sent.
-    @ivar seen: what the Hub was asked meanwhile.
+    @ivar pulled: what the client received.
+    @ivar requests: the number of requests that the client sent.
+    @ivar seconds: the duration of the pull in seconds.
+    @ivar seen: the requests that the registry received.
     """
 
     pulled: Pulled
@@ -95,13 +97,13 @@ class Sight:
 
     def asked(self, service: str) -> list[Seen]:
         """
-        What one service of the Hub was asked.
+        The requests to one service of the registry.
         """
         return [seen for seen in self.seen if seen.service == service]
 
     def withCredentials(self, service: str) -> int:
         """
-        How many of these bore a credential.
+        How many requests to a service had a credential.
         """
         return sum(
             seen.headers.hasHeader("Authorization") or seen.headers.hasHeader("Cookie")
@@ -122,7 +124,7 @@ class Sight:
 
 async def throughTheMirror(stage: Stage) -> None:
     """
-    A pull, while all is well.
+    A pull without any faults.
     """
     sight = await stage.pull()
     _tellPull(stage, sight)
@@ -135,7 +137,7 @@ async def throughTheMirror(stage: Stage) -> None:
 
 async def throughTheFallback(stage: Stage) -> None:
     """
-    The same pull, while the Hub refuses all that the client asks for.
+    The same pull, while the Hub refuses all requests with the client's token.
     """
     registry = stage.hub.registry
     registry.fail(429, when=lambda seen: seen.headers.hasHeader("Authorization"))
@@ -155,8 +157,8 @@ async def throughTheFallback(stage: Stage) -> None:
 
 async def throughCuts(stage: Stage) -> None:
     """
-    The same pull, while the CDN closes every connection after some bytes of an answer: the largest
-    layer needs three.
+    The same pull, while the CDN closes every connection after L{_CUT} bytes of a response.  The
+    largest layer then takes three connections.
     """
     cdn = stage.hub.cdn
     cdn.cut(_CUT)
@@ -178,7 +180,7 @@ async def throughCuts(stage: Stage) -> None:
 
 async def fromAnotherRegistry(stage: Stage) -> None:
     """
-    A pull from another registry through the same mirror, with a token of that one.
+    A pull from another registry through the same mirror, with a token of that registry.
     """
     before, requests, asked = len(stage.hub.seen), stage.client.requests, len(stage.other.seen)
     started = stage.reactor.seconds()
@@ -203,7 +205,7 @@ ACTS: tuple[tuple[str, Callable[[Stage], Awaitable[None]]], ...] = (
     ("Another registry, through the same mirror", fromAnotherRegistry),
 )
 """
-What is shown, in this order.
+The parts of the demo in their order, each with a title.
 """
 
 
@@ -222,10 +224,12 @@ def _count(number: int, what: str) -> str:
 
 async def perform(reactor: Any, say: Callable[[str], None]) -> None:
     """
-    Set the stage, play the acts, clear the stage, however they went.
+    Start the registries and mirrors, perform the acts, and stop everything again.
 
-    @raise DemoFailed: when something was not as it should be, L{PullFailed} and L{NotRunning}
-        likewise.
+    @param say: prints a line for the user.
+    @raise DemoFailed: when the mirror did not behave as expected.
+    @raise PullFailed: when an image can't be pulled.
+    @raise NotRunning: when a mirror's process ended.
     """
     hub = EmbeddedHub(reactor)
     images = {
@@ -292,9 +296,9 @@ async def perform(reactor: Any, say: Callable[[str], None]) -> None:
 
 def run(arguments: Namespace) -> NoReturn:
     """
-    The command.
+    Run the command.
 
-    @raise SystemExit: at the end, with 0 when all was shown, else 1.
+    @raise SystemExit: always; the status is 0 when all acts succeeded, and 1 otherwise.
     """
     react(_main)
 
@@ -309,7 +313,7 @@ async def _main(reactor: Any) -> None:
         nonlocal interrupted
         interrupted = True
         performing.cancel()
-        # The reactor waits for this, so that what was started is ended.
+        # The reactor waits for this, so that the registries and processes are stopped.
         return performing
 
     reactor.addSystemEventTrigger("before", "shutdown", interrupt)

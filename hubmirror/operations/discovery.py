@@ -1,5 +1,5 @@
 """
-Which registries a mirror serves, as it says itself where clients begin.
+Finds out which registries a mirror serves, from a field of its response to C{GET /v2/}.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _TIMEOUT = 5
 
 def registriesOf(mirror: MirrorURL) -> list[str]:
     """
-    Ask a mirror.  One that can't be asked from here, or says nothing, is a mirror of the Hub.
+    Ask a mirror for the names of its registries.  If it can't be reached, or its response lacks the
+    field, it is taken for a mirror of Docker Hub.  This function blocks.
     """
     kind = http.client.HTTPConnection if mirror.plain else http.client.HTTPSConnection
     connection = kind(mirror.authority, timeout=_TIMEOUT)
@@ -30,7 +31,7 @@ def registriesOf(mirror: MirrorURL) -> list[str]:
 
 def listed(value: str | None) -> list[str]:
     """
-    The names in the field.
+    The names in the value of the field; that of Docker Hub when there are none.
     """
     names = [name for part in (value or "").split(",") if (name := part.strip())]
     return names or [HUB.name]

@@ -1,7 +1,9 @@
 """
-C{python -m hubmirror doctor [URL]}: sends the requests of clients to a mirror, or those of a mirror
-to the Hub, looks at the settings of the clients on this machine, and reports for each step whether
-it works and otherwise what to do.
+C{python -m hubmirror doctor [URL]}: checks a mirror, or the connection to Docker Hub.
+
+With a URL, it sends the requests of clients to that mirror, and checks the settings of the clients
+on this machine.  Without one, it sends the requests of a mirror to the Hub.  For each check it
+reports whether it succeeded, and otherwise what to do.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ from hubmirror.transport.connecting import loadTrust
 
 class _Report:
     """
-    Shows findings: each as it comes, or all at the end as JSON.
+    Prints each finding at once, or all findings as JSON at the end.
 
-    @ivar isRight: nothing is wrong.
+    @ivar isRight: whether no check has failed.
     """
 
     def __init__(self, asJSON: bool) -> None:
@@ -56,7 +58,9 @@ class _Report:
 
     def end(self, url: str) -> None:
         """
-        Show what was not shown yet.
+        Print the JSON, if that was asked for.
+
+        @param url: the URL that was checked.
         """
         if self._asJSON:
             findings = [attrs.asdict(each) for each in self._findings]
@@ -65,10 +69,10 @@ class _Report:
 
 def run(arguments: Namespace) -> NoReturn:
     """
-    The command.
+    Run the command.
 
-    @raise SystemExit: at the end, with 0 when all is well, else 1.
-    @raise Unusable: when the arguments are of no use.
+    @raise SystemExit: always; the status is 0 when no check has failed, and 1 otherwise.
+    @raise Unusable: when an argument is invalid.
     """
     subject = HUB if arguments.url is None else mirrorAt(str(readURL(arguments.url)))
     try:

@@ -1,6 +1,8 @@
 """
-The checks of the doctor that ask a mirror or registry: each sends what clients send, and finds out
-whether it works and otherwise what to do.
+The checks of the doctor that send requests to a mirror or registry.
+
+Each check sends the requests that clients send, and finds out whether they succeed and otherwise
+what to do.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from hubmirror.transport.failures import describeFailure
 
 LIMIT = 15.0
 """
-Seconds that a check may take: as long as dockerd waits for an answer.
+Seconds that a check may take.  dockerd waits as long for a response.
 """
 
 _TOKEN_LIFE = 300.0
@@ -59,10 +61,11 @@ class Subject:
     """
     The registry or mirror that is checked.
 
-    @ivar url: what comes before C{/v2/}.
-    @ivar tokens: where its tokens are to come from; of this only the origin counts.
-    @ivar search: what comes before C{/v1/search}.
-    @ivar mirror: whether it is a mirror, which hides the Hub's other origins from its clients.
+    @ivar url: the base URL, without C{/v2/}.
+    @ivar tokens: a URL of the origin that the token service must have.
+    @ivar search: the base URL of the index, without C{/v1/search}.
+    @ivar mirror: whether it is a mirror.  The clients of a mirror must not have to use any other
+        origin.
     @ivar name: the registry's name in the names of images.
     """
 
@@ -82,7 +85,7 @@ Docker Hub.
 
 def mirrorAt(url: str) -> Subject:
     """
-    A mirror, which has everything on one origin.
+    A mirror, whose services are all on one origin.
     """
     return Subject(url, url, url, mirror=True)
 
@@ -97,7 +100,7 @@ PUBLIC_IMAGES = {
     "public.ecr.aws": ("docker/library/alpine", "latest"),
 }
 """
-An image of each registry that anybody may pull.
+A public image of each registry: the repository and the tag.
 """
 
 
@@ -110,9 +113,10 @@ def registryAt(url: str, name: str) -> Subject:
 
 class Examination:
     """
-    The checks, in their order.  Each returns a description of what works, or raises L{Wrong}.
+    The checks.  Each is a method that returns one line about its success, or raises L{Wrong} or
+    L{Note}.  Later checks use the results of earlier ones.
 
-    @ivar registries: those that the mirror says it serves.
+    @ivar registries: the names of the registries that the mirror serves, according to its response.
     """
 
     def __init__(
@@ -125,7 +129,11 @@ class Examination:
         direct: Subject | None = None,
     ) -> None:
         """
-        @param direct: the registry that is mirrored, to compare its speed with the mirror's.
+        @param subject: the registry or mirror to check.
+        @param trust: the certificate authorities with which certificates are verified.
+        @param repository: the repository of the image that is pulled.
+        @param tag: the tag of that image.
+        @param direct: the registry that is mirrored, whose speed is compared with the mirror's.
         """
         self._reactor = reactor
         self._subject = subject
@@ -145,11 +153,11 @@ class Examination:
 
     async def perform(self, tell: Callable[[Finding], None], limit: float = LIMIT) -> bool:
         """
-        Perform the checks.  Those that need what another would have brought are left out.
+        Perform the checks.  Checks that need the result of one that failed are left out.
 
         @param tell: called with each finding.
-        @param limit: of each check, in seconds.
-        @return: whether all is well.
+        @param limit: seconds that each check may take.
+        @return: whether no check has failed.
         """
         try:
             if not await self._chain(tell, limit, self.name, self.connection):
@@ -177,9 +185,11 @@ class Examination:
         self, tell: Callable[[Finding], None], *, pulls: bool, limit: float = LIMIT
     ) -> bool:
         """
-        Perform the checks of a further registry of a mirror that has been reached already.
+        Perform the checks of a further registry of a mirror that has already been checked.
 
-        @param pulls: whether an image is known that anybody may pull.
+        @param pulls: whether to pull an image; the registry must then have one of
+            L{PUBLIC_IMAGES}.
+        @return: as for L{perform}.
         """
         checks = [self.version]
         if pulls:
@@ -198,6 +208,8 @@ class Examination:
     ) -> bool:
         """
         Perform checks until one fails.
+
+        @return: whether none has failed.
         """
         registry = self._subject.name
         for check in checks:
@@ -216,7 +228,7 @@ class Examination:
 
     async def name(self) -> str:
         """
-        The name resolves.
+        Check that the name resolves.
         """
         host = self._origin.host.decode("ascii")
         try:
@@ -238,7 +250,7 @@ class Examination:
 
     async def connection(self) -> str:
         """
-        There is a connection, and TLS verifies.
+        Check that a connection can be established, and that its certificate is valid.
         """
         connector = Connector(
             self._reactor, trust=self._trust, permits=lambda _origin, _address: True, timeout=5
@@ -259,7 +271,7 @@ class Examination:
 
     async def version(self) -> str:
         """
-        C{/v2/} answers 200 or a challenge that leads to the right place.
+        Check that the response to C{GET /v2/} is 200, or a challenge that names the right origin.
         """
         response = await self._client.ask("GET", f"{self._subject.url}/v2/")
         await read(response)
@@ -285,7 +297,7 @@ class Examination:
 
     async def clock(self) -> str:
         """
-        The clocks agree, as far as tokens and certificates need it.
+        Check that the clocks agree well enough for tokens and certificates to be valid.
         """
         try:
             off = abs(time.time() - parsedate_to_datetime(self._date).timestamp())
@@ -300,7 +312,7 @@ class Examination:
 
     async def token(self) -> str:
         """
-        An anonymous token can be had.
+        Check that the token service issues an anonymous token.
         """
         if self._challenge is None:
             return "none is needed"
@@ -309,7 +321,7 @@ class Examination:
 
     async def head(self) -> str:
         """
-        HEAD of the manifest has what clients take from it.
+        Check that the response to HEAD of a manifest has the fields that clients use.
         """
         response = await self._askManifest("HEAD", self._tag)
         for field in ("Docker-Content-Digest", "Content-Length"):
@@ -319,7 +331,7 @@ class Examination:
 
     async def manifest(self) -> str:
         """
-        The manifest is what its digest says, and so is the one that an index leads to.
+        Check that a manifest matches its digest; for an index, also the manifest of a platform.
         """
         response = await self._askManifest("GET", self._tag)
         body = await read(response)
@@ -338,7 +350,8 @@ class Examination:
 
     async def blob(self) -> str:
         """
-        A blob comes whole, for a mirror's client without a way to the CDN.
+        Check that a blob can be downloaded.  A mirror must send it itself, because its clients may
+        not be able to reach the CDN.
         """
         try:
             response, origins = await self._askBlob()
@@ -368,7 +381,7 @@ class Examination:
 
     async def range(self) -> str:
         """
-        A blob can be had in parts, by which clients resume.
+        Check that a part of a blob can be requested, as clients do to resume a download.
         """
         size = len(self._blob)
         start = size // 2
@@ -384,7 +397,7 @@ class Examination:
 
     async def clients(self) -> str:
         """
-        Every client's own way of asking gets the same manifest.
+        Check that the different requests of the clients all get the same manifest.
         """
         target = f"{self._subject.url}/v2/{self._repository}/manifests/{self._tag}"
         found = set()
@@ -415,8 +428,8 @@ class Examination:
 
     async def path(self) -> str:
         """
-        What stands in a mirror's address after the host may stand before C{/v2} (dockerd,
-        containerd) and after it (podman, buildkit).
+        Check that the path in a mirror's address may follow C{/v2}, where podman and buildkit put
+        it.  dockerd and containerd put it before C{/v2}, as the other checks do.
         """
         url = self._subject.url
         origin = str(self._origin)
@@ -437,7 +450,7 @@ class Examination:
 
     async def speed(self) -> str:
         """
-        How fast a layer comes from the mirror, and from the registry itself.
+        Measure the speed of a layer's download from the mirror, and from the registry itself.
         """
         if self._layer is None:
             return "there is no layer to measure with"
@@ -472,7 +485,7 @@ class Examination:
 
     async def ping(self) -> str:
         """
-        C{docker search} will find a registry here.
+        Check the response to C{GET /v1/_ping}, which C{docker search} requires.
         """
         response = await self._client.ask("GET", f"{self._subject.search}/v1/_ping")
         await read(response)
@@ -482,7 +495,7 @@ class Examination:
 
     async def search(self) -> str:
         """
-        A search finds something, or nothing, but answers.
+        Check that a search gets a response, even if it finds nothing.
         """
         term = self._repository.rpartition("/")[2]
         response = await self._client.ask("GET", f"{self._subject.search}/v1/search?q={term}&n=1")
@@ -525,7 +538,7 @@ def _originOf(url: str) -> Origin:
 
 def _expectServed(response: IResponse) -> None:
     """
-    @raise Wrong: for the statuses by which a registry says "not now".
+    @raise Wrong: for the statuses of rate limits and of failing upstreams.
     """
     if response.code == 429:
         mediaType = response.headers.getRawHeaders("Content-Type", [""])[0]
@@ -548,7 +561,8 @@ def _expectServed(response: IResponse) -> None:
 
 def _pullsLeft(response: IResponse) -> str:
     """
-    The Hub's C{ratelimit-limit} and C{ratelimit-remaining}, C{100;w=21600}, in words.
+    Describe the values of the Hub's C{ratelimit-limit} and C{ratelimit-remaining}, such as
+    C{100;w=21600}.
     """
     fields = ("ratelimit-limit", "ratelimit-remaining")
     values = [response.headers.getRawHeaders(field, [""])[0] for field in fields]

@@ -1,5 +1,5 @@
 """
-What the checks of the doctor find, and how one says that it has found something.
+The findings of the doctor's checks, and the exceptions by which a check reports one.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import attrs
 @attrs.frozen
 class Finding:
     """
-    What one check has found.
+    The result of one check.
 
     @ivar check: the check's name.
-    @ivar state: C{ok}, C{note} for what is worth knowing, or C{WRONG}.
+    @ivar state: C{ok}, C{note} (worth knowing, but not wrong), or C{WRONG}.
     @ivar text: one line.
     @ivar remedy: what to do about it; may be empty.
-    @ivar registry: the registry that was checked; empty for what concerns all of them.
+    @ivar registry: the registry that was checked; empty when the check concerns all registries.
     """
 
     check: str
@@ -27,7 +27,7 @@ class Finding:
 
     def lines(self) -> list[str]:
         """
-        The finding for people.
+        Describe the finding in one or two lines.
         """
         lines = [f"{self.state:<5}  {self.check:<10}  {self.text}"]
         return [*lines, f"{'':17}  -> {self.remedy}"] if self.remedy else lines
@@ -36,6 +36,8 @@ class Finding:
 class Note(Exception):
     """
     A check has found something that is not wrong, but worth knowing.  The text is one line.
+
+    @ivar remedy: what to do about it; may be empty.
     """
 
     def __init__(self, text: str, remedy: str = "") -> None:

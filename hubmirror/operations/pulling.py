@@ -1,8 +1,8 @@
 """
-A pull as a container engine does it: challenge, token, index, manifest, blobs.
+Pulls images as a container engine does: challenge, token, index, manifest, blobs.
 
-It asks through treq over Twisted's own Agent, not through the mirror's own client: a fault that
-both ends of a connection share would not be seen.
+The requests go through treq and Twisted's Agent instead of the mirror's own HTTP client.  A fault
+of the mirror's client would otherwise not be noticed, because both ends would have it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ACCEPTED = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 """
-The media types of manifests and indexes that a client takes.
+The media types of manifests and indexes that clients accept.
 """
 
 MAX_REDIRECTS = 10
@@ -48,17 +48,17 @@ _PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"')
 
 class PullFailed(Exception):
     """
-    An answer that no client could go on with.  The text is one line.
+    A response with which no client could continue.  The text is one line.
     """
 
 
 @attrs.frozen
 class Challenge:
     """
-    Where to get a token (RFC 6750 3, and the distribution project's "Token Authentication").
+    A C{Bearer} challenge (RFC 6750 3, and the distribution project's "Token Authentication").
 
-    @ivar realm: URL of the token service.
-    @ivar service: what the registry calls itself.
+    @ivar realm: the URL of the token service.
+    @ivar service: the registry's name for the token service.
     """
 
     realm: str
@@ -68,11 +68,11 @@ class Challenge:
 @attrs.frozen
 class Pulled:
     """
-    What a pull brought.
+    An image that has been pulled.
 
-    @ivar digest: of the manifest.
-    @ivar blobs: how many.
-    @ivar size: of all blobs together, in bytes.
+    @ivar digest: the digest of the manifest.
+    @ivar blobs: the number of blobs.
+    @ivar size: the total size of the blobs, in bytes.
     """
 
     digest: str
@@ -82,14 +82,14 @@ class Pulled:
 
 class RegistryClient:
     """
-    Asks one registry, or one mirror.
+    A client of one registry or mirror.
 
-    @ivar requests: how many were sent.
+    @ivar requests: the number of requests that it has sent.
     """
 
     def __init__(self, reactor: Any, trust: Any) -> None:
         """
-        @param trust: what certificates are verified with.
+        @param trust: the trust root with which certificates are verified.
         """
         self.requests = 0
         self._reactor = reactor
@@ -106,9 +106,11 @@ class RegistryClient:
         fields: Mapping[str, str] | None = None,
     ) -> IResponse:
         """
-        One request; a redirect is not followed.
+        Send a request, without following redirects.
 
-        @return: the answer, whose body has to be read.
+        @param token: the token for C{Authorization}, if any.
+        @param fields: further request fields.
+        @return: the response, whose body must be read.
         """
         headers = Headers({name: [value] for name, value in (fields or {}).items()})
         if token is not None:
@@ -128,10 +130,11 @@ class RegistryClient:
         self, url: str, token: str | None, fields: Mapping[str, str] | None = None
     ) -> tuple[IResponse, list[Origin]]:
         """
-        GET, as many redirects further as it takes; the token stays with the first origin.
+        Send a GET request, and follow redirects.  Only the first origin is sent the token.
 
-        @return: the answer, and the origins that were asked for it.
-        @raise PullFailed: when it takes too many.
+        @return: the last response, and the origins of all requests in order.
+        @raise PullFailed: when there are more than L{MAX_REDIRECTS} redirects, or one leads to
+            an invalid URL.
         """
         origins = [splitURL(url.encode("ascii"))[0]]
         while True:
@@ -152,9 +155,9 @@ class RegistryClient:
 
     async def token(self, challenge: Challenge, repository: str) -> str:
         """
-        Get an anonymous token to pull with.
+        Get an anonymous token with which a repository can be pulled.
 
-        @raise PullFailed: when there is none in the answer.
+        @raise PullFailed: when the response has no token.
         """
         query = {"service": challenge.service, "scope": f"repository:{repository}:pull"}
         mark = "&" if "?" in challenge.realm else "?"
@@ -169,7 +172,7 @@ class RegistryClient:
 
     async def close(self) -> None:
         """
-        Close what connections there are.
+        Close the idle connections.
         """
         await self._pool.closeCachedConnections()
 
@@ -180,9 +183,9 @@ async def pull(
     """
     Pull an image.
 
-    @param url: the registry's, or the mirror's: what comes before C{/v2/}.
-    @param platform: operating system and architecture.
-    @raise PullFailed: when it can't be pulled, or a digest is wrong.
+    @param url: the base URL of the registry or mirror, without C{/v2/}.
+    @param platform: the operating system and architecture.
+    @raise PullFailed: when the image can't be pulled, or a digest is wrong.
     """
     response = await client.ask("GET", f"{url}/v2/")
     await read(response)
@@ -211,9 +214,9 @@ async def pull(
 
 def choose(index: Mapping[str, Any], platform: tuple[str, str]) -> str:
     """
-    The digest of an index's manifest for a platform.
+    The digest of the manifest for a platform, according to an index.
 
-    @raise PullFailed: when it has none.
+    @raise PullFailed: when the index has no manifest for the platform.
     """
     for entry in index.get("manifests", ()):
         system = entry.get("platform", {})
@@ -224,9 +227,9 @@ def choose(index: Mapping[str, Any], platform: tuple[str, str]) -> str:
 
 def readChallenge(response: IResponse) -> Challenge:
     """
-    The C{Bearer} challenge of a 401.
+    The C{Bearer} challenge of a 401 response.
 
-    @raise PullFailed: when there is none that a client could answer.
+    @raise PullFailed: when there is no such challenge with a realm.
     """
     for value in response.headers.getRawHeaders("WWW-Authenticate", []):
         scheme, _, rest = value.partition(" ")
@@ -238,7 +241,7 @@ def readChallenge(response: IResponse) -> Challenge:
 
 def expect(response: IResponse, status: int) -> None:
     """
-    @raise PullFailed: when an answer has another status.
+    @raise PullFailed: when a response has another status.
     """
     if response.code != status:
         raise PullFailed(f"answered {response.code}, not {status}")
@@ -246,9 +249,9 @@ def expect(response: IResponse, status: int) -> None:
 
 def readJSON(body: bytes) -> dict[str, Any]:
     """
-    A JSON object.
+    Decode a JSON object.
 
-    @raise PullFailed: when it is none.
+    @raise PullFailed: when the body is no JSON object.
     """
     try:
         value = json.loads(body)
@@ -261,14 +264,14 @@ def readJSON(body: bytes) -> dict[str, Any]:
 
 def digestOf(body: bytes) -> str:
     """
-    The digest of some bytes.
+    The SHA-256 digest of a blob or manifest, in the form that registries use.
     """
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def checkDigest(body: bytes, digest: str) -> None:
     """
-    @raise PullFailed: when bytes are not those that a digest names.
+    @raise PullFailed: when a blob or manifest does not match a digest.
     """
     if digestOf(body) != digest:
         raise PullFailed(f"{len(body)} bytes that are not those of {digest[:19]}...")
@@ -293,7 +296,7 @@ class _Counter(Protocol):
 
 async def count(response: IResponse, reactor: Any, seconds: float) -> int:
     """
-    Count the bytes of a body that come within some time.  The rest is not received.
+    Count the bytes of a body that arrive within some seconds.  Then the connection is aborted.
     """
     counter = _Counter()
     response.deliverBody(counter)
@@ -313,10 +316,11 @@ async def count(response: IResponse, reactor: Any, seconds: float) -> int:
 
 def read(response: IResponse, limit: int | None = _SMALL) -> Deferred[bytes]:
     """
-    The body of an answer.
+    Read the body of a response.
 
-    @param limit: of its length, in bytes.
-    @return: fails with L{PullFailed} when it is cut or too long.
+    @param limit: the greatest length in bytes; C{None} for no limit.
+    @return: a deferred that fires with the body, or fails with L{PullFailed} when the body is cut
+        or too long.
     """
     body = _Body(limit)
     response.deliverBody(body)

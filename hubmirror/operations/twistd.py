@@ -1,5 +1,5 @@
 """
-A mirror in a process of its own: C{twistd hubmirror}, as its users start it.
+Runs a mirror in a process of its own, with C{twistd hubmirror}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 PATIENCE = 5.0
 """
-Seconds that a mirror has to stop by itself.
+Seconds that a mirror has to end after SIGTERM, before it is killed.
 """
 
 _COMMAND = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
@@ -27,22 +27,22 @@ _LISTENING = re.compile(rb"listening on (https?://\S+)")
 
 class NotRunning(Exception):
     """
-    The mirror's process ended by itself.  The text says what it said last.
+    The mirror's process ended before it was listening.  The text has the last line of its output.
     """
 
 
 class Twistd(ProcessProtocol):
     """
-    The process.
+    The process of a mirror.
 
-    @ivar listening: fires with the URL when it listens; fails with L{NotRunning}.
-    @ivar pid: the process's number.
+    @ivar listening: fires with the URL when the mirror listens, or fails with L{NotRunning}.
+    @ivar pid: the process ID.
     """
 
     def __init__(self, reactor: Any, folder: str, options: Sequence[str]) -> None:
         """
-        @param folder: its working directory, where it finds C{server.pem}.
-        @param options: of C{twistd hubmirror}.
+        @param folder: the working directory, which has the C{server.pem} of C{ssl:} ports.
+        @param options: the options of C{twistd hubmirror}.
         """
         self.listening: Deferred[str] = Deferred()
         self._ended: Deferred[None] = Deferred()
@@ -52,7 +52,7 @@ class Twistd(ProcessProtocol):
             self,
             _COMMAND[0],
             [*_COMMAND, "-n", "--pidfile=", "hubmirror", *options],
-            # This very hubmirror, installed or not.
+            # The process must use this copy of hubmirror, which may not be installed.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             path=folder,
         )
@@ -73,7 +73,7 @@ class Twistd(ProcessProtocol):
 
     async def stop(self) -> None:
         """
-        End the process, and wait until it has ended.
+        Stop the process, and wait until it has ended.
         """
         self._signal("TERM")
         killing = self._reactor.callLater(PATIENCE, self._signal, "KILL")

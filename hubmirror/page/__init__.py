@@ -1,4 +1,4 @@
 """
-The page for browsers: what this is, each client's settings for this mirror, a search, and the
-state of the registries.
+The page for browsers.  It explains the mirror, and has each client's settings for it, a search, and
+the state of the registries.
 """

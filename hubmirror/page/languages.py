@@ -1,5 +1,5 @@
 """
-The languages of the page: which one a browser wants, and the Chinese for each English text.
+The languages of the page: chooses the one that a browser prefers, and translates the texts.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 LANGUAGES = {"en": "English", "zh": "中文"}
 """
-The languages by their tags (RFC 5646); the first is the one for everybody else.
+The languages by their tags (RFC 5646).  The first is the default.
 """
 
 _CHINESE = {
@@ -76,9 +76,10 @@ _CHINESE = {
 
 def translate(text: str, language: str) -> str:
     """
-    A text of the page in one of L{LANGUAGES}.
+    Translate a text of the page to one of L{LANGUAGES}.
 
-    @param text: in English.
+    @param text: the text in English.
+    @param language: the tag of the language.
     @raise KeyError: when there is no translation.
     """
     return text if language == "en" else _CHINESE[text]
@@ -86,10 +87,11 @@ def translate(text: str, language: str) -> str:
 
 def chooseLanguage(asked: Sequence[str], accepted: Sequence[str]) -> str:
     """
-    The language for a request.
+    Choose the language for a request.
 
-    @param asked: the tags that it names itself, of which the first that is known counts.
-    @param accepted: its C{Accept-Language} fields (RFC 9110 12.5.4).
+    @param asked: the language tags in the request's query, which take precedence; the first that
+        is known is used.
+    @param accepted: the request's C{Accept-Language} fields (RFC 9110 12.5.4).
     """
     for tag in asked:
         if tag in LANGUAGES:
@@ -106,7 +108,7 @@ def chooseLanguage(asked: Sequence[str], accepted: Sequence[str]) -> str:
 
 def _quality(parameter: str) -> float:
     """
-    The weight of a member (RFC 9110 12.4.2); 0 for one that is malformed.
+    The weight of a language (RFC 9110 12.4.2); 0 when it is malformed.
     """
     name, _, value = parameter.strip().partition("=")
     if not parameter.strip():

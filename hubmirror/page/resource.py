@@ -1,5 +1,5 @@
 """
-Answers browsers with the page.
+The resource that responds with the page.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FIELDS = (
     (b"Content-Type", b"text/html; charset=utf-8"),
     (b"Content-Security-Policy", POLICY),
     (b"Cache-Control", b"no-store"),
-    # The secret path, if there is one, goes nowhere.
+    # A Referer could reveal the secret path to other sites.
     (b"Referrer-Policy", b"no-referrer"),
     (b"Vary", b"Accept, Accept-Language"),
     (b"X-Content-Type-Options", b"nosniff"),
@@ -42,12 +42,12 @@ _FIELDS = (
 
 class PageResource(SearchResource):
     """
-    The page.  When it is asked for a search, the index is asked for that first, as a client's
-    search is.
+    The resource of the page.  If the query has a search term, the index is asked first, in the same
+    way as for C{docker search}.
     """
 
     def _permitService(self, incoming: Incoming) -> None:
-        # The page is there for registries without an index, too.
+        # The page exists for registries without an index, too.
         pass
 
     def upstreamTarget(self, incoming: Incoming) -> bytes:
@@ -56,7 +56,7 @@ class PageResource(SearchResource):
         return searchTarget(b"/v1/search?" + urlencode(fields, quote_via=quote).encode("ascii"))
 
     def _fieldsOf(self, request: Any) -> Headers:
-        # What a browser sends is for a page, not for an index.
+        # The browser's own fields are for a page, not for the index.
         return Headers({b"Accept": [b"application/json"]})
 
     async def _proxy(self, request: Any, exchange: Exchange, incoming: Incoming) -> Outcome:
@@ -97,7 +97,7 @@ class PageResource(SearchResource):
                 chooseLanguage(query.languages, _texts(request.requestHeaders, b"Accept-Language")),
                 _urlOf(incoming),
                 [_stateOf(registry) for registry in incoming.registries.values()],
-                # All but this one.
+                # Without the request for the page.
                 len(self._mirror.active) - 1,
                 incoming.registry.offers(Service.SEARCH),
                 query.term,
@@ -114,9 +114,11 @@ class PageResource(SearchResource):
 @attrs.frozen
 class _Query:
     """
-    @ivar term: what to search for; may be empty.
-    @ivar page: of the hits, from 1 on.
-    @ivar languages: those that the request names.
+    The query of the page's URL.
+
+    @ivar term: the search term; may be empty.
+    @ivar page: the page of the results; the first is 1.
+    @ivar languages: the language tags.
     """
 
     term: str
@@ -127,10 +129,10 @@ class _Query:
 @lru_cache(maxsize=16)
 def _readQuery(raw: bytes) -> _Query:
     """
-    Read the query of a target; what is not understood in it counts for nothing.
+    Read the query of a target.  Invalid values are ignored.
     """
     try:
-        # Beyond this number of parameters a query is not this page's.
+        # The page itself creates queries with fewer parameters than this.
         fields = parse_qs(raw.partition(b"?")[2].decode("utf-8", "replace"), max_num_fields=10)
     except ValueError:
         fields = {}
@@ -149,7 +151,7 @@ def _texts(headers: Headers, name: bytes) -> list[str]:
 
 def _urlOf(incoming: Incoming) -> MirrorURL:
     """
-    The mirror's URL, as the settings of clients have it.
+    The mirror's URL for the settings of clients.
     """
     origin, path = splitURL(incoming.base)
     path = path.rstrip(b"/") + incoming.spelling.before
@@ -160,7 +162,8 @@ def _urlOf(incoming: Incoming) -> MirrorURL:
 
 async def _tokensFor(incoming: Incoming) -> str:
     """
-    Where a browser gets tokens for the registry, a scope being added; empty where it needs none.
+    The path and query with which the page's script gets tokens for the registry, to which it adds a
+    scope; empty when the script needs no token.
     """
     registry = incoming.registry
     if registry.hasAccounts:

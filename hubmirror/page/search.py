@@ -1,5 +1,5 @@
 """
-Reading what the index has found (Docker Registry HTTP API V1, "Search").
+Reads the results of a search (Docker Registry HTTP API V1, "Search").
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import attrs
 
 PAGE_SIZE = 25
 """
-How many hits a page has.
+The number of hits on a page.
 """
 
 
 @attrs.frozen
 class Hit:
     """
-    @ivar name: the repository's name, as the Hub shows it: without C{library/}.
+    A repository that a search has found.
+
+    @ivar name: the repository's name in the Hub's form, without C{library/}.
+    @ivar description: its description; may be empty.
+    @ivar stars: how many users have starred it.
+    @ivar isOfficial: whether it is an official image.
     """
 
     name: str
@@ -30,9 +35,11 @@ class Hit:
 @attrs.frozen
 class Found:
     """
-    @ivar hits: those of one page.
-    @ivar page: its number, from 1 on.
-    @ivar isLast: there is no page after it.
+    One page of the results of a search.
+
+    @ivar hits: the hits on the page.
+    @ivar page: the number of the page; the first is 1.
+    @ivar isLast: whether it is the last page.
     """
 
     hits: tuple[Hit, ...]
@@ -42,9 +49,10 @@ class Found:
 
 def readFound(body: bytes, page: int) -> Found:
     """
-    Read an answer of the index.  What has another form than it should is left out.
+    Read the body of the index's response.  Malformed hits are left out.
 
-    @raise ValueError: when the answer is not what an index sends.
+    @param page: the number of the page that was requested.
+    @raise ValueError: when the body is not JSON with a list of results.
     """
     try:
         answer = json.loads(body)

@@ -1,5 +1,5 @@
 """
-The page as HTML: a template and the values that it shows.
+Renders the page as HTML, from a template and the values to show.
 """
 
 from __future__ import annotations
@@ -50,19 +50,20 @@ POLICY = "; ".join(
     )
 ).encode("ascii")
 """
-The page's C{Content-Security-Policy} (Content Security Policy Level 3): its own style and script
-alone, which stand in the document itself, so that the mirror needs no further paths for them.
+The page's C{Content-Security-Policy} (Content Security Policy Level 3).  It allows only the page's
+own style and script.  They are part of the document, so that the mirror needs no paths for them.
 """
 
 
 @attrs.frozen
 class RegistryState:
     """
-    What an outsider may know of a registry.
+    The state of a registry, as far as it is public.
 
-    @ivar state: one of the texts of the page.
-    @ivar remaining: pulls left without an account; C{None} when that is not known.
-    @ivar limit: how many there are in a window.
+    @ivar name: the registry's name.
+    @ivar state: the state in English, which is one of the texts in L{hubmirror.page.languages}.
+    @ivar remaining: how many pulls without an account are left; C{None} when that is not known.
+    @ivar limit: how many of them a window has; C{None} when that is not known.
     """
 
     name: str
@@ -74,16 +75,17 @@ class RegistryState:
 @attrs.frozen
 class View:
     """
-    Everything that the page shows.
+    The values that the page shows.
 
-    @ivar language: one of L{LANGUAGES}.
-    @ivar mirror: the mirror's URL, as clients write it.
-    @ivar streams: how many answers are under way.
-    @ivar hasSearch: whether there is an index to search.
-    @ivar term: what was searched for.
-    @ivar found: what the index has found; C{None} when it was not asked or did not answer.
-    @ivar tokens: where tokens for the registry that is searched are to be had, to which a scope is
-        added; empty when it needs none.
+    @ivar language: the tag of one of L{LANGUAGES}.
+    @ivar mirror: the mirror's URL for clients.
+    @ivar registries: the states of the mirror's registries.
+    @ivar streams: the number of responses in progress.
+    @ivar hasSearch: whether the registry has an index.
+    @ivar term: the search term; may be empty.
+    @ivar found: the results; C{None} when the index was not asked or gave no usable response.
+    @ivar tokens: the path and query with which the script gets tokens for the registry, to which it
+        adds a scope; empty when it needs no token.
     """
 
     language: str
@@ -98,11 +100,14 @@ class View:
 
 def renderPage(view: View) -> Deferred[bytes]:
     """
-    The document.
+    Render the document.
+
+    @return: a deferred that fires with the HTML in UTF-8.
     """
 
     def completed(html: bytes) -> bytes:
-        # A template would escape them.  Both stand before everything that others have written.
+        # The template would escape the style and script.  The first occurrence of each placeholder
+        # is the template's own, since both come before any value from outside.
         html = html.replace(b"$STYLE", _STYLE, 1).replace(b"$SCRIPT", _SCRIPT, 1)
         return b"<!DOCTYPE html>\n" + html + b"\n"
 
@@ -123,7 +128,7 @@ class _Page(Element):
     @renderer
     def say(self, _request: Any, tag: Tag) -> Tag:
         """
-        An element whose text is shown in the language of the page.
+        Translate the text of an element.
         """
         text = " ".join("".join(map(str, tag.children)).split())
         tag.clear()
@@ -204,9 +209,9 @@ class _Page(Element):
 
     def _code(self, text: str, of: str = "") -> tuple[Tag, Tag]:
         """
-        A text to copy, and the button that does so.
+        A text to copy, and the button that copies it.
 
-        @param of: what it is, for those who don't see where the button stands.
+        @param of: a name for the text, which screen readers read with the button.
         """
         self._codes += 1
         name = f"code-{self._codes}"
@@ -256,7 +261,7 @@ class _Page(Element):
     @renderer
     def messages(self, _request: Any, tag: Tag) -> Tag:
         """
-        What the script may have to say.
+        Add the messages that the script may show, in the language of the page.
         """
         return tag(
             **{

@@ -1,5 +1,6 @@
 """
-The rules of the specifications, as pure functions and values without I/O, reactor and state.
+The rules of HTTP and of the OCI distribution specification, as pure functions and values: no I/O,
+no reactor, no state that outlives a message.
 
-Messages, request targets, URLs and fields that are received from other hosts are parsed here.
+The messages, request targets, URLs and fields that other hosts send are parsed here.
 """

@@ -1,9 +1,10 @@
 """
-Which IP addresses lie in the public Internet, and which hosts of URLs stand for an address.
+Which IP addresses belong to the public Internet, and which hosts of URLs stand for an address.
 
-A redirect may name any host.  If it led into the mirror's own network, an upstream could read what
-only that network is meant to see: a cloud's metadata service, an intranet.  The tables are written
-out here because those of Python's L{ipaddress} differ between versions.
+A redirect may name any host.  If the mirror followed one into its own network, an upstream could
+make it fetch what only that network may read, such as a cloud's metadata service or an intranet
+page.  The tables are written out here because those of Python's L{ipaddress} differ between
+versions.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from hubmirror.protocol.forwarded import Address, Network, unmapped
 
 class Reserved(NamedTuple):
     """
-    @ivar network: addresses that are not of the public Internet.
-    @ivar purpose: what they are for.
-    @ivar source: the document that says so.
+    A block of addresses that does not belong to the public Internet.
+
+    @ivar network: the block.
+    @ivar purpose: what its addresses are used for.
+    @ivar source: the document that reserves it.
     """
 
     network: Network
@@ -37,8 +40,8 @@ class Reserved(NamedTuple):
 RESERVED: tuple[Reserved, ...] = tuple(
     Reserved(ip_network(network), purpose, source)
     for network, purpose, source in (
-        # The IANA IPv4 Special-Purpose Address Registry, whole: what it calls globally reachable
-        # (anycast services for DNS and multicast) is no place for a registry or a CDN either.
+        # The whole IANA IPv4 Special-Purpose Address Registry.  The blocks that it calls globally
+        # reachable (anycast services for DNS and multicast) hold no registry or CDN either.
         ("0.0.0.0/8", "this network", "RFC 791, 3.2"),
         ("10.0.0.0/8", "private use", "RFC 1918"),
         ("100.64.0.0/10", "shared address space; Alibaba Cloud's metadata", "RFC 6598"),
@@ -58,14 +61,14 @@ RESERVED: tuple[Reserved, ...] = tuple(
         ("240.0.0.0/4", "reserved; limited broadcast", "RFC 1112, 4; RFC 8190"),
         # The IANA IPv4 Multicast Address Space Registry.
         ("224.0.0.0/4", "multicast", "RFC 5771"),
-        # The IANA IPv6 Special-Purpose Address Registry, as far as it lies in 2000::/3; nothing
-        # else is public (RFC 4291, 2.4), but for what carries an IPv4 address.
+        # The part of the IANA IPv6 Special-Purpose Address Registry that lies in 2000::/3.  All
+        # other IPv6 addresses are not public (RFC 4291, 2.4), unless they carry an IPv4 address.
         ("2001::/23", "IETF protocol assignments; Teredo", "RFC 2928; RFC 4380"),
         ("2001:db8::/32", "documentation", "RFC 3849"),
         ("2620:4f:8000::/48", "AS112", "RFC 7534"),
         ("3fff::/20", "documentation", "RFC 9637"),
         ("3ffe::/16", "6bone, returned", "RFC 3701"),
-        # Addresses of the Internet by their form, behind which a cloud has a service of its own.
+        # Ordinary public addresses that a cloud routes to an internal service of its own.
         (
             "168.63.129.16/32",
             "Azure's platform services",
@@ -74,7 +77,7 @@ RESERVED: tuple[Reserved, ...] = tuple(
     )
 )
 """
-What is not public, although an address of its family could be.
+The blocks that are not public.
 """
 
 _RESERVED_4 = [row.network for row in RESERVED if isinstance(row.network, IPv4Network)]
@@ -88,8 +91,8 @@ _NUMBER = re.compile(rb"(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z")
 
 def isGlobal(address: Address) -> bool:
     """
-    Whether an address lies in the public Internet.  An IPv6 one that carries an IPv4 one (mapped,
-    RFC 4291 2.5.5.2; 6to4, RFC 3056; NAT64, RFC 6052) leads to where that one does.
+    Whether an address belongs to the public Internet.  An IPv6 address that carries an IPv4 address
+    (mapped, RFC 4291 2.5.5.2; 6to4, RFC 3056; NAT64, RFC 6052) is judged by the IPv4 address.
     """
     address = unmapped(address)
     if isinstance(address, IPv6Address):
@@ -104,12 +107,12 @@ def isGlobal(address: Address) -> bool:
 
 def hostAddress(host: bytes) -> Address | None:
     """
-    The address that a host stands for without being looked up, or C{None} for a name.
+    The address that a host stands for without a DNS lookup, or C{None} for a name.
 
-    C{localhost} and what lies below it is the loopback address (RFC 6761 6.3).  A host whose last
-    label is a number (WHATWG URL, "ends in a number") is an address to C{inet_aton}, even C{127.1},
-    C{0x7f000001} or C{0177.0.0.1}.  Programs differ in which one, so such a spelling is read as
-    C{0.0.0.0}, which is never public.
+    C{localhost} and the names below it stand for the loopback address (RFC 6761 6.3).  C{inet_aton}
+    takes every host whose last label is a number (WHATWG URL, "ends in a number") for an address,
+    even C{127.1}, C{0x7f000001} or C{0177.0.0.1}, and programs disagree on which address these
+    are.  Such a host is therefore read as C{0.0.0.0}, which is never public.
 
     @param host: as in L{Origin.host <hubmirror.protocol.url.Origin>}.
     """

@@ -1,9 +1,10 @@
 """
-Which registry a request means, and how its client writes that registry's targets.
+Finds the registry that a request addresses, and how its client writes that registry's targets.
 
-The first that says so counts: C{ns} in the query (containerd, buildkit, dockerd 29), a name before
-C{/v2} or after C{/v2/}, the C{Host}, and at last the default registry.  There is no way to name a
-registry that the operator has not named.
+A registry is named by C{ns} in the query (containerd, buildkit, dockerd 29), by a name before
+C{/v2} or after C{/v2/}, or by the C{Host}; the first of these that is present counts, in this
+order.  A request with none of them is for the default registry.  Only registries that the operator
+has configured can be addressed.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ _FIRST = re.compile(_REGISTRY + rb"/")
 
 class RegistryNames(NamedTuple):
     """
-    What has to be known of a registry to know that it is meant.
+    The names by which a request can address a registry.
 
-    @ivar name: its name.
-    @ivar aliases: further names that C{ns} may have for it.
-    @ivar hosts: the mirror's names that stand for it.
-    @ivar implicitNamespace: what a repository name of one component is completed with; may be
-        empty.
+    @ivar name: the registry's name.
+    @ivar aliases: further names by which C{ns} may address it.
+    @ivar hosts: hosts of the mirror that stand for this registry.
+    @ivar implicitNamespace: the namespace of repositories whose name has only one component, such
+        as C{b"library"}; may be empty.
     @ivar dottedNamespaces: whether the first component of a repository name may have a dot.
     """
 
@@ -49,7 +50,7 @@ class RegistryNames(NamedTuple):
 
     def complete(self, repository: bytes) -> bytes:
         """
-        The name by which the registry knows a repository.
+        The repository's full name, with the implicit namespace where one applies.
         """
         if self.implicitNamespace and b"/" not in repository:
             return self.implicitNamespace + b"/" + repository
@@ -58,11 +59,13 @@ class RegistryNames(NamedTuple):
 
 class Addressed(NamedTuple):
     """
-    @ivar registry: the one that is meant.
-    @ivar isExplicit: the request itself names it, by C{ns}, path or C{Host}.
-    @ivar target: what is asked of it, as it is asked without any other registry.
-    @ivar spelling: how the client writes its targets.
-    @ivar tokenPath: the path of its token service here.
+    A request's registry, and its target at that registry.
+
+    @ivar registry: the registry that the request addresses.
+    @ivar isExplicit: whether the request itself names the registry, by C{ns}, path or C{Host}.
+    @ivar target: the target as the registry itself would receive it.
+    @ivar spelling: how the client writes this registry's targets.
+    @ivar tokenPath: the path of the registry's token service on this mirror.
     """
 
     registry: RegistryNames
@@ -74,13 +77,13 @@ class Addressed(NamedTuple):
 
 class Addressing:
     """
-    Finds the registry that a request means.
+    Finds the registry that a request addresses.
     """
 
     def __init__(self, registries: Iterable[RegistryNames], secretPath: bytes = b"") -> None:
         """
-        @param registries: those that are mirrored, the default one first.
-        @param secretPath: the path below which alone there is a mirror; empty for none.
+        @param registries: the registries that are mirrored, the default one first.
+        @param secretPath: the path component that every request must have; empty for none.
         """
         known = tuple(registries)
         self.default = known[0]
@@ -88,7 +91,7 @@ class Addressing:
         self._aliases = {alias: each for each in known for alias in (*each.aliases, each.name)}
         self._hosts = {host: each for each in known for host in each.hosts}
         self._secret = secretPath
-        # Clients ask for the same again and again.
+        # Clients repeat the same few targets.
         self.find = lru_cache(maxsize=64)(self._find)
         self.kindOf = lru_cache(maxsize=64)(self._kindOf)
 
@@ -107,7 +110,7 @@ class Addressing:
 
     def _kindOf(self, raw: bytes) -> Kind:
         """
-        What a target asks for, wherever the registry's name stands in it.
+        The kind of a target, wherever the registry's name stands in it.
 
         @raise BadRequest: as L{readTarget}.
         """
@@ -123,8 +126,8 @@ class Addressing:
 
         @param host: the authority that the client used.
         @raise UnknownName: when the request names a registry that is not mirrored.
-        @raise InvalidName: when it names two.
-        @raise NothingHere: when there is a secret path, and this is not below it.
+        @raise InvalidName: when it names two registries.
+        @raise NothingHere: when the target lacks the secret path.
         """
         raw, secretBefore, secretAfter = self._withoutSecret(target.raw)
         byHost = self._hosts.get(host.rpartition(b":")[0] or host) or self._hosts.get(host)
@@ -135,10 +138,10 @@ class Addressing:
             owner = byNamespace or byHost
             if not after or owner is None or not owner.dottedNamespaces:
                 raise _notMirrored(name)
-            # For this registry it is a part of the repository's name.
+            # This registry allows dots in a namespace, so the name is part of the repository's.
             raw, after = b"/v2/" + after + raw[len(b"/v2/") :], b""
         elif byPath is None and self._hides(target.path):
-            # No client writes a name so that it means a registry only once it is decoded.
+            # The path names a registry only once it is decoded, which no client writes.
             raise UnknownName("there is no such repository here")
         if byPath is not None and byNamespace not in (None, byPath):
             raise InvalidName(
@@ -158,17 +161,21 @@ class Addressing:
 
     def _withoutSecret(self, raw: bytes) -> tuple[bytes, bytes, bytes]:
         """
-        A target without the secret path, and that path as it stood before or after C{/v2}.
+        Split the secret path off a target.
+
+        @return: the target without it, and the secret path as it stood before C{/v2} and after
+            C{/v2/}, one of them empty.
+        @raise NothingHere: when the target lacks it.
         """
         secret = self._secret
         if not secret:
             return raw, b"", b""
         path, mark, query = raw.partition(b"?")
-        # A slash follows the last component too, whether the client writes it or not.
+        # The secret path may be the last component, without a slash after it.
         slashed = path if path.endswith(b"/") else path + b"/"
         for start in (b"/", b"/v2/"):
             whole = start + secret + b"/"
-            # In constant time: nothing is to be learned by trying one byte after another.
+            # Compared in constant time, so that the secret can't be guessed byte by byte.
             if hmac.compare_digest(slashed[: len(whole)].ljust(len(whole)), whole):
                 rest = start + path[len(whole) :]
                 isBefore = start == b"/"
@@ -198,7 +205,7 @@ class Addressing:
         self, registry: RegistryNames, target: Target, spelling: Spelling
     ) -> tuple[Target, Spelling]:
         """
-        A target in which repositories have the names by which the registry knows them.
+        Complete the names of the repositories in a target.
         """
         raw, repository = target.raw, target.repository
         if target.kind is Kind.UPLOAD and b"from=" in raw:
@@ -212,9 +219,9 @@ class Addressing:
 
     def _mounted(self, registry: RegistryNames, spelling: Spelling, raw: bytes) -> bytes:
         """
-        A cross-repository mount (OCI distribution spec, "Mounting a blob from another repository")
-        whose source is named as the registry knows it.  What another registry has can't be
-        mounted; without the parameters the upload simply begins.
+        Complete the name of the source in a cross-repository mount (OCI distribution spec,
+        "Mounting a blob from another repository").  A blob of another registry can't be mounted:
+        C{from} and C{mount} are removed then, which makes the request begin an ordinary upload.
         """
         path, _, query = raw.partition(b"?")
         isAfter = _FIRST.search(spelling.after) is not None
@@ -237,10 +244,12 @@ class Addressing:
         self, registry: RegistryNames, name: bytes, *, unprefixed: bool = True
     ) -> bytes | None:
         """
-        The name by which a registry knows a repository that a client has named in a parameter.
+        The full name of a repository that a client has named in a parameter.
 
-        @param unprefixed: whether a name without a registry's is this registry's.
-        @return: C{None} for what is another registry's.
+        @param registry: the registry that the request addresses.
+        @param unprefixed: whether a name that does not begin with a registry's name belongs to this
+            registry.
+        @return: C{None} when the repository belongs to another registry.
         """
         owner, rest = self.split(name)
         if owner is None:
@@ -252,8 +261,9 @@ class Addressing:
 
     def split(self, name: bytes) -> tuple[RegistryNames | None, bytes]:
         """
-        The registry that the first component of a repository's name names, where there is one
-        that is mirrored, and the rest of the name.
+        Split a mirrored registry's name off the front of a repository's name.
+
+        @return: the registry and the rest; C{None} and the whole name where there is none.
         """
         if self._secret:
             name = name.removeprefix(self._secret + b"/")
@@ -264,8 +274,10 @@ class Addressing:
 
 def _prefix(raw: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """
-    The name of a registry in a path, as it stands before C{/v2} and as after C{/v2/}, the name
-    itself, and the target without it.
+    Find a registry's name in a path.
+
+    @return: the name as it stands before C{/v2}, the name as it stands after C{/v2/}, the name
+        itself (these are empty where they do not apply), and the target without it.
     """
     if match := _AFTER.match(raw):
         return b"", match[1] + b"/", match[1], b"/v2/" + raw[match.end() :]
@@ -282,7 +294,7 @@ def _notMirrored(name: bytes) -> UnknownName:
 
 def forbidCatalog(target: Target) -> None:
     """
-    @raise UnknownName: for the catalog, which a mirror does not hand out.
+    @raise UnknownName: when the target is the catalog, which a mirror does not serve.
     """
     if target.kind is Kind.CATALOG:
         raise UnknownName("the catalog of a mirror is not available")

@@ -1,9 +1,8 @@
 """
-A buffer for data that has been received and not been parsed yet.
+A buffer for data that has been received and not parsed yet.
 
 Parsing takes time in proportion to the number of bytes, however they are split: bytes that have
-been
-searched are not searched again, and taking data from the front does not move the rest.
+been searched are not searched again, and taking data from the front does not move the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class ReceiveBuffer:
     has to be held, it is moved into a C{bytearray}, which can grow at its end and shrink at its
     front without being copied each time.
 
-    @cvar makeArray: makes the C{bytearray}.
+    @cvar makeArray: creates the C{bytearray}; tests replace it.
     """
 
     makeArray: type[bytearray] = bytearray
@@ -37,7 +36,7 @@ class ReceiveBuffer:
 
     def add(self, data: bytes) -> None:
         """
-        More has arrived.
+        Append bytes that have been received.
         """
         if not self._data:
             self._data = data
@@ -50,25 +49,25 @@ class ReceiveBuffer:
         """
         The first byte.
 
-        @raise IndexError: when there is none.
+        @raise IndexError: when the buffer is empty.
         """
         return self._data[0]
 
     def peek(self, size: int) -> bytes:
         """
-        The first bytes, which stay.
+        The first bytes, which stay in the buffer.
         """
         return bytes(memoryview(self._data)[:size])
 
     def startswith(self, prefix: bytes) -> bool:
         """
-        Whether these bytes are the first.
+        Whether the buffer begins with these bytes.
         """
         return self._data.startswith(prefix)
 
     def take(self, size: int) -> bytes:
         """
-        Take bytes from the front, as many as there are at most.
+        Take bytes from the front: C{size} of them, or all where there are fewer.
         """
         data = self._data
         if size >= len(data):
@@ -104,9 +103,9 @@ class ReceiveBuffer:
         """
         Take a line without its CR LF.
 
-        @param most: bytes that a line may have.
-        @return: C{None} when it is not there yet.
-        @raise ValueError: when it has too many.
+        @param most: bytes that the line may have.
+        @return: C{None} when the line is not complete yet.
+        @raise ValueError: when the line is longer.
         """
         end = self._data.find(b"\r\n", max(0, self._searched - 1), most + 2)
         if end < 0:
@@ -121,12 +120,11 @@ class ReceiveBuffer:
         """
         Take a message's head, without the empty line that ends it.
 
-        @param most: bytes that a head may have.
-        @return: C{None} when more is to come.
-        @raise BadRequest: when it has a line that ends otherwise than with CR LF: nothing that is
-            to come makes a head of it.
-        @raise TargetTooLong: when the first line alone is over L{MAX_START_LINE}.
-        @raise FieldsTooLarge: when the head is over C{most}.
+        @param most: bytes that the head may have.
+        @return: C{None} when the head is not complete yet.
+        @raise BadRequest: when a line ends with a bare LF, as soon as it has been received.
+        @raise TargetTooLong: when the first line is longer than L{MAX_START_LINE}.
+        @raise FieldsTooLarge: when the head is larger than C{most}.
         """
         data = self._data
         end = data.find(b"\r\n\r\n", max(0, self._searched - 3), most + 4)
@@ -136,7 +134,7 @@ class ReceiveBuffer:
             self._searched = len(data)
             return None
         if end + 4 == len(data):
-            # Most heads come alone.
+            # Most heads arrive with nothing behind them.
             return self.takeAll()[:-4]
         head = bytes(memoryview(data)[:end])
         self.skip(end + 4)
@@ -144,7 +142,7 @@ class ReceiveBuffer:
 
     def _checkHead(self, most: int, isWhole: bool) -> None:
         """
-        Check what has come of a head since it was last looked at.
+        Check the part of a head that has been received since the last check.
         """
         data, start = self._data, self._searched
         if not self._hasLine:

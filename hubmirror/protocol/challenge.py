@@ -1,7 +1,6 @@
 """
-C{WWW-Authenticate} (RFC 9110 11.6.1, RFC 6750 3): replaces the realm of a registry's token service
-by
-the mirror's.
+C{WWW-Authenticate} (RFC 9110 11.6.1, RFC 6750 3): reads challenges, and replaces the realm of a
+registry's token service with the mirror's.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from hubmirror.protocol.scopes import ChangeName, changeScopes
 _CHARACTER = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TOKEN = _CHARACTER + rb"+"
 _PART = re.compile(
-    # Without the first line a long token would be tried again from each of its characters.
+    # Without the lookbehind, a long token would be tried again from each of its characters.
     rb"(?<!" + _CHARACTER + rb")"
     rb"(?:(?P<name>" + _TOKEN + rb")[ \t]*=[ \t]*"
-    # An upstream that quotes wrongly must not keep its realm by that.
+    # A quoted string that does not end is matched too: the realm in it must be replaced as well.
     rb"(?P<value>\"(?:[^\"\\]|\\.)*(?:\"|\\?\Z)|[^\",\s]+)"
     rb"|(?P<scheme>" + _TOKEN + rb")(?=[ \t,]|\Z))",
     re.DOTALL,
@@ -26,7 +25,8 @@ _PART = re.compile(
 
 def bearerParameters(value: bytes) -> dict[bytes, bytes]:
     """
-    The parameters of a C{Bearer} challenge, their names in lower case; empty when there is none.
+    The parameters of a C{Bearer} challenge, with their names in lower case; empty when the field
+    value has no such challenge.
     """
     parameters: dict[bytes, bytes] = {}
     scheme = b""
@@ -40,12 +40,14 @@ def bearerParameters(value: bytes) -> dict[bytes, bytes]:
 
 def onMirror(value: bytes, realm: bytes, change: ChangeName | None = None) -> bytes:
     """
-    A field value in which every C{Bearer} challenge names the mirror's token service, and
-    repositories as the client writes them; all else (other schemes, C{service}, C{error}, order,
+    Make every C{Bearer} challenge in a field value name the mirror's token service, and its scopes
+    name repositories as the client does.  All else (other schemes, C{service}, C{error}, order,
     spacing) stays byte for byte.
 
-    @param realm: an absolute URL.
-    @param change: gives the client's name for a repository; by default the names stay.
+    @param value: the field value.
+    @param realm: the absolute URL of the mirror's token service.
+    @param change: converts a repository's name to the client's; by default the names stay.
+    @return: the changed field value.
     """
     scheme = b""
     kept: list[bytes] = []

@@ -1,5 +1,6 @@
 """
-Cross-origin requests of browsers (Fetch, "HTTP extensions"), for web pages that read a registry.
+Cross-origin requests from browsers (CORS; Fetch standard, "HTTP extensions"), for web pages that
+read a registry.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ CORS_FIELDS = (
     (b"Access-Control-Expose-Headers", b"*"),
 )
 """
-What lets a page of any origin read an answer and its fields.
+Response fields that let a page of any origin read a response and its fields.
 """
 
 _MAX_AGE = b"86400"
@@ -25,9 +26,9 @@ def preflightFields(
     method: bytes, headers: Headers, allowed: tuple[bytes, ...]
 ) -> list[tuple[bytes, bytes]] | None:
     """
-    The answer's fields when a request is a preflight, else C{None}.
+    The fields of the response to a preflight request; C{None} when the request is no preflight.
 
-    @param allowed: the methods that the mirror takes.
+    @param allowed: the methods that the mirror accepts.
     """
     if (
         method != b"OPTIONS"
@@ -39,7 +40,7 @@ def preflightFields(
     return [
         (b"Access-Control-Allow-Origin", b"*"),
         (b"Access-Control-Allow-Methods", b", ".join(allowed)),
-        # The wildcard would not cover Authorization, so the names that were asked for return.
+        # A wildcard would not cover Authorization, so the names from the request are repeated.
         (
             b"Access-Control-Allow-Headers",
             asked if _NAMES.match(asked) else _DEFAULT_HEADERS,

@@ -1,10 +1,13 @@
 """
-Whose credentials are whose.  Clients know one host, the mirror, and send it what they have: a token
-of one registry to another, a password for the Hub to any token service that the mirror names.
+Keeps the credentials of one registry from another.
 
-Tokens of registries other than the default one are marked on their way to the client, so that the
-mirror knows them when they come back.  Clients take tokens for opaque; a marked one is still a
-C{token68} (RFC 9110 11.2).
+To its clients the mirror is a single host, so they may send it any credentials that they have for
+that host: the token of one registry in a request to another, or a password for Docker Hub to the
+token service of any registry.
+
+The mirror therefore marks every token of a registry other than the default one with that registry's
+name before it sends it to the client, and recognizes it in later requests.  Tokens are opaque to
+clients, and a marked token is still a valid C{token68} (RFC 9110 11.2).
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 OWN_TOKEN = b"mirror"
 """
-What the mirror gives in place of a token to a client that needs none, before it is marked.
+The token, before it is marked, that the mirror issues itself to a client that needs no token of the
+registry's.
 """
 
 OWN_AUTHORIZATION = b"Bearer " + OWN_TOKEN
 """
-What comes of it in a request: the mirror gets a token by itself, if one is wanted.
+The C{Authorization} of a request with L{OWN_TOKEN}: the mirror then gets a token from the registry
+by itself, if one is required.
 """
 
 _MARK = b"~"
@@ -37,7 +42,7 @@ def mark(name: bytes, token: bytes) -> bytes:
 
 def unmark(name: bytes, token: bytes) -> bytes | None:
     """
-    The token as its registry issued it, or C{None} when another one did.
+    A token as its registry issued it; C{None} when it is not marked with C{name}.
     """
     prefix = name.replace(b":", b"+") + _MARK
     return token[len(prefix) :] if token.startswith(prefix) else None
@@ -47,19 +52,21 @@ def authorizationFor(
     name: bytes, authorization: bytes, *, isDefault: bool, passCredentials: bool
 ) -> bytes | None:
     """
-    What of a client's C{Authorization} a registry and its token service may see.
+    The C{Authorization} that a registry or its token service may be sent for a client's.
 
-    @param name: the registry's.
-    @param isDefault: it is the one whose tokens are not marked, and whose passwords clients send.
-    @param passCredentials: the operator lets passwords through to this one as well.
-    @return: C{None} when nothing.
+    @param name: the registry's name.
+    @param authorization: the value that the client sent.
+    @param isDefault: whether it is the default registry, whose tokens are not marked, and which the
+        passwords that clients send are for.
+    @param passCredentials: whether the operator lets passwords through to this registry as well.
+    @return: C{None} when nothing of it may be sent.
     """
     scheme, _, credentials = authorization.partition(b" ")
     if scheme.lower() != b"bearer":
         return authorization if isDefault or passCredentials else None
     credentials = credentials.strip(b" ")
     if isDefault:
-        # A mark is the name of another registry, and no token of the Hub has a tilde.
+        # A marked token is another registry's; the Hub's own tokens contain no tilde.
         return None if _MARK in credentials else authorization
     token = unmark(name, credentials)
     if token == OWN_TOKEN:
@@ -69,9 +76,10 @@ def authorizationFor(
 
 def formFor(name: bytes, form: bytes, *, isDefault: bool, passCredentials: bool) -> bytes | None:
     """
-    The form of a token request (OAuth 2, RFC 6749 4.3, 6) as a registry's token service may see it.
+    The form of a token request (OAuth 2, RFC 6749 4.3, 6) that a registry's token service may be
+    sent for a client's.  The parameters are those of L{authorizationFor}.
 
-    @return: C{None} when it has credentials that are not for this one.
+    @return: C{None} when the form has credentials that are not for this registry.
     """
     pairs: list[bytes] = []
     for pair in form.split(b"&"):
@@ -91,7 +99,7 @@ def markAnswer(name: bytes, body: bytes) -> bytes:
     """
     Mark the tokens in the JSON of a token service's response.
 
-    @raise ValueError: when it is no JSON object.
+    @raise ValueError: when the body is no JSON object.
     """
     members: Any = json.loads(body)
     if not isinstance(members, dict):

@@ -1,9 +1,9 @@
 """
-The exceptions of hubmirror, by the phase in which they occur, and the response that each becomes.
+The exceptions of hubmirror, by the phase in which they occur, and the response that a client gets
+for each.
 
-A client gets an error as JSON (OCI distribution spec, "Error codes").  The messages say what failed
-and
-never contain a credential, a query or a path of this machine.
+The response has an error in JSON (OCI distribution spec, "Error codes").  The messages state what
+failed, and never contain a credential, a query or a path of this machine.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from http import HTTPStatus
 
 SERVER = b"hubmirror"
 """
-What C{Server} says of an answer that the mirror itself has made.
+The value of C{Server} in responses that the mirror itself creates.
 """
 
 
 RETRY_SOON = ((b"Retry-After", b"5"),)
 """
-The field that sends a client away for a few seconds.
+The response field that asks a client to try again in a few seconds.
 """
 
 
 class MirrorError(Exception):
     """
-    The root of hubmirror's own exceptions.
+    The base class of hubmirror's own exceptions.
 
-    @ivar status: the HTTP status it becomes.
-    @ivar code: the registry error code it becomes.
+    @ivar status: the HTTP status of the response.
+    @ivar code: the registry's error code in the response.
     @ivar message: one sentence for the user.
     @ivar detail: further facts for the C{detail} member of the error.
-    @ivar fields: response fields that go with it, such as C{Allow}.
+    @ivar fields: additional response fields, such as C{Allow}.
     """
 
     status = 500
@@ -52,7 +52,7 @@ class MirrorError(Exception):
 
     def body(self) -> bytes:
         """
-        The registry error body.
+        The body of the response: JSON with the one error.
         """
         error = {"code": self.code, "message": self.message, "detail": self.detail}
         return json.dumps({"errors": [error]}).encode("ascii") + b"\n"
@@ -67,15 +67,15 @@ def reasonOf(status: int) -> bytes:
 
 class RequestRefused(MirrorError):
     """
-    The request is refused by the mirror, without asking an upstream.
+    The mirror refuses the request, without asking an upstream.
     """
 
 
 class Rejected(RequestRefused):
     """
-    The request is not permitted by a rule of the operator's.
+    A rule that the operator has set does not permit the request.
 
-    @ivar rule: the rule, by the name of its option; C{None} when there is no option for it.
+    @ivar rule: the name of the rule's option; C{None} when the rule has no option.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class InvalidName(RequestRefused):
 
 class NothingHere(Rejected):
     """
-    The request is outside the secret path, and learns nothing about the mirror.
+    The request lacks the secret path, and its response must reveal nothing about the mirror.
     """
 
     status, code = 404, "NOT_FOUND"
@@ -122,7 +122,7 @@ class NothingHere(Rejected):
 
 class Unauthorized(RequestRefused):
     """
-    The request has no credentials that may be used.
+    The request has no valid credentials.
     """
 
     status, code = 401, "UNAUTHORIZED"
@@ -138,14 +138,14 @@ class Denied(Rejected):
 
 class TooManyRequests(Rejected):
     """
-    The client has used up a rate or a number that the operator has set for each client.
+    The client has reached a limit that the operator has set for each client.
     """
 
     status, code = 429, "TOOMANYREQUESTS"
 
     def __init__(self, message: str, rule: str, seconds: float) -> None:
         """
-        @param seconds: until when a further request is served.
+        @param seconds: seconds until a further request will be served.
         """
         retryAfter = max(1, math.ceil(seconds))
         super().__init__(message, rule, [(b"Retry-After", b"%d" % retryAfter)])
@@ -209,7 +209,8 @@ class LoopDetected(RequestRefused):
 
 class Overloaded(RequestRefused):
     """
-    Comes while as many requests are under way as there may be, and has waited for its turn.
+    The request has waited in vain for one of the requests in progress to end: there are as many as
+    the mirror allows.
     """
 
     status, code = 503, "UNAVAILABLE"
@@ -228,7 +229,7 @@ class ShuttingDown(RequestRefused):
 
 class UpstreamFailed(MirrorError):
     """
-    An upstream gave no usable response.  The subclasses tell the phase in which it failed.
+    An upstream gave no usable response.  The subclasses stand for the phase in which it failed.
     """
 
     status, code = 502, "UNAVAILABLE"
@@ -251,8 +252,8 @@ class ConnectTimedOut(ConnectFailed):
 
 class LocalFailure(ConnectFailed):
     """
-    No connection, for a reason of this machine's own: it has no file descriptor, port, memory or
-    route left.  That says nothing of the upstream.
+    No connection was established because this machine has no file descriptor, port, memory or route
+    left.  The upstream is not to blame.
     """
 
     status = 503
@@ -274,7 +275,8 @@ class HeadFailed(UpstreamFailed):
 
 class NoAnswer(HeadFailed):
     """
-    The connection was closed before the whole response head.  A safe request may be repeated.
+    The connection was closed before the response head was complete.  A request with a safe method
+    (RFC 9110 9.2.1) may be repeated.
     """
 
 
@@ -306,14 +308,14 @@ class AddressRefused(ConnectFailed, RedirectRefused):
 
 class CodingRefused(UpstreamFailed):
     """
-    The response has a content coding that was not asked for.
+    The response has a content coding that was not requested.
     """
 
 
 class BodyFailed(UpstreamFailed):
     """
-    The body of the response broke, ended early or stalled.  If the client has received the head
-    already, its connection is aborted instead of an error response.
+    The body of the response was malformed, ended early or stalled.  If the client has already been
+    sent the head, its connection is aborted instead of an error response.
     """
 
 
@@ -327,18 +329,20 @@ class LimitReached(MirrorError):
 
 class OtherEntity(UpstreamFailed):
     """
-    An upstream now has another entity than the one that the response began with.
+    The rest of a body was requested, and the upstream now has another entity than the one that the
+    response began with.
     """
 
 
 class UpstreamsFailed(UpstreamFailed):
     """
-    No upstream served the request, and the first one gave no response that could be passed on.
+    No upstream served the request, and there was no response that could be passed on.
     """
 
     def __init__(self, attempts: Sequence[tuple[str, MirrorError]]) -> None:
         """
-        @param attempts: pairs of an upstream's name and its error, in order.
+        @param attempts: pairs of an upstream's name and its error, in the order in which they were
+            asked; at least one.
         """
         name, error = attempts[0]
         super().__init__(

@@ -21,8 +21,9 @@ _NOT_ACROSS_ORIGINS = frozenset(
     b"authorization cookie forwarded via x-real-ip x-request-id".split()
 )
 _OF_THE_ORIGIN = frozenset(
-    # These speak of the origin they are seen on.  Passed on, the Hub would decide over the
-    # mirror's: send its clients elsewhere, force TLS on it, take its reports.
+    # These apply to the origin that sends them.  If they were passed on, an upstream could set
+    # policies for the mirror's origin: send its clients elsewhere, force TLS on it, collect its
+    # reports.
     b"refresh alt-svc strict-transport-security clear-site-data nel report-to reporting-endpoints "
     b"expect-ct public-key-pins public-key-pins-report-only".split()
 )
@@ -42,10 +43,11 @@ def forUpstream(
 
     C{Accept-Encoding} is always identity: containerd counts decoded bytes when it resumes.
 
-    @param client: who asks; C{None} to leave the client's address out.
-    @param scheme: what the client used to reach the mirror.
+    @param headers: the fields that the client sent.
+    @param client: the client; C{None} to leave the client's address out.
+    @param scheme: the scheme with which the client reached the mirror.
     @param via: this mirror's name in C{Via} (RFC 9110 7.6.3).
-    @param version: of the client's HTTP, such as C{b"1.1"}.
+    @param version: the client's version of HTTP, such as C{b"1.1"}.
     """
     named = listMembers(headers, b"Connection")
     passed = Headers()
@@ -81,9 +83,9 @@ def acrossOrigins(headers: Headers) -> Headers:
 
 def dropCookies(headers: Headers) -> None:
     """
-    Remove from an answer the cookies that it sets: those of a fallback, which the client knows
-    nothing of, those that are for the mirror's own account, and those of an answer that is
-    repeated to other clients.
+    Remove the cookies that a response sets.  This is for responses of a fallback, which the client
+    does not know; for those to the mirror's own account; and for those that are sent to more than
+    one client.
     """
     for name in _COOKIES:
         headers.removeHeader(name)
@@ -91,9 +93,9 @@ def dropCookies(headers: Headers) -> None:
 
 def dropClaims(headers: Headers) -> None:
     """
-    Remove from an answer of a CDN, which a redirect has led to, what only a registry may say to the
-    client: the challenge (nobody else may ask for the credentials that are meant for the registry),
-    cookies, and where the answer lies.
+    Remove the fields that only a registry may send to the client from the response of another host,
+    such as a CDN, to which the registry redirected the request.  They are the challenge (no other
+    host may ask for the registry's credentials), cookies, and C{Content-Location}.
     """
     dropCookies(headers)
     headers.removeHeader(b"WWW-Authenticate")
@@ -102,8 +104,8 @@ def dropClaims(headers: Headers) -> None:
 
 def forClient(headers: Headers, via: bytes, minor: int) -> Headers:
     """
-    The fields of an answer as they go to the client.  C{WWW-Authenticate}, C{Location},
-    C{Content-Location} and C{Link} stay for the caller to judge.
+    The fields of an upstream's response that are sent to the client.  C{WWW-Authenticate},
+    C{Location}, C{Content-Location} and C{Link} are kept as they are; the caller converts them.
 
     @param via: this mirror's name in C{Via}.
     @param minor: the upstream's minor version of HTTP/1.

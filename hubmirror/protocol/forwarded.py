@@ -1,6 +1,6 @@
 """
-The client's address, and how it reached the mirror, when there are proxies between them
-(C{Forwarded}, RFC 7239, and the older C{X-Forwarded-*}).
+The address of a client, and the scheme and host that it used, when there are proxies between it and
+the mirror (C{Forwarded}, RFC 7239, and the older C{X-Forwarded-*}).
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ _PAIR = re.compile(rb"\b([A-Za-z]+)=(\"(?:[^\"\\]|\\.)*\"|[^;,\"\s]+)")
 
 class Client(NamedTuple):
     """
+    The client of a request.
+
     @ivar address: the client's address; C{None} where the connection has none (a UNIX socket).
-    @ivar chain: the addresses that go on in C{X-Forwarded-For}.
-    @ivar scheme: C{b"http"} or C{b"https"}, when a trusted proxy said so.
-    @ivar host: the C{Host} that the client used, when a trusted proxy said so.
+    @ivar chain: the addresses for C{X-Forwarded-For} in the request to the upstream, that of the
+        mirror's peer last.
+    @ivar scheme: the client's scheme according to a trusted proxy, C{b"http"} or C{b"https"}; or
+        C{None}.
+    @ivar host: the C{Host} that the client used according to a trusted proxy; or C{None}.
     """
 
     address: Address | None
@@ -43,8 +47,8 @@ def isIn(address: Address | None, networks: Sequence[Network]) -> bool:
 
 def unmapped(address: Address) -> Address:
     """
-    The IPv4 address in an IPv4-mapped IPv6 address, which is how a dual-stack socket shows an IPv4
-    peer.
+    The IPv4 address in an IPv4-mapped IPv6 address, which is how a dual-stack socket reports an
+    IPv4 peer; any other address stays as it is.
     """
     mapped = getattr(address, "ipv4_mapped", None)
     return address if mapped is None else mapped
@@ -52,8 +56,12 @@ def unmapped(address: Address) -> Address:
 
 def findClient(peer: Address | None, headers: Headers, trusted: Sequence[Network]) -> Client:
     """
-    Find the client of a request.  Forwarding fields count only when C{peer} is a trusted proxy, and
-    of the addresses in them only those that trusted proxies have appended.
+    Find the client of a request.  The forwarding fields count only when C{peer} is a trusted proxy,
+    and only those of their addresses that trusted proxies have appended.
+
+    @param peer: the address of the connection's peer; C{None} for a UNIX socket.
+    @param headers: the request's fields.
+    @param trusted: the networks of the trusted proxies.
     """
     if peer is not None:
         peer = unmapped(peer)
@@ -87,7 +95,8 @@ def _members(headers: Headers, name: bytes) -> list[bytes]:
 
 def _fromForwarded(headers: Headers) -> tuple[list[bytes], bytes | None, bytes | None]:
     """
-    The C{for} of every element, and the first C{proto} and C{host}: those the client used.
+    The C{for} of every element, in order, and the first C{proto} and C{host}: those that the client
+    used.
     """
     hops: list[bytes] = []
     seen: dict[bytes, bytes] = {}
@@ -102,7 +111,8 @@ def _fromForwarded(headers: Headers) -> tuple[list[bytes], bytes | None, bytes |
 
 def _address(node: bytes) -> Address | None:
     """
-    A node (RFC 7239 6): an address, an IPv6 one in brackets, either with a port.
+    The address in a node (RFC 7239 6), where an IPv6 address may be in brackets, and a port may
+    follow; C{None} when the node has no address.
     """
     match = re.match(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?\Z|([0-9.]+)(?::[0-9]+)?\Z", node)
     text = node if match is None else match[1] or match[2]

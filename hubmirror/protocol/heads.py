@@ -1,10 +1,10 @@
 """
-Message heads and body framing of HTTP/1.1 (RFC 9112), strictly, for both sides of the mirror.
+A strict parser for the message heads and body framing of HTTP/1.1 (RFC 9112), for both sides of the
+mirror.
 
 If a proxy parses a message differently from its neighbour, one request can be smuggled inside
-another.
-So ambiguous messages are not repaired: bare CR or LF, obs-fold, white space before a colon, two
-lengths, and a length together with a transfer coding are errors.
+another.  Therefore ambiguous messages are not repaired: bare CR or LF, obs-fold, white space before
+a colon, two lengths, and a length together with a transfer coding are errors.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RequestHead(NamedTuple):
 
 class ResponseHead(NamedTuple):
     """
-    A status line and its fields; the version as C{IResponse} has it.
+    A status line and its fields.  The version has the form of C{IResponse.version}.
     """
 
     version: tuple[bytes, int, int]
@@ -62,7 +62,7 @@ def parseRequestHead(head: bytes) -> RequestHead:
     Read a request line and its fields (RFC 9112 3, 5).
 
     @param head: everything before the empty line.
-    @raise RequestRefused: for whatever is not exactly a request of HTTP/1.0 or 1.1.
+    @raise RequestRefused: when the head is not a valid request of HTTP/1.0 or 1.1.
     """
     start, _, rest = head.partition(b"\r\n")
     parts = start.split(b" ")
@@ -87,8 +87,8 @@ def parseResponseHead(head: bytes) -> ResponseHead:
     Read a status line and its fields (RFC 9112 4, 5).
 
     @param head: everything before the empty line.
-    @raise HeadFailed: when it is not a response of HTTP/1.x, or its status is none (RFC 9110 15:
-        below 100 or above 599).
+    @raise HeadFailed: when the head is not a valid response of HTTP/1.x, or its status is outside
+        of 100 to 599 (RFC 9110 15).
     """
     start, _, rest = head.partition(b"\r\n")
     match = _STATUS_LINE.match(start)
@@ -119,7 +119,7 @@ def _parseFields(lines: bytes) -> Headers:
 
 def listMembers(headers: Headers, name: bytes) -> list[bytes]:
     """
-    The members of a list field (RFC 9110 5.6.1), in lower case, over all its lines.
+    The members of a list field (RFC 9110 5.6.1) from all of its lines, in lower case.
     """
     values = headers.getRawHeaders(name)
     if not values:
@@ -130,7 +130,7 @@ def listMembers(headers: Headers, name: bytes) -> list[bytes]:
 
 def unquoted(value: bytes) -> bytes:
     """
-    What a quoted string (RFC 9110 5.6.4) contains; a token is itself.
+    The content of a quoted string (RFC 9110 5.6.4); a token stays as it is.
     """
     if not value.startswith(b'"'):
         return value
@@ -139,9 +139,9 @@ def unquoted(value: bytes) -> bytes:
 
 def contentLength(headers: Headers) -> int | None:
     """
-    The one C{Content-Length}, in bytes.
+    The C{Content-Length}, in bytes; C{None} when the field is absent.
 
-    @raise BadRequest: when there are several or it is no number.
+    @raise BadRequest: when there are several, or it is no number.
     """
     values = headers.getRawHeaders(b"Content-Length")
     if values is None:
@@ -194,8 +194,8 @@ class Decoder:
     """
     Extracts the bytes of one body from the bytes of a connection.
 
-    @ivar length: the body's length in bytes, C{None} where it is not known beforehand.
-    @ivar done: the body is complete.
+    @ivar length: the body's length in bytes; C{None} when it is not known beforehand.
+    @ivar done: whether the body is complete.
     """
 
     length: int | None = None
@@ -203,10 +203,10 @@ class Decoder:
 
     def feed(self, buffer: ReceiveBuffer) -> list[bytes]:
         """
-        Take bytes from the front of a buffer.  What follows the body stays there.
+        Take the bytes of the body from the front of a buffer.  The bytes after the body stay there.
 
-        @return: the pieces of body in them.
-        @raise BodyFailed: when they can't be framed.
+        @return: the decoded pieces of the body.
+        @raise BodyFailed: when the framing is malformed.
         """
         raise NotImplementedError
 
@@ -229,7 +229,7 @@ class IdentityDecoder(Decoder):
 
 class UntilCloseDecoder(Decoder):
     """
-    A body that ends with its connection.
+    A body that ends when its connection is closed.
     """
 
     def feed(self, buffer: ReceiveBuffer) -> list[bytes]:

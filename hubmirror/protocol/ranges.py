@@ -1,6 +1,6 @@
 """
-Byte ranges (RFC 9110 14): the part of an entity that a response holds, and the C{Range} for its
-rest.
+Byte ranges (RFC 9110 14): the part of an entity that a response contains, and the C{Range} that
+requests the rest of it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ _CONTENT_RANGE = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/(?:([0-9]{1,18}
 
 class Part(NamedTuple):
     """
-    @ivar first: position of the first byte in the entity.
-    @ivar length: bytes in the part.
-    @ivar total: bytes in the entity; C{None} where the answer does not tell.
-    @ivar tag: the entity's strong C{ETag}, where there is one.
+    A contiguous part of an entity.
+
+    @ivar first: the position of the part's first byte in the entity.
+    @ivar length: the part's length in bytes.
+    @ivar total: the entity's length in bytes; C{None} when the response does not state it.
+    @ivar tag: the entity's strong C{ETag}; C{None} when there is none.
     """
 
     first: int
@@ -29,10 +31,10 @@ class Part(NamedTuple):
 
 def partOf(status: int, length: int | None, headers: Headers) -> Part | None:
     """
-    The one part that a response holds; C{None} when it holds several parts or its length is not
-    known.
+    The part of an entity that a response contains; C{None} when it contains several parts, or its
+    length is not known.
 
-    @param length: of the answer's body in bytes, where it is known.
+    @param length: the length of the response's body in bytes; C{None} when it is not known.
     """
     tag = (headers.getRawHeaders(b"ETag") or [b"W/"])[0]
     strong = None if tag.startswith(b"W/") else tag
@@ -53,7 +55,7 @@ def rangeFrom(part: Part, position: int) -> bytes:
     """
     The C{Range} that requests the rest of a part.
 
-    @param position: bytes of the part that have come.
+    @param position: how many bytes of the part have been received.
     """
     first = part.first + position
     end = part.first + part.length

@@ -1,5 +1,5 @@
 """
-Rate limit fields: C{RateLimit-*} as Docker Hub sends them, and C{Retry-After}.
+The response fields of rate limits: C{RateLimit-*} as Docker Hub sends them, and C{Retry-After}.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ _MOST = 86400.0
 
 class Quota(NamedTuple):
     """
+    A rate limit on pulls.
+
     @ivar remaining: how many pulls are left.
-    @ivar window: seconds after which all are there again.
-    @ivar limit: how many pulls there are in a window; C{None} when that is not said.
+    @ivar window: the window of the limit, in seconds: after so long all pulls are available again.
+    @ivar limit: how many pulls a window has; C{None} when the response does not state it.
     """
 
     remaining: int
@@ -29,7 +31,8 @@ class Quota(NamedTuple):
 
 def quotaOf(headers: Headers) -> Quota | None:
     """
-    The value of C{ratelimit-remaining: 98;w=21600}, if the response has this field.
+    The quota in C{RateLimit-Remaining} (such as C{98;w=21600}) and C{RateLimit-Limit}; C{None} when
+    the response has no valid C{RateLimit-Remaining}.
     """
     match = _QUOTA.match((headers.getRawHeaders(b"RateLimit-Remaining") or [b""])[0])
     if match is None:
@@ -41,10 +44,10 @@ def quotaOf(headers: Headers) -> Quota | None:
 
 def retryAfter(headers: Headers, now: datetime | None = None) -> float | None:
     """
-    The seconds that C{Retry-After} asks for (RFC 9110 10.2.3), at most a day; C{None} where there
-    is none that can be read.
+    The delay that C{Retry-After} asks for (RFC 9110 10.2.3), in seconds, at most a day; C{None}
+    when the field is absent or malformed.
 
-    @param now: by default the present time.
+    @param now: the time from which the delay to a date is counted, by default the present.
     """
     value = (headers.getRawHeaders(b"Retry-After") or [b""])[0].strip()
     if re.match(rb"[0-9]{1,9}\Z", value):

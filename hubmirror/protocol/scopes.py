@@ -1,6 +1,6 @@
 """
-The C{scope} of a token request and of a challenge: C{type:name:actions}, several with spaces
-between them (distribution spec, "Token Scope Documentation"; RFC 6749 3.3).
+The C{scope} of a token request and of a challenge: C{type:name:actions}, several of them separated
+by spaces (distribution spec, "Token Scope Documentation"; RFC 6749 3.3).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 ChangeName = Callable[[bytes], "bytes | None"]
 """
-Gives another name for a repository's name; C{None} to leave its scope out.
+A function that returns the new name for a repository's name, or C{None} to remove its scope.
 """
 
 
 def changeScopes(scopes: bytes, change: ChangeName) -> bytes:
     """
-    Change the names of repositories in some scopes.  A scope that is there twice stays once.
+    Change the names of the repositories in a list of scopes.  Duplicate scopes are removed.
     """
     changed = dict.fromkeys(_changed(scope, change) for scope in scopes.split(b" "))
     return b" ".join(scope for scope in changed if scope)
@@ -33,7 +33,7 @@ def _changed(scope: bytes, change: ChangeName) -> bytes:
 
 def namesIn(form: bytes) -> list[bytes]:
     """
-    The names of repositories in all scopes of a query or form.
+    The names of the repositories in all scopes of a query or form.
     """
     names: list[bytes] = []
 
@@ -49,8 +49,8 @@ def namesIn(form: bytes) -> list[bytes]:
 
 def changeForm(form: bytes, change: ChangeName) -> bytes:
     """
-    Change the names of repositories in every C{scope} of a query or form.  Whatever does not
-    change stays byte for byte; a scope that is there twice stays once.
+    Change the names of the repositories in every C{scope} of a query or form.  Duplicate scopes are
+    removed; everything that does not change stays byte for byte.
     """
     seen: set[bytes] = set()
     kept: list[bytes] = []

@@ -1,8 +1,9 @@
 """
-How the targets of one registry are written at a server that serves several: with a path before
-C{/v2}, with a name after C{/v2/}, or with C{ns} in the query.
+How the targets of one registry are written for a server that serves several registries: with a path
+before C{/v2}, with a name after C{/v2/}, or with C{ns} in the query.
 
-The mirror's clients write so to the mirror, and the mirror to a fallback that is a mirror of many.
+Clients write targets like this in requests to the mirror, and the mirror does in requests to a
+fallback that mirrors several registries itself.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ _VERSION = b"/v2/"
 
 class Spelling(NamedTuple):
     """
+    A way to write the targets of a registry.  Each part is empty when it is not used.
+
     @ivar before: the path before C{/v2}, such as C{b"/ghcr.io"}.
-    @ivar after: what follows C{/v2/}, such as C{b"ghcr.io/"}.
-    @ivar namespace: the value of C{ns} that goes with every target.
-    @ivar short: the name that is written here for C{full}, when they differ.
-    @ivar full: the repository as its registry knows it.
+    @ivar after: the name after C{/v2/}, such as C{b"ghcr.io/"}.
+    @ivar namespace: the value of C{ns} in every target.
+    @ivar short: the name that this spelling has for the repository C{full}, such as C{b"alpine"}.
+    @ivar full: the repository's name at the registry, such as C{b"library/alpine"}.
     """
 
     before: bytes = b""
@@ -29,7 +32,7 @@ class Spelling(NamedTuple):
 
     def write(self, target: bytes) -> bytes:
         """
-        Write a target of the registry as it is written here.
+        Convert a target of the registry to this spelling.
 
         @param target: path and query.
         """
@@ -42,7 +45,7 @@ class Spelling(NamedTuple):
 
     def read(self, target: bytes) -> bytes:
         """
-        Read a target that is written as here; any other is left as it is.
+        Convert a target in this spelling to the registry's own; any other stays as it is.
         """
         if self.before and target.startswith(self.before + b"/"):
             target = target[len(self.before) :]
@@ -56,7 +59,7 @@ class Spelling(NamedTuple):
 
     def withNamespace(self, target: bytes) -> bytes:
         """
-        Add C{ns} to a target or relative reference, where it belongs to this spelling.
+        Add C{ns} to a target or relative reference, if this spelling has it.
         """
         if not self.namespace:
             return target
@@ -65,6 +68,6 @@ class Spelling(NamedTuple):
 
     def writeName(self, name: bytes) -> bytes:
         """
-        Write a repository's name, as it stands in a token's scope.
+        Convert a repository's name in a token's scope to this spelling.
         """
         return self.after + (self.short if self.full and name == self.full else name)

@@ -1,11 +1,9 @@
 """
-The request target: what it asks for.
+The request target, and which operation of a registry it requests.
 
-A target has two forms.  C{raw} is sent upstream byte for byte.  C{path} is what a registry would
-make of
-it (decoded, slashes merged, dot segments removed), and it alone decides the route, so that no
-spelling
-of C{/v2/_catalog} is forwarded.
+A target has two forms.  C{raw} is sent upstream byte for byte.  C{path} is the path as a registry
+would interpret it: decoded, with slashes merged and dot segments removed.  Only C{path} decides the
+route, so that no spelling of C{/v2/_catalog} is forwarded.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from hubmirror.protocol.url import removeDotSegments
 
 class Kind(enum.Enum):
     """
-    What a target asks for, in the terms of the OCI distribution spec.
+    The operation that a target requests, in the terms of the OCI distribution spec.
     """
 
     PING = "ping"
@@ -41,14 +39,15 @@ class Kind(enum.Enum):
 
 class Target(NamedTuple):
     """
-    @ivar raw: path and query as the client wrote them, without C{ns} and without what made it
-        absolute.
-    @ivar path: the path as a server reads it.
-    @ivar kind: what is asked for.
-    @ivar repository: the repository's name, where there is one.
-    @ivar reference: tag or digest, where there is one.
-    @ivar namespaces: the registries named with C{ns} (containerd and buildkit: the registry
-        that they mean).
+    A request target that has been read.
+
+    @ivar raw: path and query as the client wrote them, but without C{ns}.
+    @ivar path: the path as a registry interprets it.
+    @ivar kind: the operation that is requested.
+    @ivar repository: the repository's name; C{None} when the target has none.
+    @ivar reference: the tag or digest; C{None} when the target has none.
+    @ivar namespaces: the values of C{ns}, in lower case.  containerd, buildkit and dockerd 29 name
+        the registry that they address there.
     """
 
     raw: bytes
@@ -103,7 +102,8 @@ def readTarget(raw: bytes) -> Target:
     kind, repository, reference = _classify(path)
     if path != rawPath and b"_catalog" in re.split(rb"[/?#]", decoded):
         # Servers differ in how often they decode, in whether they merge slashes before they
-        # resolve dot segments, and in where they end a path.  No client writes a name like this.
+        # resolve dot segments, and in where they end a path.  So an unusual path that contains
+        # _catalog anywhere is treated as the catalog; no client writes a repository's name so.
         kind, repository, reference = Kind.CATALOG, None, None
     if path == b"/v2":
         rawPath = b"/v2/"
@@ -123,11 +123,11 @@ def _classify(path: bytes) -> tuple[Kind, bytes | None, bytes | None]:
 
 def _decode(path: bytes) -> bytes:
     """
-    Decoded until it stays the same: an upstream behind another proxy may decode once more, and no
-    name in a registry contains a percent sign.
+    Percent-decode a path until it does not change any more: an upstream behind another proxy may
+    decode it once more, and no name in a registry contains a percent sign.
 
-    @raise BadRequest: when that takes more than L{_MOST_DECODINGS}: each would cost as much as the
-        path is long.
+    @raise BadRequest: when that takes L{_MOST_DECODINGS} rounds or more.  Each round takes time in
+        proportion to the path's length.
     """
     for _ in range(_MOST_DECODINGS):
         if b"%" not in path or (decoded := unquote_to_bytes(path)) == path:
@@ -138,8 +138,8 @@ def _decode(path: bytes) -> bytes:
 
 def sourceOf(target: Target) -> bytes | None:
     """
-    The repository that a cross-repository mount takes a blob from (OCI distribution spec, "Mounting
-    a blob from another repository"), if the target has one.
+    The repository from which a cross-repository mount takes its blob (OCI distribution spec,
+    "Mounting a blob from another repository"); C{None} when the target has none.
     """
     for pair in target.raw.partition(b"?")[2].split(b"&"):
         name, _, value = pair.partition(b"=")
@@ -150,8 +150,9 @@ def sourceOf(target: Target) -> bytes | None:
 
 def searchTarget(raw: bytes) -> bytes:
     """
-    A search as the index takes it: C{q} loses a leading C{library/}, in either spelling, and
-    C{library/} alone becomes C{library}.  All else stays byte for byte.
+    Convert the target of a search to the form that Docker Hub's index understands: a leading
+    C{library/} in C{q} is removed, whether its slash is encoded or not, and C{library/} alone
+    becomes C{library}.  All else stays byte for byte.
     """
     path, mark, query = raw.partition(b"?")
     return path + mark + b"&".join(map(_searchParameter, query.split(b"&")))

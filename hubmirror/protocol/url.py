@@ -1,7 +1,6 @@
 """
-Absolute URLs and references, as bytes, which are split and resolved without re-encoding them: the
-query
-of a redirect is often signed.
+Splits and resolves URLs and references without re-encoding their bytes, because the query of a
+redirect is often signed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,11 @@ _UNSAFE = re.compile(rb"[^\x21-\x7e]")
 
 class Origin(NamedTuple):
     """
-    Scheme, host and port (RFC 6454), in lower case; an IPv6 host is without brackets.
+    The origin of a URL (RFC 6454).
+
+    @ivar scheme: the scheme, in lower case.
+    @ivar host: the host, in lower case; an IPv6 address has no brackets.
+    @ivar port: the port.
     """
 
     scheme: bytes
@@ -30,7 +33,7 @@ class Origin(NamedTuple):
     @property
     def authority(self) -> bytes:
         """
-        The C{Host} field's value: the port only where it is not the scheme's own.
+        The value of the C{Host} field: the port is left out when it is the scheme's default.
         """
         host = b"[%b]" % self.host if b":" in self.host else self.host
         if self.port == _DEFAULT_PORTS.get(self.scheme):
@@ -45,7 +48,7 @@ def parseAuthority(authority: bytes, scheme: bytes) -> Origin:
     """
     Read C{host[:port]}.
 
-    @raise ValueError: for anything else, user information included.
+    @raise ValueError: for anything else, such as user information.
     """
     match = _AUTHORITY.match(authority)
     if match is None:
@@ -59,10 +62,10 @@ def parseAuthority(authority: bytes, scheme: bytes) -> Origin:
 
 def splitURL(url: bytes) -> tuple[Origin, bytes]:
     """
-    An absolute C{http} or C{https} URL as its origin and the request target (RFC 9112 3.2.1),
-    which is the rest byte for byte without the fragment.
+    Split an absolute C{http} or C{https} URL into its origin and the request target (RFC 9112
+    3.2.1), which is the rest of the URL, byte for byte, without the fragment.
 
-    @raise ValueError: when it is none.
+    @raise ValueError: when C{url} is no such URL.
     """
     match = _ABSOLUTE.match(url)
     if match is None:
@@ -78,10 +81,10 @@ def splitURL(url: bytes) -> tuple[Origin, bytes]:
 
 def resolve(base: bytes, reference: bytes) -> bytes:
     """
-    The absolute URL that C{reference} means at C{base} (RFC 3986 5.2), its fragment left off.
-    Bytes that may not stand in a request line are percent-encoded, as browsers do; all others
-    stay.
+    Resolve a reference relative to a base URL (RFC 3986 5.2).  The fragment is removed.  Bytes that
+    a request line must not contain are percent-encoded, as browsers do; all others stay.
 
+    @return: the absolute URL.
     @raise ValueError: when the result is no absolute C{http} or C{https} URL.
     """
     reference = _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], reference.partition(b"#")[0])
@@ -107,7 +110,7 @@ def resolve(base: bytes, reference: bytes) -> bytes:
 
 def removeDotSegments(path: bytes) -> bytes:
     """
-    An absolute path without C{.} and C{..} (RFC 3986 5.2.4).
+    Remove the segments C{.} and C{..} from an absolute path (RFC 3986 5.2.4).
     """
     segments = path.split(b"/")
     kept: list[bytes] = []

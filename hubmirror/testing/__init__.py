@@ -1,8 +1,9 @@
 """
-An embedded Docker Hub and other registries beside it, for tests, benchmarks and demonstrations.
+An embedded Docker Hub and other embedded registries, for tests, benchmarks and demonstrations.
 
-In process, on loopback or without any socket, they answer as the real ones do, go wrong as they are
-told, and remember what they were asked. They use nothing of the mirror that they test.
+They run in the process of the test, on loopback or without any socket.  They respond as the real
+registries do, simulate faults, and record the requests that they receive.  They do not import
+anything from the mirror that they test.
 """
 
 from hubmirror.testing.answers import Answer, Ending, bytesAnswer, errorAnswer, jsonAnswer

@@ -1,7 +1,7 @@
 """
-Answers as plain values, and the producer that writes one to a request.
+Responses as plain values, and the producer that writes one to a client.
 
-A service makes an L{Answer} of a request; a fault makes another of it; C{send} writes the outcome.
+A service creates an L{Answer} for a request, a fault may replace it, and C{send} writes it.
 """
 
 import enum
@@ -21,18 +21,21 @@ class Ending(enum.Enum):
     What happens after the last piece of a body.
     """
 
-    FINISH = enum.auto()  #: the answer is complete, the connection stays
-    CLOSE = enum.auto()  #: the connection is closed in the midst of the answer
-    HANG = enum.auto()  #: nothing, for ever
+    FINISH = enum.auto()  #: the response is complete, and the connection stays open
+    CLOSE = enum.auto()  #: the connection is closed before the response is complete
+    HANG = enum.auto()  #: nothing is sent any more, and the connection stays open
 
 
 @dataclass(frozen=True)
 class Answer:
     """
-    What a service answers to a request.
+    The response of a service.
 
-    @ivar length: value of C{Content-Length}; L{None} for no such field.
-    @ivar pieces: the body, taken as fast as the client reads it.
+    @ivar status: the status.
+    @ivar fields: the fields.
+    @ivar length: the value of C{Content-Length}; L{None} for no such field.
+    @ivar pieces: the body, which is iterated only as fast as the client reads it.
+    @ivar ending: what happens after the body.
     """
 
     status: int
@@ -42,7 +45,7 @@ class Answer:
     ending: Ending = Ending.FINISH
 
 
-#: How a service answers: a request in, an answer out.
+#: Creates the response to a request.
 Serve = Callable[[HubRequest], Answer]
 
 
@@ -50,14 +53,14 @@ def bytesAnswer(
     status: int, contentType: str, body: bytes, fields: Mapping[str, str] | None = None
 ) -> Answer:
     """
-    An answer with a small body.
+    Create a response with a small body.
     """
     return Answer(status, {"Content-Type": contentType, **(fields or {})}, len(body), (body,))
 
 
 def jsonAnswer(status: int, value: object, fields: Mapping[str, str] | None = None) -> Answer:
     """
-    An answer with a JSON body.
+    Create a response with a JSON body.
     """
     return bytesAnswer(status, "application/json", json.dumps(value).encode(), fields)
 
@@ -70,7 +73,7 @@ def errorAnswer(
     fields: Mapping[str, str] | None = None,
 ) -> Answer:
     """
-    An error as the distribution specification has it, "Error Codes".
+    Create an error response (OCI distribution specification, "Error Codes").
     """
     error = {"code": code, "message": message, "detail": detail}
     return jsonAnswer(status, {"errors": [error]}, fields)
@@ -78,9 +81,9 @@ def errorAnswer(
 
 def send(request: HubRequest, answer: Answer, wrote: Callable[[int], None]) -> None:
     """
-    Write an answer to a request, no faster than the client reads it.
+    Write a response, no faster than the client reads it.
 
-    @param wrote: called with the number of bytes of each piece of a body.
+    @param wrote: called with the length in bytes of each piece of the body.
     """
     request.setResponseCode(answer.status)
     for name, value in answer.fields.items():
@@ -97,7 +100,7 @@ def send(request: HubRequest, answer: Answer, wrote: Callable[[int], None]) -> N
 @implementer(IPushProducer)
 class _AnswerProducer:
     """
-    Writes the pieces of a body until the transport says that it has enough for now.
+    Writes the pieces of a body, and pauses when the transport asks for it.
     """
 
     def __init__(

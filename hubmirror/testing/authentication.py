@@ -1,5 +1,5 @@
 """
-The ways in which a registry finds out who asks, and what it says to those who may not.
+The ways in which a registry authenticates clients, and its responses to those who lack permission.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from hubmirror.testing.wire import HubRequest
 @dataclass(frozen=True)
 class Visitor:
     """
-    Who asks, as far as the credentials of a request say.
+    The user that the credentials of a request stand for.
 
-    @ivar account: its name, empty for the public.
-    @ivar allowed: the actions that these credentials allow on a repository.
+    @ivar account: the user's name; empty for an anonymous user.
+    @ivar allowed: returns the actions that the user may take on a repository.
     """
 
     account: str
@@ -27,31 +27,32 @@ class Visitor:
 
 class Authenticator(Protocol):
     """
-    One of these ways.
+    A way to authenticate clients.
     """
 
     def visitor(self, request: HubRequest) -> Visitor | None:
         """
-        Who asks; L{None} when the request has no credentials that are good.
+        The user of a request; L{None} when the request has no valid credentials.
         """
 
     def refuse(
         self, request: HubRequest, name: str | None, needed: frozenset[str], known: bool
     ) -> Answer:
         """
-        The answer to one who may not.
+        The response to a request that is not permitted.
 
-        @param name: the repository; L{None} for the registry as such.
-        @param needed: the actions that the request needs.
-        @param known: whether the request's credentials are good, only not for this.
+        @param name: the repository; L{None} for the registry itself.
+        @param needed: the actions that the request requires.
+        @param known: whether the request's credentials are valid, but do not permit it.
         """
 
 
 class ByToken:
     """
-    Tokens of a token service, named in a challenge (distribution's token specification).
+    Authentication with tokens of a token service, whose URL is in the challenge (distribution
+    project, "Token Authentication Specification").
 
-    @param realm: tells the URL of the token service.
+    @param realm: returns the URL of the token service.
     """
 
     def __init__(self, tokens: Tokens, realm: Callable[[], str]) -> None:
@@ -81,9 +82,10 @@ class ByToken:
 
 class ByPassword:
     """
-    Name and password of a user with each request (RFC 7617); the public gets nothing.
+    Authentication with a user's name and password in each request (RFC 7617), without anonymous
+    access.
 
-    @param origin: tells the registry's own origin, which is the realm.
+    @param origin: returns the registry's own origin, which is the realm.
     """
 
     def __init__(self, contents: Contents, origin: Callable[[], str]) -> None:
@@ -106,7 +108,7 @@ class ByPassword:
 
 class ByNothing:
     """
-    Whoever asks may do everything.
+    No authentication: every client may pull and push everything.
     """
 
     def visitor(self, request: HubRequest) -> Visitor | None:

@@ -1,5 +1,5 @@
 """
-Blobs: bytes that are held, bytes that are made when they are asked for, and bytes let go.
+Blobs: in memory, generated when they are read, or discarded after a push.
 """
 
 import random
@@ -8,40 +8,42 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
 
-#: Bytes in one piece of a blob: as much as Twisted's transports take before they pause a producer.
+#: The length of one piece of a blob in bytes: Twisted's transports buffer as much before they pause
+#: a producer.
 PIECE = 64 * 1024
 
-# A prime, so that a reader who lands off by a power of two reads other bytes than he should.
+# The length of the pattern is a prime, so that an offset that is wrong by a power of two does not
+# lead to the same bytes.
 _PATTERN = 65521
 
 
 def digestOf(data: bytes) -> str:
     """
-    Digest of some bytes, as in C{sha256:0123…}.
+    The SHA-256 digest of some bytes, such as C{sha256:0123…}.
     """
     return f"sha256:{sha256(data).hexdigest()}"
 
 
 class Blob(Protocol):
     """
-    Bytes of a known length, named by their digest.
+    A blob: bytes of a known length, which are addressed by their digest.
     """
 
     @property
     def digest(self) -> str:
         """
-        Name of the blob, C{sha256:} and 64 hexadecimal digits.
+        The digest: C{sha256:} and 64 hexadecimal digits.
         """
 
     @property
     def size(self) -> int:
         """
-        Length, in bytes.
+        The length in bytes.
         """
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
         """
-        The bytes from C{start} up to, not including, C{stop}, none of them longer than L{PIECE}.
+        The bytes from C{start} up to, not including, C{stop}, in pieces of at most L{PIECE} bytes.
         """
 
 
@@ -68,9 +70,11 @@ class HeldBlob:
 
 class PatternBlob:
     """
-    A blob of any size that costs no memory: one seeded block, over and over.
+    A blob of any size that takes almost no memory: one pseudorandom block, repeated.
 
-    Making one reads it through once for the digest: about half a second for a GiB.
+    The constructor computes the digest, which takes about half a second for a GiB.
+
+    @param seed: different seeds give different bytes.
     """
 
     def __init__(self, size: int, seed: str) -> None:
@@ -90,7 +94,7 @@ class PatternBlob:
 @dataclass(frozen=True)
 class DiscardedBlob:
     """
-    A pushed blob that was checked, and was too big to be kept: there are no bytes to it.
+    A pushed blob whose digest was checked, and whose bytes were discarded because of its size.
     """
 
     digest: str

@@ -1,5 +1,5 @@
 """
-A certificate authority that lives as long as a test.
+A certificate authority that exists only during a test.
 """
 
 from datetime import datetime, timedelta, timezone
@@ -15,9 +15,9 @@ _LIFETIME = timedelta(days=2)
 
 class Authority:
     """
-    Issues certificates for servers; its own key (ECDSA, P-256) never leaves memory.
+    Issues certificates for servers.  Its own key (ECDSA, P-256) is only in memory.
 
-    @ivar pem: its certificate, for the clients that are to trust it.
+    @ivar pem: its certificate in PEM, for clients that trust it.
     """
 
     def __init__(self) -> None:
@@ -33,10 +33,11 @@ class Authority:
 
     def serverPEM(self, hostnames: list[str]) -> bytes:
         """
-        A new private key, the certificate for it, and the authority's, as PEM.
+        Create a private key and a certificate for it.
 
-        @param hostnames: names and addresses that the server goes by.  Without any, the certificate
-            has no C{subjectAltName}, and is good for no host.
+        @param hostnames: the names and addresses of the server.  Without any, the certificate has
+            no C{subjectAltName}, and is not valid for any host.
+        @return: the key, the certificate, and the authority's certificate, in PEM.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name("".join(hostnames[:1]) or "nobody"), self._name, key.public_key())

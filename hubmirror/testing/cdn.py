@@ -1,6 +1,8 @@
 """
-The CDN: gives blobs to whoever has a signed link, manifests to whoever asks, and takes offence at
-anything else.
+The CDN of a registry.
+
+It serves blobs to requests with a signed URL, and manifests to all requests.  It refuses requests
+with credentials, or for another host.
 """
 
 import base64
@@ -22,18 +24,18 @@ _BOUNDARY = "4d6f7265207468616e206f6e65"
 _LAST_MODIFIED = "Mon, 01 Jan 2024 00:00:00 GMT"
 _TYPE = "application/octet-stream"
 _PATH = re.compile(rb"/registry-v2/docker/registry/v2/blobs/sha256/[0-9a-f]{2}/([0-9a-f]{64})/data")
-# Where the manifests of registry.k8s.io are redirected to looks like this, and has no signature.
+# registry.k8s.io redirects requests for manifests to URLs of this form, without a signature.
 _MANIFEST = re.compile(r"/v2/artifacts/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
 _EXPIRES = re.compile(rb"Expires=(\d+)&")
 
 
 class CDN:
     """
-    Serves blobs by signed links, and manifests.
+    Serves blobs by signed URLs, and manifests.
 
-    @param origin: tells its own origin, as in C{https://127.0.0.1:4711}.
-    @param seconds: the clock that links expire by.
-    @ivar lifetime: for how long a link is good, in seconds.
+    @param origin: returns the CDN's own origin, such as C{https://127.0.0.1:4711}.
+    @param seconds: returns the present time, in seconds.
+    @ivar lifetime: how long a signed URL is valid, in seconds.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class CDN:
 
     def redirect(self, request: HubRequest, blob: Blob) -> Answer:
         """
-        Send the client to a signed link.
+        Redirect a request to the signed URL of a blob.
         """
         name = blob.digest.removeprefix("sha256:")
         path = f"/registry-v2/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data".encode()
@@ -59,14 +61,14 @@ class CDN:
         self, request: HubRequest, name: str, reference: str, account: str
     ) -> Answer:
         """
-        Send the client to where manifests are, whether there is this one or not.
+        Redirect a request to the URL of a manifest, whether the manifest exists or not.
         """
         location = f"{self._origin()}/v2/artifacts/{name}/manifests/{reference}"
         return Answer(307, {"Location": location}, 0)
 
     def serve(self, request: HubRequest) -> Answer:
         """
-        Answer a request to the CDN itself.
+        Respond to a request to the CDN itself.
         """
         if request.requestHeaders.hasHeader("Authorization"):
             return _refuse(400, "InvalidArgument", "Only one auth mechanism allowed")
@@ -93,7 +95,7 @@ class CDN:
 
     def deliver(self, request: HubRequest, blob: Blob) -> Answer:
         """
-        The blob, or the parts of it that are asked for.
+        Respond with a blob, or with the parts of it that the request asks for.
         """
         if isinstance(blob, DiscardedBlob) and request.method == b"GET":
             return _refuse(404, "NoSuchKey", "This blob was too big to be kept")
@@ -123,10 +125,11 @@ class CDN:
 
 def _signed(path: bytes, expires: int) -> bytes:
     """
-    A query whose every byte matters.
+    The signed query of a path, which is valid only byte for byte.
 
-    It has in it what a re-encoder would change: escapes in upper and lower case, one that nobody
-    needs (C{%7E}), a bare C{~}, a parameter without a value, an empty one.
+    It contains everything that re-encoding might change: escapes in upper and lower case, an
+    unnecessary escape (C{%7E}), a bare C{~}, an empty parameter, one without C{=}, and one without
+    a value.
     """
     signature = hmac.digest(_KEY, path + b"?%d" % expires, sha256)
     escaped = base64.b64encode(signature).replace(b"+", b"%2B").replace(b"/", b"%2F")
@@ -142,7 +145,7 @@ def _contentRange(blob: Blob, start: int, stop: int) -> str:
 
 def _multipart(blob: Blob, parts: list[tuple[int, int]], fields: dict[str, str]) -> Answer:
     """
-    Several parts at once (RFC 9110, 14.6).
+    A response with several parts (RFC 9110, 14.6).
     """
     heads = [
         f"\r\n--{_BOUNDARY}\r\nContent-Type: {_TYPE}\r\n"
@@ -164,7 +167,7 @@ def _multipart(blob: Blob, parts: list[tuple[int, int]], fields: dict[str, str])
 
 def _refuse(status: int, code: str, message: str) -> Answer:
     """
-    An error as object stores put it.
+    An error in the form of object stores.
     """
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return bytesAnswer(status, "application/xml", body.encode())

@@ -1,5 +1,5 @@
 """
-What a registry holds: repositories, users, and who may do what.
+The contents of a registry: repositories, users, and the users' permissions.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,11 @@ PUSH = frozenset({"pull", "push"})
 @dataclass
 class Repository:
     """
-    The blobs, manifests (by digest) and tags of one name.
+    One repository.
+
+    @ivar blobs: the blobs, by digest.
+    @ivar manifests: the manifests, by digest.
+    @ivar tags: the digests of manifests, by tag.
     """
 
     blobs: dict[str, Blob] = field(default_factory=dict)
@@ -25,7 +29,7 @@ class Repository:
 
     def addImage(self, image: Image) -> None:
         """
-        Take in an image with all that it names, under no tag.
+        Add an image with its config and layers, but without a tag.
         """
         for blob in (image.config, *image.layers):
             self.blobs[blob.digest] = blob
@@ -41,7 +45,10 @@ class Repository:
 @dataclass(frozen=True)
 class User:
     """
-    Somebody with a password, and patterns (as in L{fnmatch}) of repositories.
+    A user of a registry.
+
+    @ivar push: patterns (as in L{fnmatch}) of the repositories that the user may push to.
+    @ivar pull: patterns of the private repositories that the user may pull from.
     """
 
     name: str
@@ -53,9 +60,9 @@ class User:
 @dataclass
 class Contents:
     """
-    Everything that the services of one registry share.
+    The contents that all services of one registry share.
 
-    @ivar private: patterns of repositories that nobody sees without a user's token.
+    @ivar private: patterns of the repositories that are hidden from anonymous clients.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -64,20 +71,22 @@ class Contents:
 
     def repository(self, name: str) -> Repository:
         """
-        The repository of this name; a new one when there is none.
+        The repository of this name, which is created when it does not exist.
         """
         return self.repositories.setdefault(name, Repository())
 
     def blob(self, digest: str) -> Blob | None:
         """
-        A blob of any repository: object storage knows no repositories.
+        Find a blob in any repository, because object storage has no repositories.
         """
         found = (repository.blobs.get(digest) for repository in self.repositories.values())
         return next((blob for blob in found if blob is not None), None)
 
     def allowed(self, user: User | None, name: str) -> frozenset[str]:
         """
-        The actions that a user, or anybody (L{None}), may take on a repository.
+        The actions that a user may take on a repository.
+
+        @param user: the user; L{None} for anonymous clients.
         """
         if user is not None and _matches(name, user.push):
             return PUSH
@@ -89,14 +98,14 @@ class Contents:
 
     def login(self, name: str, password: str) -> User | None:
         """
-        The user with this password; L{None} for nobody.
+        The user with this name and password; L{None} when there is none.
         """
         user = self.users.get(name)
         return user if user is not None and user.password == password else None
 
     def isPrivate(self, name: str) -> bool:
         """
-        Whether a repository is hidden from the public.
+        Whether a repository is hidden from anonymous clients.
         """
         return _matches(name, self.private)
 

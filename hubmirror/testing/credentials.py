@@ -1,5 +1,5 @@
 """
-The credentials that a request bears, wherever it bears them.
+Finds the credentials of a request, in its fields and its form.
 """
 
 import binascii
@@ -12,18 +12,19 @@ from urllib.parse import parse_qs
 from hubmirror.testing.wire import HubRequest
 
 _FORM = "application/x-www-form-urlencoded"
-# Bytes of a body up to which it may be a form; those of token services are much shorter.
+# The longest body, in bytes, that is read as a form.  Those of token services are much shorter.
 _LONGEST_FORM = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Credential:
     """
-    Something that says who asks.
+    A credential of a request.
 
-    @ivar kind: the scheme of an C{Authorization} field in small letters, such as C{basic} and
-        C{bearer}; C{cookie}; or the field of a posted form: C{password}, C{refresh_token}.
-    @ivar value: C{NAME:PASSWORD} for C{basic} and C{password}; else the token, or the field.
+    @ivar kind: the scheme of an C{Authorization} field in lower case, such as C{basic} and
+        C{bearer}; C{cookie}; or the parameter of a form: C{password}, C{refresh_token}.
+    @ivar value: C{NAME:PASSWORD} for C{basic} and C{password}; otherwise the token, or the value of
+        the field.
     """
 
     kind: str
@@ -32,7 +33,7 @@ class Credential:
 
 def credentialsOf(request: HubRequest) -> tuple[Credential, ...]:
     """
-    All credentials of a request: those in its fields, and those in a form that it posts.
+    All credentials of a request: those in its fields, and those in a form in its body.
     """
     fields = request.requestHeaders
     found = [_authorization(value) for value in fields.getRawHeaders("Authorization", [])]
@@ -49,7 +50,7 @@ def _authorization(value: str) -> Credential:
     scheme, _, rest = value.partition(" ")
     kind, rest = scheme.lower(), rest.strip()
     if kind == "basic":
-        # What can't be decoded names nobody, and is kept as it is.
+        # Malformed credentials are kept as they are.
         with suppress(binascii.Error, UnicodeDecodeError):
             rest = b64decode(rest, validate=True).decode()
     return Credential(kind, rest)

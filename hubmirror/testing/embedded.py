@@ -1,5 +1,5 @@
 """
-An embedded registry: what it holds, where it listens, what it has seen.
+An embedded registry with all of its services.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,26 +37,28 @@ from hubmirror.testing.wire import HubRequest
 
 class EmbeddedRegistry:
     """
-    A registry of one's own: registry, token service, index and CDN, each on an origin of its
-    own. Nothing listens before C{start}; C{agent} reaches it even so.
+    An embedded registry: registry, token service, index and CDN, each on an origin of its own.  It
+    listens only after C{start}, but C{agent} can reach it without that.
 
-    @param reactor: the reactor to listen with; a L{Clock} will do for C{agent} alone.
-    @param name: as it stands in the names of images, and its host's.
-    @param settings: how it behaves.
+    @param reactor: the reactor to listen with; a L{Clock} is enough for C{agent}.
+    @param name: the registry's name in the names of images, which is also its host.
+    @param settings: how the registry behaves.
     @param address: the loopback address to listen on.
-    @param network: what C{addRegistry} puts it into, in place of a network of its own.
+    @param network: the network of several registries, which C{addRegistry} passes; by default, the
+        registry has a network of its own.
 
-    @ivar name: its name.
-    @ivar seen: every request to any of its services, in the order they came in.
-    @ivar seenByAll: every request to any registry that is beside it, and to itself.
-    @ivar registry: the registry's L{Origin}, with its faults; likewise C{token}, C{search}, C{cdn}.
-        A token service on the registry's own host has the registry's.
-    @ivar mirror: all of that on a single origin that doesn't redirect: a further mirror of the same
-        registry, such as a C{fallback} is.
-    @ivar tokens: what knows how long tokens are good: C{tokens.lifetime}, in seconds.
-    @ivar links: what knows how long links to the CDN are good: C{links.lifetime}, in seconds.
-    @ivar private: patterns (as in L{fnmatch}) of repositories that are hidden from the public.
-    @ivar pullsLeft: what C{ratelimit-remaining} says, by account, empty for the public.
+    @ivar name: the registry's name.
+    @ivar seen: all requests to its services, in the order in which they were received.
+    @ivar seenByAll: all requests to the registries of its network.
+    @ivar registry: the L{Origin} of the registry, with its faults; likewise C{token}, C{search} and
+        C{cdn}.  C{token} is the same as C{registry} when they have the same host.
+    @ivar mirror: the L{Origin} of a further mirror of the same registry, such as a C{fallback}.  It
+        has all services, and does not redirect.
+    @ivar tokens: issues the tokens; C{tokens.lifetime} is how long they are valid, in seconds.
+    @ivar links: the CDN; C{links.lifetime} is how long signed URLs are valid, in seconds.
+    @ivar private: patterns (as in L{fnmatch}) of the repositories that are hidden from anonymous
+        clients.
+    @ivar pullsLeft: the values of C{ratelimit-remaining}, by account; empty for anonymous clients.
     """
 
     def __init__(
@@ -120,10 +122,11 @@ class EmbeddedRegistry:
         self, name: str, settings: RegistrySettings | None = None
     ) -> "EmbeddedRegistry":
         """
-        Another registry beside this one: with the same clock, CA and agents, started and stopped
-        together.  One that is added after C{start} listens when C{start} is called again.
+        Add a registry to the same network.  They share clock, CA and agents, and are started and
+        stopped together.  A registry that is added after C{start} listens when C{start} is called
+        again.
 
-        @raise ValueError: one of its hosts is another's already.
+        @raise ValueError: when one of its hosts is another registry's.
         """
         network = self._network
         return EmbeddedRegistry(network.reactor, name, settings, network=network)
@@ -131,89 +134,96 @@ class EmbeddedRegistry:
     @property
     def registryURL(self) -> str:
         """
-        Origin of the registry, as C{https://127.0.0.1:4711}.
+        The origin of the registry, such as C{https://127.0.0.1:4711}.
         """
         return self.registry.url
 
     @property
     def authURL(self) -> str:
         """
-        URL of the token service, with its path.
+        The URL of the token service, with its path.
         """
         return f"{self.token.url}{self._tokenService.path.decode()}"
 
     @property
     def searchURL(self) -> str:
         """
-        Origin of the index.
+        The origin of the index.
         """
         return self.search.url
 
     @property
     def cdnOrigin(self) -> str:
         """
-        Origin that blobs, and manifests, are redirected to.
+        The origin of the CDN, to which requests are redirected.
         """
         return self.cdn.url
 
     @property
     def mirrorURL(self) -> str:
         """
-        Origin of the further mirror.
+        The origin of the further mirror.
         """
         return self.mirror.url
 
     @property
     def caFile(self) -> str:
         """
-        Path of the CA's certificate, while it runs.
+        The file with the CA's certificate, which exists between C{start} and C{stop}.
         """
         return self._network.caFile
 
     @property
     def caPEM(self) -> bytes:
         """
-        The CA's certificate.
+        The CA's certificate, in PEM.
         """
         return self._network.authority.pem
 
     def serverPEM(self, hostnames: list[str]) -> bytes:
         """
-        A private key and its certificate chain for a server of your own, as one PEM file.
+        Create a private key and its certificate chain for another server.
+
+        @param hostnames: the names and addresses of the server.
+        @return: the key and the certificates, in PEM.
         """
         return self._network.authority.serverPEM(hostnames)
 
     def start(self) -> Deferred[None]:
         """
-        Listen, on ports that the kernel chooses; those beside it too.
+        Make all registries of the network listen, on ports that the kernel chooses.
         """
         return self._network.start()
 
     def stop(self) -> Deferred[None]:
         """
-        Close everything, those beside it too; nothing is left in the reactor, and no file.
+        Close all connections and ports of the network, and remove its files.
         """
         return self._network.stop()
 
     def agent(self, pool: HTTPConnectionPool | None = None) -> MemoryAgent:
         """
-        An L{IAgent} that reaches it, and those beside it, in memory; without a pool, a connection
-        a request.
+        Create an L{IAgent} that reaches all registries of the network in memory.
+
+        @param pool: the agent's connection pool; without one, each request has a connection of its
+            own.
         """
         return self._network.agent(pool)
 
     def connections(self, service: str) -> int:
         """
-        How many connections were ever made to a service: C{registry}, C{cdn} and so on.
+        The number of connections that were ever made to a service.
+
+        @param service: C{registry}, C{token}, C{search}, C{cdn} or C{mirror}.
         """
         origins = (self.registry, self.token, self.search, self.cdn, self.mirror)
         return next(origin.connections for origin in origins if origin.name == service)
 
     def misdirected(self) -> list[Seen]:
         """
-        The requests, to any registry of those that are beside each other, with a credential that
-        the registry did not give out: a token or a password of another one, or anything at all at
-        a CDN or an index.  What a client makes up is one too.
+        The requests to the registries of the network with a credential that does not belong to the
+        registry: a token or password of another registry, an invented one, or any credential that
+        a CDN or an index was sent.
         """
         return self._network.misdirected()
 
@@ -228,12 +238,14 @@ class EmbeddedRegistry:
         mediaType: str = DOCKER_MANIFEST,
     ) -> Image:
         """
-        Hold an image.
+        Add an image with a tag.
 
-        @param layers: layers as they are, lowest first: gzipped tars, if anybody is to unpack them.
-        @param sizes: sizes in bytes of further layers to make up.
+        @param layers: the layers, lowest first; gzipped tars, if a client will unpack them.
+        @param sizes: the sizes in bytes of further layers to generate.
+        @param platform: the platform, such as C{linux/amd64}.
         @param mediaType: L{DOCKER_MANIFEST} or L{OCI_MANIFEST}.
-        @raise ValueError: the registry has no repositories of one component, and this is one.
+        @raise ValueError: when the repository's name has one component, and the registry does not
+            allow that.
         """
         made = [
             makeLayer(size, f"{repository}:{tag} {platform} {number}")
@@ -245,7 +257,10 @@ class EmbeddedRegistry:
 
     def addIndex(self, repository: str, tag: str, images: Mapping[str, Image]) -> Index:
         """
-        Hold an index of images, by platform (C{linux/arm64/v8}), and the images with it.
+        Add an index with a tag, and its images.
+
+        @param images: the images, by platform (such as C{linux/arm64/v8}).
+        @raise ValueError: as for L{addImage}.
         """
         index = makeIndex(images)
         self._hold(repository, tag, index.manifest, images.values())
@@ -253,7 +268,11 @@ class EmbeddedRegistry:
 
     def addBlob(self, repository: str, size: int, seed: str = "") -> Blob:
         """
-        Hold a blob of any size, which takes no memory: one seeded block, over and over.
+        Add a blob of any size, which takes almost no memory (L{PatternBlob}).
+
+        @param size: the size in bytes.
+        @param seed: different seeds give different bytes.
+        @raise ValueError: as for L{addImage}.
         """
         blob = PatternBlob(size, seed)
         self._repository(repository).blobs[blob.digest] = blob
@@ -263,16 +282,17 @@ class EmbeddedRegistry:
         self, name: str, password: str, *, push: Iterable[str] = (), pull: Iterable[str] = ()
     ) -> None:
         """
-        Know a user.
+        Add a user.
 
-        @param push: patterns (as in L{fnmatch}) of repositories that this user may push and pull.
-        @param pull: patterns of private repositories that this user may pull.
+        @param push: patterns (as in L{fnmatch}) of the repositories that the user may push to and
+            pull from.
+        @param pull: patterns of the private repositories that the user may pull from.
         """
         self._contents.users[name] = User(name, password, tuple(push), tuple(pull))
 
     def issueToken(self, repository: str, *actions: str) -> str:
         """
-        A token as the token service would give it, without asking.
+        Issue an anonymous token without a request to the token service.
 
         @param actions: C{pull} or C{push}; without any, C{pull}.
         """
@@ -280,7 +300,7 @@ class EmbeddedRegistry:
 
     def _hostOf(self, service: str) -> str:
         """
-        The host of a service, as far as no setting says otherwise.
+        The default host of a service.
         """
         return {"registry": self.name, "token": f"auth.{self.name}"}.get(
             service, f"{service}.{self.name}"

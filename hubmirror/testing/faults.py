@@ -1,5 +1,5 @@
 """
-Faults: what goes wrong at a service, how often, and for which requests.
+Simulates faults of a service.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,16 +15,17 @@ from hubmirror.testing.wire import HubRequest
 @dataclass(frozen=True)
 class Seen:
     """
-    A request, as a service of an embedded registry got it.
+    A request that a service of an embedded registry has received.
 
     @ivar service: C{registry}, C{token}, C{search}, C{cdn} or C{mirror}.
-    @ivar registry: name of the registry whose service that is; the Hub's is C{docker.io}.
-    @ivar host: name of the service's host, also where it listens on an address.
+    @ivar registry: the name of the registry, such as C{docker.io} for the Hub.
+    @ivar host: the name of the service's host, even if it listens on an address.
+    @ivar method: the method.
     @ivar target: the request target, byte for byte.
-    @ivar headers: all fields; those of one name are together.
-    @ivar connection: which connection to that service this was, counted from 1.
-    @ivar bodyLength: length of the request's body, in bytes.
-    @ivar credentials: all that the request had to say who asks.
+    @ivar headers: all fields, grouped by name.
+    @ivar connection: the number of the connection; the first to a service is 1.
+    @ivar bodyLength: the length of the request's body, in bytes.
+    @ivar credentials: all credentials in the request.
     """
 
     service: str
@@ -39,15 +40,16 @@ class Seen:
 
     def field(self, name: str) -> str | None:
         """
-        The last field of this name, or L{None}.
+        The value of the last field of this name; L{None} when there is none.
         """
         values = self.headers.getRawHeaders(name, [])
         return values[-1] if values else None
 
 
-#: Answers a request wrongly, with the help of the right way to do it; C{None} for not at all.
+#: Creates the response to a request in place of the service, whose own function is the second
+#: argument.  No response is sent for C{None}.
 Fault = Callable[[HubRequest, Serve], "Answer | None"]
-#: Picks the requests that a fault is for.
+#: Whether a fault applies to a request.
 When = Callable[[Seen], bool]
 
 _LIMITED = (
@@ -70,9 +72,9 @@ class Faults:
     """
     The faults of one service.
 
-    Each method takes C{count}, the number of requests to spoil (L{None}: all of them), and
-    C{when}, a predicate of L{Seen} that picks them. Of several faults that fit, the one given
-    first is it.
+    Each method takes C{count}, the number of requests that the fault applies to (L{None} for all),
+    and C{when}, a predicate that selects them.  If several faults match a request, the first one
+    that was added applies.
     """
 
     def __init__(self) -> None:
@@ -80,14 +82,14 @@ class Faults:
 
     def script(self, fault: Fault, *, count: int | None = None, when: When | None = None) -> None:
         """
-        Answer with a function of your own: C{fault(request, serve)} returns an L{Answer}, or
-        L{None} when it has seen to the request itself; C{serve(request)} is the right answer.
+        Respond with a function: C{fault(request, serve)} returns an L{Answer}, or L{None} when it
+        has handled the request itself; C{serve(request)} returns the correct response.
         """
         self._rules.append(_Rule(fault, count, when))
 
     def restore(self) -> None:
         """
-        All is well again, but for the requests that hang already.
+        Remove all faults.  Requests that hang continue to do so.
         """
         self._rules.clear()
 
@@ -101,9 +103,11 @@ class Faults:
         when: When | None = None,
     ) -> None:
         """
-        Answer with a status.
+        Respond with a status.
 
-        @param body: by default a registry's error; a C{Content-Type} comes with C{fields}.
+        @param body: the body, which is C{text/plain} unless C{fields} has another C{Content-Type};
+            by default, a registry's error in JSON.
+        @param fields: further response fields.
         """
         if body is None:
             code = "TOOMANYREQUESTS" if status == 429 else "UNAVAILABLE"
@@ -115,13 +119,13 @@ class Faults:
 
     def hang(self, *, count: int | None = None, when: When | None = None) -> None:
         """
-        Never answer.
+        Never respond.
         """
         self.script(lambda request, serve: None, count=count, when=when)
 
     def closeBeforeHead(self, *, count: int | None = None, when: When | None = None) -> None:
         """
-        Reset the connection instead of answering.
+        Reset the connection instead of responding.
         """
 
         def fault(request: HubRequest, serve: Serve) -> None:
@@ -131,19 +135,19 @@ class Faults:
 
     def cut(self, after: int, *, count: int | None = None, when: When | None = None) -> None:
         """
-        Close the connection after so many bytes of the body.
+        Close the connection after C{after} bytes of the body.
         """
         self._end(after, Ending.CLOSE, count, when)
 
     def stall(self, after: int, *, count: int | None = None, when: When | None = None) -> None:
         """
-        Send no more after so many bytes of the body; the connection stays open.
+        Send nothing after C{after} bytes of the body; the connection stays open.
         """
         self._end(after, Ending.HANG, count, when)
 
     def ignoreRange(self, *, count: int | None = None, when: When | None = None) -> None:
         """
-        Answer 200 and the whole, whatever range was asked for.
+        Ignore C{Range}: respond with status 200 and the whole body.
         """
 
         def fault(request: HubRequest, serve: Serve) -> Answer:
@@ -156,8 +160,10 @@ class Faults:
         self, by: int, *, count: int | None = None, when: When | None = None
     ) -> None:
         """
-        Put the C{Content-Length} wrong: too long (C{by} > 0; the connection is closed when there
-        is no more to send), or too short (C{by} < 0; the bytes above it are sent all the same).
+        Send a wrong C{Content-Length}.
+
+        @param by: bytes to add.  If this is positive, the connection is closed after the body; if
+            it is negative, the whole body is sent all the same.
         """
 
         def fault(request: HubRequest, serve: Serve) -> Answer:
@@ -169,7 +175,9 @@ class Faults:
 
     def corrupt(self, at: int, *, count: int | None = None, when: When | None = None) -> None:
         """
-        Flip the bits of one byte of the body, counted from 0.
+        Flip the bits of one byte of the body.
+
+        @param at: the position of the byte; the first is 0.
         """
 
         def fault(request: HubRequest, serve: Serve) -> Answer:
@@ -180,7 +188,7 @@ class Faults:
 
     def choose(self, seen: Seen) -> Fault | None:
         """
-        The fault for a request, used up by one.
+        The fault that applies to a request, whose C{count} is reduced; L{None} when there is none.
         """
         rule = next((rule for rule in self._rules if rule.applies(seen)), None)
         if rule is None:
@@ -199,7 +207,7 @@ class Faults:
 
 def _first(pieces: Iterable[bytes], length: int) -> Iterator[bytes]:
     """
-    No more than the first bytes; reads not one piece more than that takes.
+    The first C{length} bytes.  No more pieces are read than are needed.
     """
     remaining = iter(pieces)
     while length > 0:

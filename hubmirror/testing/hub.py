@@ -12,9 +12,9 @@ _SETTINGS = RegistrySettings(service="registry.docker.io", officialImages=True, 
 
 class EmbeddedHub(EmbeddedRegistry):
     """
-    A Docker Hub of one's own: the registry C{docker.io}, with the Hub's settings.
+    An embedded Docker Hub: the registry C{docker.io}, with the Hub's settings.
 
-    @param reactor: the reactor to listen with; a L{Clock} will do for C{agent} alone.
+    @param reactor: the reactor to listen with; a L{Clock} is enough for C{agent}.
     @param address: the loopback address to listen on.
     """
 

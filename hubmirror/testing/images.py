@@ -1,7 +1,7 @@
 """
-Images: layers that can be unpacked, their configs, manifests and indexes.
+Creates images: layers that can be unpacked, configs, manifests and indexes.
 
-All is made from seeds: the same arguments give the same digests, today and on another machine.
+All contents are generated from seeds, so that the same arguments always give the same digests.
 """
 
 import gzip
@@ -34,7 +34,7 @@ _LAYER_OF = {
 @dataclass(frozen=True)
 class Manifest:
     """
-    A manifest or an index: JSON, and the media type that it goes by.
+    A manifest or an index: its JSON and its media type.
     """
 
     mediaType: str
@@ -48,7 +48,7 @@ class Manifest:
 @dataclass(frozen=True)
 class Image:
     """
-    An image for one platform: a manifest with all that it names.
+    An image for one platform: a manifest with its config and layers.
     """
 
     manifest: Manifest
@@ -58,7 +58,7 @@ class Image:
     @property
     def digest(self) -> str:
         """
-        Digest of the manifest.
+        The digest of the manifest.
         """
         return self.manifest.digest
 
@@ -66,7 +66,7 @@ class Image:
 @dataclass(frozen=True)
 class Index:
     """
-    An image for several platforms.
+    An image for several platforms: an index with the image of each platform.
     """
 
     manifest: Manifest
@@ -75,14 +75,14 @@ class Index:
     @property
     def digest(self) -> str:
         """
-        Digest of the index itself.
+        The digest of the index itself.
         """
         return self.manifest.digest
 
 
 def makeLayer(size: int, seed: str) -> bytes:
     """
-    A layer: a gzipped tar with one file of C{size} bytes that don't compress.
+    Create a layer: a gzipped tar with one file of C{size} pseudorandom bytes.
     """
     content = random.Random(seed).randbytes(size)
     packed = io.BytesIO()
@@ -90,16 +90,16 @@ def makeLayer(size: int, seed: str) -> bytes:
         entry = tarfile.TarInfo(f"data-{digestOf(seed.encode())[7:19]}")
         entry.size = size
         archive.addfile(entry, io.BytesIO(content))
-    # Level 0 stores: these bytes would not get smaller, and time would be lost on them.
+    # Level 0 does not compress, which would take time and could not make random bytes smaller.
     return gzip.compress(packed.getvalue(), compresslevel=0, mtime=0)
 
 
 def makeImage(layers: Sequence[bytes], platform: str, mediaType: str) -> Image:
     """
-    An image of these layers.
+    Create an image of these layers.
 
-    @param layers: gzipped tars, lowest first; other bytes do, if nobody unpacks them.
-    @param platform: such as C{linux/amd64}.
+    @param layers: gzipped tars, lowest first; or any bytes, if no client unpacks them.
+    @param platform: the platform, such as C{linux/amd64}.
     @param mediaType: L{DOCKER_MANIFEST} or L{OCI_MANIFEST}.
     """
     blobs = tuple(HeldBlob(layer) for layer in layers)
@@ -124,7 +124,8 @@ def makeImage(layers: Sequence[bytes], platform: str, mediaType: str) -> Image:
 
 def makeIndex(images: Mapping[str, Image]) -> Index:
     """
-    An index of these images, by platform; Docker's or OCI's, as the first of them is.
+    Create an index of these images, which are given by platform.  Its media type is Docker's or
+    OCI's, in accordance with the first image.
     """
     mediaType = _INDEX_OF[next(iter(images.values())).manifest.mediaType]
     index = {

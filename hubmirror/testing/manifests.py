@@ -1,5 +1,5 @@
 """
-Manifests as a registry gives them, and the pulls that they count as.
+Serves the manifests of a registry, and counts pulls.
 """
 
 from collections import defaultdict
@@ -12,11 +12,11 @@ from hubmirror.testing.wire import HubRequest
 
 class Manifests:
     """
-    Gives manifests.
+    Serves manifests.
 
-    @param pulls: pulls that each account begins with; 0 to count none.
-    @ivar pullsLeft: what C{ratelimit-remaining} says, by account, empty for the public.  Every
-        GET of a manifest takes one off; none is ever refused for it.
+    @param pulls: the number of pulls that each account has at first; 0 to count none.
+    @ivar pullsLeft: the values of C{ratelimit-remaining}, by account; empty for anonymous clients.
+        Every GET of a manifest reduces the value by one, but none is refused because of it.
     """
 
     def __init__(self, contents: Contents, pulls: int) -> None:
@@ -26,9 +26,10 @@ class Manifests:
 
     def give(self, request: HubRequest, name: str, reference: str, account: str) -> Answer:
         """
-        The manifest of a tag or a digest, for GET or HEAD.
+        Respond to GET or HEAD of a manifest.
 
-        @param account: who asks, empty for the public.
+        @param reference: a tag or a digest.
+        @param account: the name of the user; empty for anonymous clients.
         """
         manifest = self._contents.repository(name).find(reference)
         if manifest is None:
@@ -48,7 +49,9 @@ class Manifests:
 
     def _count(self, request: HubRequest, account: str) -> dict[str, str]:
         """
-        Count a pull; gives the fields that say how many are left.
+        Count a pull.
+
+        @return: the fields with the number of pulls that are left.
         """
         if request.method == b"GET":
             self.pullsLeft[account] = max(self.pullsLeft[account] - 1, 0)
@@ -61,7 +64,7 @@ class Manifests:
 
 def _accepts(request: HubRequest, manifest: Manifest) -> bool:
     """
-    Whether the client takes this media type; one that names none takes any.
+    Whether the client accepts the manifest's media type; without C{Accept}, it accepts any.
     """
     values = ",".join(request.requestHeaders.getRawHeaders("Accept", [])).split(",")
     accepted = {value.partition(";")[0].strip() for value in values} - {""}

@@ -1,5 +1,5 @@
 """
-Embedded registries without sockets: an agent that reaches them in memory, for tests with a Clock.
+An agent that reaches embedded registries in memory, without sockets, for tests with a Clock.
 """
 
 from collections.abc import Iterable
@@ -30,18 +30,18 @@ _SERVER = IPv4Address("TCP", "127.0.0.1", 443)
 @implementer(IAgent, IAgentEndpointFactory)
 class MemoryAgent:
     """
-    An agent whose connections lead to embedded registries in memory, by real HTTP on both sides.
+    An agent whose connections lead to embedded registries in memory, with real HTTP on both sides.
 
-    A request goes out at once, and its answer is there at once, if there is one. What happens
-    later (a body sent in pieces, a request on a connection of C{endpointForURI}) moves when
-    C{flush} is called. These connections take whatever they are given: backpressure needs real
-    ones.
+    C{request} transfers the request and its response before it returns, if the response is
+    available.  Bytes that are written later (a body in pieces, a request on a connection of
+    C{endpointForURI}) are transferred when C{flush} is called.  The connections never pause a
+    producer: tests of backpressure need real ones.
     """
 
     def __init__(
         self, reactor: IReactorTime, origins: Iterable[Origin], pool: HTTPConnectionPool | None
     ) -> None:
-        # Not a copy: a registry may be added later.
+        # This is not copied, because a registry may be added later.
         self._origins = origins
         self._pumps: list[IOPump] = []
         self._agent = Agent.usingEndpointFactory(reactor, self, pool)
@@ -54,7 +54,7 @@ class MemoryAgent:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """
-        Ask, as any L{IAgent} does.
+        Send a request, as for L{IAgent.request}.
         """
         response: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
         self.flush()
@@ -62,7 +62,8 @@ class MemoryAgent:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """
-        An endpoint in memory for the origin of a URI; one that fails, if it is nobody's.
+        The endpoint in memory for the origin of a URI.  Its C{connect} fails when no embedded
+        registry has the origin.
         """
         url = (uri.scheme + b"://" + uri.netloc).decode()
         found = (origin for origin in self._origins if origin.url == url)
@@ -70,7 +71,7 @@ class MemoryAgent:
 
     def flush(self) -> None:
         """
-        Move all bytes that wait on either side, till none do.
+        Transfer bytes in both directions until none are left.
         """
         while any(pump.flush() for pump in list(self._pumps)):
             pass

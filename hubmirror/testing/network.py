@@ -1,6 +1,6 @@
 """
-Where embedded registries are together: one certificate authority, one clock, one record of all
-that was asked.
+A network of embedded registries, which share a certificate authority, a clock, and a record of all
+requests.
 """
 
 import tempfile
@@ -19,19 +19,21 @@ from hubmirror.testing.faults import Seen
 from hubmirror.testing.memory import MemoryAgent
 from hubmirror.testing.origin import Origin
 
-#: Whether a credential of a request is for the service that got it to know.
+#: Whether a credential belongs to the service that has received it.
 Owns = Callable[[Seen, Credential], bool]
 
 
 class Network:
     """
-    The origins of all registries that are beside each other.
+    The origins of several registries.
 
-    @param reactor: the reactor to listen with; a L{Clock} will do for C{agent} alone.
+    @param reactor: the reactor to listen with; a L{Clock} is enough for C{agent}.
     @param address: the loopback address to listen on.
-    @ivar owners: what each registry, by its name, says of credentials.
-    @ivar seen: every request to any of them, in the order they came in.
-    @ivar caFile: path of the CA's certificate, while they listen.
+    @ivar authority: the certificate authority.
+    @ivar owners: by the name of each registry, a function that decides whether a credential belongs
+        to it.
+    @ivar seen: all requests to the registries, in the order in which they were received.
+    @ivar caFile: the file with the CA's certificate, which exists between C{start} and C{stop}.
     """
 
     def __init__(self, reactor: IReactorTime, address: str) -> None:
@@ -46,9 +48,9 @@ class Network:
 
     def add(self, origin: Origin) -> None:
         """
-        Take in an origin.
+        Add an origin.
 
-        @raise ValueError: another one has its name.
+        @raise ValueError: when another origin has the same host.
         """
         if origin.host in [other.host for other in self._origins]:
             raise ValueError(f"there is an embedded registry at {origin.host} already")
@@ -57,7 +59,8 @@ class Network:
     @inlineCallbacks
     def start(self) -> Generator[Deferred[Any], Any, None]:
         """
-        Listen, on ports that the kernel chooses; with those that listen already, do nothing.
+        Make all origins listen, on ports that the kernel chooses.  Those that already listen are
+        left alone.
         """
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="hubmirror-testing-")
@@ -73,7 +76,7 @@ class Network:
     @inlineCallbacks
     def stop(self) -> Generator[Deferred[Any], Any, None]:
         """
-        Close everything; nothing is left in the reactor, and no file.
+        Close all connections and ports, and remove the files.
         """
         for origin in self._origins:
             yield origin.stopListening()
@@ -83,7 +86,7 @@ class Network:
 
     def misdirected(self) -> list[Seen]:
         """
-        The requests with a credential that was not for the service that got it.
+        The requests with a credential that does not belong to the service that received it.
         """
         return [
             seen
@@ -93,6 +96,6 @@ class Network:
 
     def agent(self, pool: HTTPConnectionPool | None) -> MemoryAgent:
         """
-        An agent that reaches all of them in memory.
+        Create an agent that reaches all origins in memory.
         """
         return MemoryAgent(self.reactor, self._origins, pool)

@@ -19,15 +19,16 @@ from hubmirror.testing.wire import HubChannel, HubRequest, HubSite
 
 class Origin(Faults):
     """
-    A service that listens on an origin of its own.
+    A service on an origin of its own.
 
-    @param host: its name, by which the agent in memory finds it until it listens.
-    @param registry: name of the registry that it is a service of.
-    @param logs: where each request is taken down.
-    @ivar fields: put on every answer, for what the registry might send besides: L{Headers}.
-    @ivar connections: how many connections were ever made to it.
-    @ivar bytesSent: bytes of bodies that it gave to its transports.
-    @ivar bytesReceived: bytes that it took from clients, heads and all, after TLS.
+    @param name: the name of the service.
+    @param host: the host by which the agent in memory finds the service until it listens.
+    @param registry: the name of the service's registry.
+    @param logs: the lists to which each request is appended.
+    @ivar fields: fields that are added to every response.
+    @ivar connections: the number of connections that were ever made to the service.
+    @ivar bytesSent: bytes of bodies that were written to transports.
+    @ivar bytesReceived: bytes that were received from clients, including heads, after decryption.
     """
 
     def __init__(self, name: str, host: str, registry: str, *logs: list[Seen]) -> None:
@@ -54,9 +55,8 @@ class Origin(Faults):
     @property
     def url(self) -> str:
         """
-        Its origin, without a slash at the end.
-
-        A name by which the agent in memory finds it, until it listens.
+        The origin, without a slash at the end.  Until the service listens, it has the name by which
+        the agent in memory finds it.
         """
         if not self._portNumber:
             return f"https://{self.host}"
@@ -66,20 +66,20 @@ class Origin(Faults):
     @property
     def seen(self) -> list[Seen]:
         """
-        What it was asked, in that order.
+        The requests to this service, in the order in which they were received.
         """
         return [seen for seen in self._logs[0] if seen.service == self.name]
 
     def listenWith(self, reactor: IReactorSSL, address: str, tls: CertificateOptions) -> None:
         """
-        Say where to listen, before C{startListening}.
+        Set the reactor, address and certificate for C{startListening}.
         """
         self._reactor, self._address, self._tls = reactor, address, tls
 
     @inlineCallbacks
     def startListening(self) -> Generator[Deferred[Any], Any, None]:
         """
-        Listen; on the same port as before, if it did already.
+        Listen, on the same port as before if there was one.
         """
         self.refusing = False
         if self._tls is None or self._port is not None:
@@ -93,7 +93,7 @@ class Origin(Faults):
     @inlineCallbacks
     def stopListening(self) -> Generator[Deferred[Any], Any, None]:
         """
-        Be dead: refuse connections, and reset those that there are.
+        Refuse new connections, and reset all existing ones.
         """
         self.refusing = True
         if self._port is not None:
@@ -104,7 +104,7 @@ class Origin(Faults):
     @inlineCallbacks
     def disconnect(self) -> Generator[Deferred[Any], Any, None]:
         """
-        Reset every connection that there is, idle or not.
+        Reset all connections, whether they are idle or not.
         """
         channels = list(self._site.channels)
         for channel in channels:
@@ -113,7 +113,7 @@ class Origin(Faults):
 
     def stopReading(self, after: int) -> None:
         """
-        Read no more from a connection that has sent so many bytes, until C{restore}.
+        Stop reading from every connection that has received C{after} bytes, until C{restore}.
         """
         self._readingLimit = after
 
@@ -132,7 +132,7 @@ class Origin(Faults):
 
     def received(self, channel: HubChannel, length: int) -> None:
         """
-        Count what a connection brought, and stop it if it is to be.
+        Count the bytes that a connection has received, and pause it if L{stopReading} requires it.
         """
         self.bytesReceived += length
         if self._readingLimit is not None and channel.bytesReceived >= self._readingLimit:
@@ -140,7 +140,7 @@ class Origin(Faults):
 
     def answer(self, request: HubRequest) -> None:
         """
-        Take down a request, and answer it, rightly or not.
+        Record a request, and respond to it correctly or with a fault.
         """
         seen = Seen(
             service=self.name,

@@ -1,5 +1,5 @@
 """
-Lists of tags, page after page.
+Serves lists of tags in pages.
 """
 
 import base64
@@ -17,7 +17,7 @@ _KEY = b"the key of links: made up, and no secret"
 
 class TagPages:
     """
-    Answers at C{/v2/NAME/tags/list}, with a C{Link} to the next page (RFC 8288) when there is one.
+    Responds at C{/v2/NAME/tags/list}, with a C{Link} to the next page (RFC 8288) when there is one.
     """
 
     def __init__(self, contents: Contents, settings: RegistrySettings) -> None:
@@ -26,7 +26,7 @@ class TagPages:
 
     def serve(self, request: HubRequest, name: str) -> Answer:
         """
-        Answer with one page.
+        Respond with one page.
         """
         query = {key: values[0] for key, values in parse_qs(request.query).items()}
         last = self._last(query, name)
@@ -48,7 +48,7 @@ class TagPages:
 
     def _last(self, query: dict[str, str], name: str) -> str | None:
         """
-        The tag after which the page begins; L{None} when the link is made up.
+        The tag after which the page begins; L{None} when C{next_page} is invalid.
         """
         if not self._settings.opaqueLinks:
             return query.get("last", "")
@@ -57,8 +57,8 @@ class TagPages:
 
 def _seal(name: str, tag: str) -> str:
     """
-    A text that stands for a tag and is good for one repository.  It ends in C{=}, so that a client
-    or a mirror that decodes the link once changes it.
+    A signed text that stands for a tag of one repository.  It ends with C{=}, so that it becomes
+    invalid if a client or mirror decodes the link.
     """
     signature = hmac.digest(_KEY, f"{name}:{tag}".encode(), sha256)[:10]
     sealed = base64.b64encode(signature + tag.encode()).decode()

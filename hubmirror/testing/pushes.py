@@ -1,8 +1,8 @@
 """
-The registry's push side: uploads in any number of pieces, mounts, manifests.
+The push side of a registry: uploads in any number of pieces, mounts, and manifests.
 
-Twisted's Site has a request's body in a file before it comes here, so that a push of any size
-passes in bounded memory.
+Twisted's Site collects the body of a request in a temporary file, so that a push of any size takes
+bounded memory.
 """
 
 import base64
@@ -20,15 +20,15 @@ from hubmirror.testing.contents import Contents
 from hubmirror.testing.images import Manifest
 from hubmirror.testing.wire import HubRequest
 
-#: Bytes of a pushed blob up to which it is kept; of a longer one only digest and size are.
+#: The size in bytes up to which a pushed blob is kept.  Of larger ones, only digest and size are.
 KEPT = 32 * 1024 * 1024
-#: The longest manifest that the Hub takes, in bytes.
+#: The size in bytes of the largest manifest that the Hub accepts.
 LONGEST_MANIFEST = 4 * 1024 * 1024
 
 
 class Upload:
     """
-    A blob on its way in.
+    A blob that is being uploaded.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,7 +41,7 @@ class Upload:
     @property
     def state(self) -> str:
         """
-        Goes with the location; another one after each piece.
+        The value of C{_state} in the upload's location, which changes with each piece.
         """
         hashed = sha256(f"{self.uuid} {self.size}".encode()).digest()
         return base64.b64encode(hashed).decode()
@@ -49,13 +49,13 @@ class Upload:
     @property
     def digest(self) -> str:
         """
-        Digest of what has come so far.
+        The digest of the bytes that have been received.
         """
         return f"sha256:{self._hash.hexdigest()}"
 
     def feed(self, body: BinaryIO) -> None:
         """
-        Take in one more piece.
+        Append a piece.
         """
         while block := body.read(1024 * 1024):
             self._hash.update(block)
@@ -67,7 +67,7 @@ class Upload:
 
     def blob(self) -> Blob:
         """
-        The blob, now that all of it is here.
+        The blob, once it has been received completely.
         """
         if self.size > KEPT:
             return DiscardedBlob(self.digest, self.size)
@@ -76,9 +76,9 @@ class Upload:
 
 class Pushes:
     """
-    What a client that may push can do.
+    Responds to the requests of clients that may push.
 
-    @param origin: tells the registry's own origin: locations are absolute.
+    @param origin: returns the registry's own origin, for absolute locations.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Pushes:
 
     def upload(self, request: HubRequest, name: str, uuid: str) -> Answer:
         """
-        Begin an upload, or go on with one.
+        Begin an upload, or continue one.
         """
         query = parse_qs(request.query)
         if not uuid:
@@ -113,7 +113,7 @@ class Pushes:
 
     def putManifest(self, request: HubRequest, name: str, reference: str) -> Answer:
         """
-        Take in a manifest whose parts are here already.
+        Accept a manifest whose blobs and manifests have already been uploaded.
         """
         body = request.content.read(LONGEST_MANIFEST + 1)
         if len(body) > LONGEST_MANIFEST:
@@ -138,7 +138,7 @@ class Pushes:
 
     def deleteManifest(self, name: str, reference: str) -> Answer:
         """
-        Forget a tag, or a manifest and all its tags.
+        Delete a tag, or a manifest and all its tags.
         """
         repository = self._contents.repository(name)
         if repository.find(reference) is None:
@@ -168,7 +168,7 @@ class Pushes:
 
     def _mountable(self, request: HubRequest, query: dict[str, list[str]]) -> Blob | None:
         """
-        The blob to take over from another repository, if the client may pull from there.
+        The blob to mount from another repository; L{None} when the client may not pull from there.
         """
         [digest], [source] = query.get("mount", [""]), query.get("from", [""])
         visitor = self._authenticator.visitor(request)
@@ -206,7 +206,7 @@ class Pushes:
 
 def _partsOf(manifest: dict[str, Any]) -> list[str]:
     """
-    The digests that a manifest or an index names.
+    The digests of the blobs and manifests that a manifest or an index refers to.
     """
     descriptors = [*manifest.get("layers", []), *manifest.get("manifests", [])]
     if "config" in manifest:

@@ -1,5 +1,5 @@
 """
-C{Range} as a server reads it (RFC 9110, 14.1.2 and 14.2).
+Parses C{Range} for a server (RFC 9110, 14.1.2 and 14.2).
 """
 
 import re
@@ -11,8 +11,10 @@ def parseRange(value: str, size: int) -> list[tuple[int, int]] | None:
     """
     The parts of a representation that a C{Range} field asks for, in its order.
 
-    @return: pairs of the first byte and the one after the last; none if nothing of what is asked
-        for exists (416); L{None} if the field makes no sense and is to be ignored.
+    @param value: the value of the field.
+    @param size: the length of the representation in bytes.
+    @return: pairs of the positions of a part's first byte and of the byte after its last; empty if
+        no part exists (416); L{None} if the field is invalid and must be ignored.
     """
     unit, _, specs = value.partition("=")
     if unit.strip().lower() != "bytes":

@@ -1,5 +1,5 @@
 """
-The registry's door and its pull side: challenges, manifests, tags, redirects to blobs.
+The routes of a registry and its pull side: challenges, manifests, tags, and blobs.
 """
 
 import re
@@ -17,9 +17,9 @@ from hubmirror.testing.pushes import Pushes
 from hubmirror.testing.settings import RegistrySettings
 from hubmirror.testing.wire import HubRequest
 
-#: Answers a request for a blob that there is.
+#: Responds to a request for a blob that exists.
 GiveBlob = Callable[[HubRequest, Blob], Answer]
-#: Answers a GET or HEAD of a manifest: request, repository, reference, account.
+#: Responds to GET or HEAD of a manifest, given the request, repository, reference and account.
 GiveManifest = Callable[[HubRequest, str, str, str], Answer]
 
 _VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
@@ -29,10 +29,12 @@ _CATALOG = re.compile(r"/v2/+_catalog/*")
 
 class Registry:
     """
-    Answers below C{/v2/}.
+    Responds to requests below C{/v2/}.
 
-    @param authenticator: finds out who asks.
-    @param origin: tells its own origin, for the locations of what is pushed.
+    @param authenticator: authenticates the clients.
+    @param origin: returns the registry's own origin, for the locations of uploads.
+    @param giveManifest: responds to GET or HEAD of a manifest.
+    @param giveBlob: responds to GET or HEAD of a blob that exists.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Registry:
 
     def serve(self, request: HubRequest) -> Answer:
         """
-        Answer a request to the registry.
+        Respond to a request to the registry.
         """
         answer = self._route(request)
         return replace(answer, fields={**_VERSION, **answer.fields})
@@ -87,7 +89,8 @@ class Registry:
 
     def _within(self, request: HubRequest, name: str) -> Answer | None:
         """
-        What stands in the way of a request to a repository, if anything does.
+        The error response to a request to a repository that is not permitted or does not exist;
+        L{None} when the request can be served.
         """
         refusal = self._refusal(request, name)
         if refusal is not None:
@@ -100,7 +103,7 @@ class Registry:
 
     def _refusal(self, request: HubRequest, name: str | None = None) -> Answer | None:
         """
-        A refusal, unless the request's credentials are good for it.
+        The error response to a request that its credentials do not permit; L{None} when they do.
         """
         visitor = self._authenticator.visitor(request)
         needed = PULL if request.method in _READS else PUSH

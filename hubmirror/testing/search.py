@@ -1,5 +1,5 @@
 """
-The index: the search of the Hub's first API, which C{docker search} still asks.
+The search index of the Hub's first API, which C{docker search} still uses.
 """
 
 from urllib.parse import parse_qs
@@ -11,8 +11,8 @@ from hubmirror.testing.wire import HubRequest
 
 class Search:
     """
-    Answers at C{/v1/search}. Official repositories go without their C{library/} there, so that
-    a search for C{library/hello} finds nothing, as at the Hub.
+    Responds at C{/v1/search}.  The names of official repositories lack C{library/} there, so that a
+    search for C{library/hello} finds nothing, as at the Hub.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -20,7 +20,7 @@ class Search:
 
     def serve(self, request: HubRequest) -> Answer:
         """
-        Answer a request to the index.
+        Respond to a request to the index.
         """
         if request.path != b"/v1/search":
             return errorAnswer(404, "NOT_FOUND", "there is only /v1/search here")

@@ -1,5 +1,5 @@
 """
-The token service, and the tokens that the registry takes.
+The token service of a registry, and its tokens.
 """
 
 import base64
@@ -18,21 +18,21 @@ from hubmirror.testing.wire import HubRequest
 _WRONG = {"details": "incorrect username or password"}
 _BASIC = {"WWW-Authenticate": 'Basic realm="hub.docker.com"'}
 
-#: What a token grants: actions, by the name of a repository.
+#: The actions that a token grants, by the name of a repository.
 Access = Mapping[str, frozenset[str]]
 
 
 class Tokens:
     """
-    Makes and reads the tokens of one registry: JSON web tokens (RFC 7519) under a key that all
-    embedded registries of that name share, since every mirror of the Hub takes the tokens of the
-    one Hub, and no other registry does.
+    Issues and verifies the tokens of one registry: JSON web tokens (RFC 7519).  All embedded
+    registries of the same name share the key, because the mirrors of a registry accept its tokens,
+    and no other registry does.
 
-    @param name: the registry's.
-    @param service: what it calls itself in a challenge.
-    @param size: bytes that a token has at least.
-    @param seconds: the clock that they expire by.
-    @ivar lifetime: for how long a token is good, in seconds.
+    @param name: the registry's name.
+    @param service: the C{service} in challenges.
+    @param size: the least length of a token in bytes.
+    @param seconds: returns the present time, in seconds.
+    @ivar lifetime: how long a token is valid, in seconds.
     """
 
     _HEAD = {"alg": "HS256", "typ": "JWT"}
@@ -46,7 +46,9 @@ class Tokens:
 
     def issue(self, account: str, access: Access) -> str:
         """
-        A token for so much.
+        Issue a token.
+
+        @param account: the name of the user; empty for anonymous clients.
         """
         now = int(self._seconds())
         claims = {
@@ -62,18 +64,18 @@ class Tokens:
         }
         token = self._sign(claims)
         missing = self._size - len(token)
-        # Three bytes of a claim are four of a token.
+        # base64 turns three bytes of a claim into four of the token.
         return token if missing <= 0 else self._sign({**claims, "pad": "x" * (missing * 3 // 4)})
 
     def issueRefresh(self, account: str) -> str:
         """
-        A token to get other tokens with; it does not expire.
+        Issue a refresh token, which does not expire.
         """
         return self._sign({"refresh": account})
 
     def read(self, token: str) -> tuple[str, Access] | None:
         """
-        The account that a token was given to, and what it grants; L{None} if it is not good.
+        The account and the permissions of a token; L{None} if it is invalid or has expired.
         """
         claims = self._verify(token)
         if claims is None or claims.get("exp", 0) <= self._seconds():
@@ -83,13 +85,13 @@ class Tokens:
 
     def issued(self, token: str) -> bool:
         """
-        Whether a token, to ask with or to get others with, is this registry's, expired or not.
+        Whether this registry has issued a token or refresh token, even if it has expired.
         """
         return self._verify(token) is not None
 
     def readRefresh(self, token: str) -> str | None:
         """
-        Whose refresh token this is; L{None} for nobody's.
+        The account of a refresh token; L{None} if it is invalid.
         """
         return (self._verify(token) or {}).get("refresh")
 
@@ -108,9 +110,9 @@ class Tokens:
 
 class TokenService:
     """
-    Answers GET with Basic or without, and POST with a form.
+    Issues tokens: by GET, with a user's name and password or without, and by POST with a form.
 
-    @ivar path: the only one that C{serve} knows.
+    @ivar path: the only path that C{serve} accepts.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class TokenService:
 
     def serve(self, request: HubRequest) -> Answer:
         """
-        Answer a request to the token service.
+        Respond to a request to the token service.
         """
         if request.path != self.path:
             return errorAnswer(404, "NOT_FOUND", f"there is only {self.path.decode()} here")
@@ -131,7 +133,7 @@ class TokenService:
 
     def answer(self, request: HubRequest) -> Answer:
         """
-        Answer a request that has come here, whatever its path.
+        Respond to a request, whatever its path.
         """
         if request.method in (b"GET", b"HEAD"):
             return self._get(request)
@@ -162,7 +164,7 @@ class TokenService:
 
     def _grant(self, user: User | None, asked: dict[str, list[str]], *, refresh: bool) -> Answer:
         """
-        A token for what is asked for, as far as it is allowed.
+        Respond with a token for those of the requested actions that the user is allowed.
         """
         access = {
             name: actions & self._contents.allowed(user, name)
@@ -183,7 +185,7 @@ class TokenService:
 
 def _scopes(values: Iterable[str]) -> Iterable[tuple[str, frozenset[str]]]:
     """
-    Repositories and actions of scopes, several to a value or several values.
+    The repositories and actions of scopes.  A value may contain several scopes.
     """
     for scope in " ".join(values).split():
         kind, _, rest = scope.partition(":")

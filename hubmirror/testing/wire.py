@@ -1,5 +1,5 @@
 """
-HTTP/1.1 as the embedded Hub speaks it: Twisted's own, with connections that are counted.
+The HTTP/1.1 server of embedded registries, which is Twisted's, with connections that are counted.
 """
 
 from typing import Any, BinaryIO, Protocol
@@ -14,22 +14,24 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 class Service(Protocol):
     """
-    What a site tells about its connections.
+    The service of a site, which is informed about its connections and requests.
     """
 
     def connected(self) -> int:
         """
-        There is a new connection; returns its number.
+        Count a new connection.
+
+        @return: the number of the connection; the first is 1.
         """
 
     def received(self, channel: "HubChannel", length: int) -> None:
         """
-        A connection brought so many bytes.
+        Count the bytes that a connection has received.
         """
 
     def answer(self, request: "HubRequest") -> None:
         """
-        Answer a request, now or later.
+        Respond to a request, now or later.
         """
 
 
@@ -37,8 +39,9 @@ class HubChannel(http.HTTPChannel):
     """
     A connection.
 
-    @ivar number: which one to its service, counted from 1.
-    @ivar lost: fires when it is gone.
+    @ivar number: the number of the connection; the first to a service is 1.
+    @ivar lost: fires when the connection is closed.
+    @ivar bytesReceived: the number of bytes that it has received.
     """
 
     site: "HubSite"
@@ -64,7 +67,7 @@ class HubChannel(http.HTTPChannel):
 
 class HubRequest(Request):
     """
-    A request that sends no C{Content-Type} but the one it was given.
+    A request whose response has a C{Content-Type} only if the service sets one.
     """
 
     channel: HubChannel
@@ -73,7 +76,7 @@ class HubRequest(Request):
 
     def fieldOf(self, name: str) -> str:
         """
-        The last field of a name, empty when there is none.
+        The value of the last field of a name; empty when there is none.
         """
         value: str | None = self.getHeader(name)
         return value or ""
@@ -81,14 +84,14 @@ class HubRequest(Request):
     @property
     def query(self) -> str:
         """
-        What follows the C{?}, as it came in.
+        The query, as the client wrote it.
         """
         return self.uri.partition(b"?")[2].decode("latin-1")
 
 
 class _Root(Resource):
     """
-    Takes every path as it came in.
+    A resource for every path.
     """
 
     isLeaf = True
@@ -104,14 +107,15 @@ class _Root(Resource):
 
 class HubSite(Site):
     """
-    HTTP/1.1 only, since the faults are those of its framing; no timeouts, no access log.
+    A site for HTTP/1.1 only, because the faults concern its framing; without timeouts and access
+    log.
     """
 
     protocol = HubChannel  # type: ignore[assignment] # without the wrapper that chooses HTTP/2
     requestFactory = HubRequest
 
     def __init__(self, service: Service) -> None:
-        # A form is left in the request's body, where the token service reads it.
+        # The token service reads forms from the body itself.
         super().__init__(_Root(service), timeout=None, parsePOSTFormSubmission=False)
         self.service = service
         self.channels: set[HubChannel] = set()
@@ -121,10 +125,10 @@ class HubSite(Site):
 
     def startFactory(self) -> None:
         """
-        Start no clock for a log.
+        Do nothing: there is no log whose timestamps must be updated.
         """
 
     def log(self, request: http.Request) -> None:
         """
-        Write no log.
+        Do nothing.
         """

@@ -1,5 +1,5 @@
 """
-What is counted, and how it is shown.
+Tests of the metrics and of the admin port.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.wire.support import MemoryCase, answer
 
 class ExchangeTests(SynchronousTestCase):
     """
-    What one exchange adds to the counters.
+    The counts that one exchange adds.
     """
 
     def count(self, outcome: Outcome = Outcome.COMPLETE, **attributes: Any) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class ExchangeTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        Nothing that a client writes becomes a label.
+        A client can't create labels by what it writes.
         """
         found = self.count(method=b"EVIL", registry=None, kind=None, status=405)
         self.assertEqual(found, {"requests": {("", "other", "other", "405", "complete"): 1}})
@@ -147,7 +147,8 @@ class StatusTests(SynchronousTestCase):
 
     def test_sum(self) -> None:
         """
-        Counts of all processes, those that have ended included; what is now, of those that run.
+        Counts are those of all processes, including ended ones; gauges are those of running
+        processes.
         """
         before: dict[str, Any] = {}
         addReport(before, self.report())
@@ -163,7 +164,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(found["hubmirror_connections", "upstream"], 6)
         self.assertEqual(found["process_x", "1"], 5)
         self.assertEqual(found["process_x", "2"], 5)
-        # What is shown was not added to what is kept.
+        # The status must not have changed the counts that the supervisor keeps.
         self.assertEqual(
             self.samples(Status([], key=b"k", before=before)).get(
                 ("hubmirror_requests_total", labels)
@@ -173,7 +174,8 @@ class StatusTests(SynchronousTestCase):
 
     def test_registries(self) -> None:
         """
-        An upstream is down when a process says so; identities are hashed, and few.
+        An upstream is down when any process reports so; identities are hashed, and their number is
+        limited.
         """
 
         def upstream(down: list[Any], *quotas: tuple[bytes, int]) -> dict[str, Any]:
@@ -270,7 +272,7 @@ class AdminTests(AdminCase):
 
     def test_ready(self) -> None:
         """
-        The mirror asks by itself, and again before what it knows is too old.
+        The mirror sends a request by itself, and again before the last response is too old.
         """
         got = self.admin(b"/readyz")
         self.assertEqual(got.status, 503)
@@ -292,7 +294,7 @@ class AdminTests(AdminCase):
 
     def test_notByItself(self) -> None:
         """
-        A registry that clients ask is not asked by the mirror.
+        The mirror sends no request by itself to a registry that clients use.
         """
         self.exchange(b"/v2/", answer(401))
         self.bind()
@@ -307,7 +309,7 @@ class AdminTests(AdminCase):
 
     def test_counted(self) -> None:
         """
-        A client's request, from the wire to the metrics.
+        A client's request over the wire is counted in the metrics.
         """
         self.exchange(b"/v2/library/a/manifests/1", answer(200, b"{}"))
         self.assertEqual(
@@ -356,7 +358,7 @@ class AdminTests(AdminCase):
 class WithoutTests(MemoryCase):
     def test_nothing(self) -> None:
         """
-        Without the admin port nobody listens to exchanges for it.
+        Without an admin port, no listener counts exchanges.
         """
         self.assertEqual(len(self.mirror.service._mirror.listeners), 1)
         self.assertIsNone(self.mirror.report)
@@ -365,7 +367,7 @@ class WithoutTests(MemoryCase):
 class SiteTests(SynchronousTestCase):
     def test_defect(self) -> None:
         """
-        A status that can't be found is an answer, too.
+        If the status can't be found, the response is an error.
         """
         from tests.downstream.support import Server
 

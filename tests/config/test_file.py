@@ -1,5 +1,5 @@
 """
-The configuration file: every option by its word, and all that is wrong told at once.
+Tests of the configuration file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ username = "second"
 password_file = "$CREDENTIALS_DIRECTORY/second"
 """
 
-#: A file, and the place and the reason of what is wrong in it.
+#: A file, and the place and the reason of its problem.
 WRONG: list[tuple[str, list[tuple[int | None, str, str]]]] = [
     ("port = [", [(None, "", "no TOML")]),
     ("a = 1\nb\n", [(2, "", "no TOML")]),
@@ -82,7 +82,7 @@ WRONG: list[tuple[str, list[tuple[int | None, str, str]]]] = [
 
 
 def read(text: str) -> tuple[dict[str, Any], list[Problem]]:
-    """What a file in /etc/hubmirror means."""
+    """The options of a file, as if it were in /etc/hubmirror."""
     return parse(text, "/etc/hubmirror", {"CREDENTIALS_DIRECTORY": "/run/credentials"})
 
 
@@ -119,7 +119,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(read(""), ({}, []))
 
     def test_wrong(self) -> None:
-        """Each problem has its line, its key and what to write instead."""
+        """Each problem has a line, a key and a reason that states what to write instead."""
         for text, expected in WRONG:
             _, problems = read(text)
             self.assertEqual(
@@ -130,7 +130,7 @@ class ParseTests(SynchronousTestCase):
                 self.assertNotIn("\n", problem.describe("x"))
 
     def test_everyOption(self) -> None:
-        """Every option can be set in a file, by its word, in its table."""
+        """Every option can be set in a file, in its table."""
         for field in options():
             if field.name == "registries":
                 continue
@@ -141,7 +141,7 @@ class ParseTests(SynchronousTestCase):
 
     @given(st.text())
     def test_anything(self, text: str) -> None:
-        """Whatever is written: options that work, or problems."""
+        """For any text, there are valid options or problems."""
         found, problems = read(text)
         if not problems:
             MirrorConfig(**found)
@@ -156,7 +156,7 @@ class ReadFileTests(SynchronousTestCase):
         return path
 
     def test_fromFile(self) -> None:
-        """What is given besides wins over the file."""
+        """Arguments override the values of the file."""
         path = self.write("resumes = 3\nstall_timeout = 4\n")
         config = MirrorConfig.fromFile(path, resumes=7)
         self.assertEqual((config.resumes, config.stall_timeout), (7, 4.0))
@@ -174,7 +174,10 @@ class ReadFileTests(SynchronousTestCase):
         self.assertEqual(str(error), f"{path}: can't be read: No such file or directory")
 
     def test_writableByOthers(self) -> None:
-        """Whoever may write it could have passwords sent elsewhere."""
+        """
+        A file that others may write to is refused: they could make the mirror send passwords
+        elsewhere.
+        """
         text = '[registry."a.b"]\nusername = "me"\npassword_file = "x"\n'
         for mode in (0o664, 0o646):
             error = self.assertRaises(ConfigFileError, readFile, self.write(text, mode))

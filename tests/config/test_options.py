@@ -1,4 +1,4 @@
-"""The settings: what suits the Hub, what can be set, and what an operator is told otherwise."""
+"""Tests of the options: the defaults for the Hub, conversions, and error messages."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -48,7 +48,7 @@ DEFAULTS = {
     "response_timeout": 9.0,
     "stall_timeout": 15.0,
     "idle_timeout": 75.0,
-    # Not in the table of options that users rely on.
+    # Options that are not in the documentation's table.
     "proxy": None,
     "resumes": 5,
     "min_speed": 1024.0,
@@ -159,7 +159,7 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("idle_timeout", 1e3, 1000.0),
 ]
 
-#: Values that can't work, and a word of what the operator is told to do.
+#: Invalid values, and a part of the error message.
 BAD: list[tuple[str, Any, str]] = [
     ("secret_path", "/k3/long-secret", "without a slash"),
     ("secret_path", "Secret-Path", "small letters"),
@@ -250,7 +250,7 @@ class ConfigTests(SynchronousTestCase):
             self.assertEqual(getattr(MirrorConfig(**{name: value}), name), expected, (name, value))
 
     def test_bad(self) -> None:
-        """One line that names the option and says what to do, without a password."""
+        """The error is one line that names the option and states what to do, without a password."""
         for name, value, advice in BAD:
             error = self.assertRaises(ConfigError, MirrorConfig, **{name: value})
             text = str(error)
@@ -262,7 +262,7 @@ class ConfigTests(SynchronousTestCase):
     def test_everyOptionIsTested(self) -> None:
         names = {field.name for field in options()}
         self.assertEqual({name for name, _, _ in GOOD}, names)
-        # Any file name, and yes or no, may work.
+        # Any file name and any boolean is valid.
         free = {
             "ca_file",
             "access_log_file",
@@ -282,7 +282,7 @@ class ConfigTests(SynchronousTestCase):
             self.assertTrue(str(error).startswith("--"))
 
     def test_again(self) -> None:
-        """Values that a configuration holds can be given to another."""
+        """The values of a configuration can be passed to another configuration."""
         config = MirrorConfig(**{name: value for name, value, _ in GOOD})
         self.assertEqual(attrs.evolve(config), config)
 

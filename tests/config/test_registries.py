@@ -1,5 +1,5 @@
 """
-One registry's settings: what is known by its name, and what the options of the Hub mean for it.
+Tests of the settings of one registry: the built-in ones, and the effect of the Hub's options.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 class RegistryConfigTests(SynchronousTestCase):
     def test_known(self) -> None:
-        """To name a known registry is enough."""
+        """The name of a well-known registry is enough."""
         for name, url, tokens in (
             ("docker.io", "https://registry-1.docker.io", "https://auth.docker.io/token"),
             ("ghcr.io", "https://ghcr.io", "https://ghcr.io/token"),
@@ -40,7 +40,7 @@ class RegistryConfigTests(SynchronousTestCase):
             self.assertEqual((config.registryURL, config.tokenURL), (url, tokens), name)
 
     def test_table(self) -> None:
-        """Every row is a registry that can be configured by its name alone."""
+        """Each row of the table is a registry that can be configured by its name alone."""
         for name in knownNames():
             row = known(name)
             assert row is not None
@@ -49,7 +49,7 @@ class RegistryConfigTests(SynchronousTestCase):
                 self.assertTrue(row.auth_url.startswith("https://"), name)
 
     def test_otherURL(self) -> None:
-        """Where a known registry is reached at another URL, its token service is asked for."""
+        """The built-in token service is not used when a well-known registry has another URL."""
         config = RegistryConfig(name="ghcr.io", url="https://ghcr.corp.example")
         self.assertIs(config.tokenURL, None)
 
@@ -75,7 +75,7 @@ class RegistryConfigTests(SynchronousTestCase):
 
 class AllRegistriesTests(SynchronousTestCase):
     def test_hubAlone(self) -> None:
-        """The Hub is there without being named, with the options of the command line."""
+        """The Hub does not have to be named, and has the options of the command line."""
         [hub] = MirrorConfig(fallback="https://a.example", proxy="http://p:1").allRegistries()
         self.assertEqual(hub.name, "docker.io")
         self.assertEqual(hub.registryURL, "https://registry-1.docker.io")
@@ -83,8 +83,9 @@ class AllRegistriesTests(SynchronousTestCase):
         self.assertEqual((hub.fallback, hub.proxy), (("https://a.example",), "http://p:1"))
 
     def test_further(self) -> None:
-        """A further registry has the ways out of all, unless it has its own, and no fallbacks of
-        the Hub.
+        """
+        A further registry uses the common proxy, CA and resolver unless it has its own, but not the
+        Hub's fallbacks.
         """
         config = MirrorConfig(
             registries=["ghcr.io", RegistryConfig(name="quay.io", ca_file="quay.pem")],
@@ -101,7 +102,7 @@ class AllRegistriesTests(SynchronousTestCase):
         )
 
     def test_hubInATable(self) -> None:
-        """The Hub may have settings of its own as well; the default registry comes first."""
+        """The Hub may have a table of its own, too; the default registry comes first."""
         account = Account(username="me", password_file="secret")
         config = MirrorConfig(
             registries=["ghcr.io", RegistryConfig(name="docker.io", account=[account])]

@@ -1,5 +1,5 @@
 """
-A request on a real channel, for the parts that stand between it and an upstream.
+A request on a real channel, without an upstream.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ THERE = IPv4Address("TCP", "192.0.2.7", 50000)
 
 class Held(Resource):
     """
-    Keeps the requests that it is asked to render.
+    A resource that keeps the requests that it is asked to render.
     """
 
     isLeaf = True
@@ -39,7 +39,7 @@ class Held(Resource):
 
 class Server:
     """
-    A mirror's site that answers nothing by itself.
+    A mirror's site, whose resource does not respond by itself.
     """
 
     def __init__(self, resource: Resource | None = None, idleTimeout: float = 75) -> None:
@@ -50,10 +50,11 @@ class Server:
     def connect(
         self, secure: bool = False, negotiated: bytes | None = None, handshake: bool = True
     ) -> Line:
-        """A client's connection.
+        """
+        A client's connection.
 
-        @param negotiated: the protocol that TLS has agreed on.
-        @param handshake: whether TLS has got as far as that.
+        @param negotiated: the protocol that TLS has negotiated.
+        @param handshake: whether the TLS handshake is complete.
         """
         protocol = self.site.buildProtocol(THERE)
         line = Line(self.clock, protocol, HERE, THERE)
@@ -66,7 +67,7 @@ class Server:
         return line
 
     def ask(self, head: bytes = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n") -> tuple[Line, Any]:
-        """A client's connection, and the request that came on it."""
+        """A client's connection, and the request that was received on it."""
         line = self.connect()
         line.says(head)
         return line, self.held.requests[-1]

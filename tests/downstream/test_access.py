@@ -1,5 +1,5 @@
 """
-Who is served, and what: tables.
+Tests of the rules on clients and repositories, and of rates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hubmirror.protocol.target import readTarget
 class ClientTests(SynchronousTestCase):
     def test_table(self) -> None:
         """
-        A network that is denied wins over one that is allowed.
+        A denied network takes precedence over an allowed one.
         """
         for allow, deny, client, rule in (
             ([], [], "192.0.2.1", None),
@@ -62,10 +62,10 @@ class RepositoryTests(SynchronousTestCase):
             (["**"], ["**/nginx"], "docker.io", manifest % "library/nginx2", None),
             ([], ["docker.io/library/*"], "docker.io", "/v2/", None),
             ([], ["docker.io/library/*"], "docker.io", "/token?scope=x", None),
-            # However it is spelled.
+            # A denied repository is denied in any spelling.
             ([], ["**/nginx"], "docker.io", "/v2/library//ngin%78/tags/list", "deny-repository"),
             ([], ["**/nginx"], "docker.io", "/v2/library/nginx/blobs/x/y/z", "deny-repository"),
-            # Nor as the source of a mount, or in what is not understood.
+            # It is also denied as the source of a mount, and in targets of unknown kind.
             (
                 [],
                 ["docker.io/secret/*"],
@@ -87,7 +87,7 @@ class RepositoryTests(SynchronousTestCase):
     @given(st.from_regex(r"[a-z0-9._-]+(/[a-z0-9._-]+){0,3}", fullmatch=True))
     def test_itself(self, name: str) -> None:
         """
-        Without wildcards, a glob matches itself and nothing longer.
+        A glob without wildcards matches only itself.
         """
         pattern = compileGlobs([name])
         assert pattern is not None
@@ -106,7 +106,8 @@ class RateTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """
-        All at once first, then evenly; and each client for itself.
+        A client may send all requests of its rate at once, then evenly spaced; clients are
+        independent.
         """
         self.assertEqual([self.take() for _ in range(8)], [0] * 6 + [10, 10])
         self.assertEqual(self.take("192.0.2.2"), 0)
@@ -119,14 +120,14 @@ class RateTests(SynchronousTestCase):
 
     def test_rates(self) -> None:
         """
-        What counts for one rate does not for another.
+        Requests that count for one rate do not count for another.
         """
         self.assertEqual([self.take(rate=Rate(1, 60)) for _ in range(2)], [0, 60])
         self.assertEqual(self.table.take("client-pulls", "192.0.2.1", Rate(1, 60)), 0)
 
     def test_bytes(self) -> None:
         """
-        The sum of all bytes keeps to the speed.
+        The sum of all bytes does not exceed the bandwidth.
         """
         spend = [self.table.spend("client-bandwidth", "a", 500, 1000) for _ in range(3)]
         self.assertEqual(spend, [0.5, 1.0, 1.5])
@@ -148,7 +149,7 @@ class RateTests(SynchronousTestCase):
 
     def test_crowd(self) -> None:
         """
-        Any number of clients takes no more memory, and one that was limited before stays so.
+        More clients take no more memory, and a client that was limited before them stays limited.
         """
         while not self.take():
             pass
@@ -158,7 +159,7 @@ class RateTests(SynchronousTestCase):
 
     def test_shared(self) -> None:
         """
-        Two processes with the same memory count together.
+        Two processes that share the memory count together.
         """
         other = RateTable(self.clock, self.table._memory)
         for table in (self.table, other) * 3:

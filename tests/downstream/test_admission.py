@@ -1,5 +1,5 @@
 """
-How many connections there may be, and whose they are.
+Tests of the limits of connections.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(clientOf(ip_address("192.0.2.7")), "192.0.2.7")
 
     def test_ipv6(self) -> None:
-        """All addresses of a /64 are one client's."""
+        """All addresses of an IPv6 /64 are one client."""
         for host in ("2001:db8:1:2::7", "2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:DB8:1:2::"):
             self.assertEqual(clientOf(ip_address(host)), "2001:db8:1:2::")
         self.assertEqual(clientOf(ip_address("2001:db8:1:3::7")), "2001:db8:1:3::")
 
     def test_mapped(self) -> None:
-        """On a port for both, an IPv4 client comes with an IPv6 address; all of those together
-        are one /64."""
+        """
+        On a dual-stack port, IPv4 clients have mapped IPv6 addresses, which are all in one /64;
+        they are separate clients all the same.
+        """
         self.assertEqual(clientOf(ip_address("::ffff:192.0.2.7")), "192.0.2.7")
 
     def test_noAddress(self) -> None:
-        """A UNIX socket has none."""
+        """A connection to a UNIX socket has no address."""
         self.assertEqual(clientOf(None), "local")
 
 
@@ -49,7 +51,7 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(self.enter("a", "b", "c", "d", "e", "f"), [True] * 5 + [False])
 
     def test_leave(self) -> None:
-        """Who leaves makes room for one more, of its own or another's."""
+        """When a connection is closed, another one is admitted."""
         self.enter("a", "a", "a", "b", "c")
         self.assertEqual(self.enter("a", "d"), [False, False])
         self.admission.leave("a")
@@ -58,7 +60,7 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(self.enter("a"), [True])
 
     def test_nothingIsKept(self) -> None:
-        """Clients that have gone are forgotten, and those that were refused."""
+        """Nothing is kept of clients whose connections were closed or refused."""
         for number in range(1000):
             self.assertEqual(self.enter(str(number)), [True])
             self.admission.leave(str(number))
@@ -66,7 +68,7 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(set(self.admission._open), {"a", "b", "c"})
 
     def test_log(self) -> None:
-        """A flood of connections is two lines every ten seconds."""
+        """A flood of connections causes two lines in the log every ten seconds."""
         with capturedLogs() as events:
             self.enter(*"aaaa")
             self.enter(*"a" * 999)
@@ -86,7 +88,7 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_close(self) -> None:
-        """What has not been told is told at the end."""
+        """Refusals that have not been logged yet are logged at the end."""
         with capturedLogs() as events:
             self.enter(*"aaaaaa")
             self.admission.close()

@@ -1,5 +1,5 @@
 """
-What of an upstream's answer names the upstream, and is put on the mirror.
+Tests of the response fields that name the upstream, and are changed to name the mirror.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.wire.support import MemoryCase, Message, answer
 
 class OnMirrorTests(SynchronousTestCase):
     def assertMoved(self, base: bytes, *table: tuple[bytes, bytes, bytes]) -> None:
-        """References, paths of their upstream, and what they are on the mirror."""
+        """Check references of an upstream, and what they become on the mirror."""
         for reference, path, moved in table:
             self.assertEqual(
                 onMirror(reference, base, Spelling(before=path), Spelling()), moved, reference
@@ -29,12 +29,12 @@ class OnMirrorTests(SynchronousTestCase):
             (b"//hub.example/v2/a", b"", b"http://m:5000/v2/a"),
             (b"https://hub.example", b"", b"http://m:5000/"),
             (b"HTTPS://HUB.example/V2/A", b"", b"http://m:5000/V2/A"),
-            # What names no host means the mirror already.
+            # A reference without a host is already relative to the mirror.
             (b"/v2/a?b", b"", b"/v2/a?b"),
             (b"a?b", b"", b"a?b"),
             (b"?b", b"", b"?b"),
             (b"", b"", b""),
-            # Below a path: the mirror has none.
+            # References below a path, which the mirror does not have.
             (b"https://hub.example/sub/v2/a", b"/sub", b"http://m:5000/v2/a"),
             (b"/sub/v2/a", b"/sub", b"http://m:5000/v2/a"),
             (b"https://hub.example/subs/v2/a", b"/sub", b"http://m:5000/subs/v2/a"),
@@ -56,14 +56,14 @@ class AnswerCase(MemoryCase):
     def get(
         self, status: int, name: bytes, *values: bytes, target: bytes = b"/v2/a", **request: Any
     ) -> list[bytes]:
-        """The values of a field as the client gets them."""
+        """The values of a field that the client receives."""
         reply = answer(status, b"body", tuple((name, value) for value in values))
         return self.exchange(target, reply, **request)[1].values(name)
 
 
 class LocationTests(AnswerCase):
     def test_upload(self) -> None:
-        """An upload goes on where it began: at the mirror, port included."""
+        """The location of an upload leads to the mirror, including its port."""
         upload = b"https://hub.example/v2/a/blobs/uploads/1?_state=a%2Bb%3D&&x"
         for secure, host, moved in (
             (False, b"mirror.example:5000", b"http://mirror.example:5000"),
@@ -88,14 +88,14 @@ class LocationTests(AnswerCase):
         )
 
     def test_unfollowedRedirect(self) -> None:
-        """A push that is redirected stays with the mirror too."""
+        """A redirect of a push leads to the mirror, too."""
         self.assertEqual(
             self.get(307, b"Location", b"https://cdn.example/x?y", method=b"PUT"),
             [b"http://mirror.example/x?y"],
         )
 
     def test_link(self) -> None:
-        """The next page is at the mirror, whatever else stands beside it."""
+        """The link to the next page leads to the mirror, and other parts of the field are kept."""
         for value, moved in (
             (
                 b'<https://hub.example/v2/a/tags/list?last=%2f&n=5>; rel="next"',
@@ -122,7 +122,7 @@ CHALLENGE = (
 
 class ChallengeTests(AnswerCase):
     """
-    Of a registry's challenge the realm changes, and nothing else.
+    In a registry's challenge, only the realm changes.
     """
 
     def challenged(self, **request: Any) -> Message:
@@ -134,7 +134,7 @@ class ChallengeTests(AnswerCase):
         self.assertEqual(challenge, CHALLENGE.replace(b"https://auth.example/token", realm))
 
     def test_host(self) -> None:
-        """By the name, and the port, that the client used."""
+        """The realm has the host and port that the client used."""
         for host in (b"mirror.example", b"mirror.example:5000", b"192.0.2.1:80", b"[::1]:5000"):
             self.assertRealm(b"http://" + host + b"/token", host=host)
 
@@ -161,7 +161,10 @@ class ChallengeTests(AnswerCase):
         )
 
     def test_untrusted(self) -> None:
-        """Anybody else could send a client's login to a server of his own."""
+        """
+        C{X-Forwarded-Host} of an untrusted peer is ignored: it could send a client's login to
+        another server.
+        """
         self.configure(trusted_proxy=("198.51.100.0/24",))
         for fields in (
             ((b"X-Forwarded-Proto", b"https"), (b"X-Forwarded-Host", b"evil.example")),
@@ -175,7 +178,7 @@ class ChallengeTests(AnswerCase):
         self.assertEqual((got.status, got.error), (400, "BAD_REQUEST"))
 
     def test_withoutHost(self) -> None:
-        """HTTP/1.0 may come without a Host: the address connected to is the mirror's."""
+        """An HTTP/1.0 request may have no Host; then the address of the connection is used."""
         client = self.connect()
         client.says(b"GET /v2/ HTTP/1.0\r\n\r\n")
         self.network.lines[0].says(answer(401, b"", ((b"WWW-Authenticate", CHALLENGE),)))
@@ -196,12 +199,12 @@ class ChallengeTests(AnswerCase):
             self.assertEqual(self.get(status, b"WWW-Authenticate", CHALLENGE), [], status)
 
     def test_onlyFromTheRegistry(self) -> None:
-        """The token service and the index have no say in where a client logs in."""
+        """Challenges of the token service and the index are not passed on."""
         for target in (b"/token?a", b"/v1/search?q=a"):
             self.assertEqual(self.get(401, b"WWW-Authenticate", CHALLENGE, target=target), [])
 
     def test_notFromTheCDN(self) -> None:
-        """Nor does whoever a redirect leads to."""
+        """Challenges of the target of a redirect are not passed on."""
         client = self.send(b"/v2/a/blobs/sha256:1")
         self.network.lines[0].says(answer(307, b"", ((b"Location", b"https://cdn.example/"),)))
         self.network.lines[1].says(answer(401, b"", ((b"WWW-Authenticate", b'Basic realm="x"'),)))

@@ -1,5 +1,5 @@
 """
-How many requests are under way at upstreams, whose they are, and whose turn it is.
+Tests of the slots for requests that use an upstream, and of the order in which they are given.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BudgetCase(SynchronousTestCase):
         """
         Ask for slots.
 
-        @param clients: one for each request; what follows its first letter is the request's own.
+        @param clients: one item for each request, whose first letter is its client.
         """
         turns = []
         for client in clients:
@@ -46,7 +46,7 @@ class BudgetCase(SynchronousTestCase):
         self.clock.advance(0)
 
     def assertServed(self, *clients: str) -> None:
-        """These got their slots since this was last asked, in this order."""
+        """Check which requests got slots since the last check, in this order."""
         self.assertEqual(self.served, list(clients))
         self.served.clear()
 
@@ -60,7 +60,7 @@ class BudgetCase(SynchronousTestCase):
 
 class SlotTests(BudgetCase):
     def test_ofOneClient(self) -> None:
-        """A client that has used up its share waits; another goes at once."""
+        """A client that has used up its share waits, while another one gets a slot at once."""
         self.take("a1", "a2", "a3", "a4", "b1")
         self.assertServed("a1", "a2", "a3", "b1")
         self.assertEqual((self.budget.used, self.budget.waiting), (4, 1))
@@ -80,7 +80,7 @@ class SlotTests(BudgetCase):
         self.assertNothingLeft()
 
     def test_inTurn(self) -> None:
-        """Clients get their slots in turn, each for the request that has waited longest."""
+        """Clients get slots in turn, each for its oldest waiting request."""
         self.take("w1", "x1", "y1", "z1")
         self.served.clear()
         self.take("a1", "a2", "a3", "b1", "b2", "c1")
@@ -92,14 +92,14 @@ class SlotTests(BudgetCase):
         self.assertNothingLeft()
 
     def test_flood(self) -> None:
-        """Whoever has hundreds of requests waiting is no more than one among others."""
+        """A client with hundreds of waiting requests has no more turns than others."""
         self.take("w1", "x1", "y1", "z1", *["a"] * 300, "b1")
         self.served.clear()
         self.leave("w", "x")
         self.assertServed("a", "b1")
 
     def test_shareWhileWaiting(self) -> None:
-        """A client that has its share is passed over until it gives something back."""
+        """A client that has used up its share is passed over until it gives a slot back."""
         self.take("a1", "a2", "a3", "a4", "a5", "x1", "b1", "c1")
         self.served.clear()
         self.leave("x")
@@ -114,7 +114,7 @@ class SlotTests(BudgetCase):
         self.assertServed("a5")
 
     def test_nextTurn(self) -> None:
-        """A slot is handed on when its connection is closed, or can be used again."""
+        """A slot is given to the next request after its connection is closed or can be reused."""
         self.take("a1", "b1", "c1", "d1", "e1")
         for client, isWhole in (("a", False), ("b", True)):
             self.budget.leave(client, isWhole)
@@ -124,7 +124,9 @@ class SlotTests(BudgetCase):
         self.assertServed("e1", "f1")
 
     def test_atOnce(self) -> None:
-        """When nobody waits a slot is free at once, but for that of an answer broken off."""
+        """
+        If no request waits, a slot is free at once, except that of a response that was aborted.
+        """
         self.take("a1", "a2", "a3", "b1")
         self.budget.leave("a", True)
         self.assertEqual(self.budget.used, 3)
@@ -138,7 +140,7 @@ class WaitingTests(BudgetCase):
     MOST, OF_CLIENT = 1, 1
 
     def test_timeout(self) -> None:
-        """It is refused when its turn has not come in time, and the others move up."""
+        """A request that gets no slot in time is refused, and later ones move up."""
         self.take("a1")
         [first] = self.take("b1")
         self.clock.advance(TIMEOUT - 1)
@@ -154,7 +156,7 @@ class WaitingTests(BudgetCase):
         self.assertNothingLeft()
 
     def test_clientLeaves(self) -> None:
-        """Its place goes to the next one, and nothing of it is left."""
+        """When a waiting client leaves, its place is removed completely."""
         self.take("a1")
         turns = self.take("b1", "c1", "b2")
         for turn in turns[:2]:
@@ -169,7 +171,7 @@ class WaitingTests(BudgetCase):
         self.assertEqual(self.budget.refusals.total, 0)
 
     def test_boundOfClient(self) -> None:
-        """Of one client so many may wait; others still may."""
+        """The number of waiting requests of one client is limited; other clients may still wait."""
         self.patch(budget, "MAX_WAITING_OF_CLIENT", 2)
         turns = self.take("a1", "a2", "a3", "b1")
         self.assertRaises(Overloaded, self.budget.take, "a")
@@ -194,7 +196,7 @@ class WaitingTests(BudgetCase):
         self.assertNothingLeft()
 
     def test_log(self) -> None:
-        """A flood is a line, and a number ten seconds later."""
+        """A flood causes one line in the log, and another with a number ten seconds later."""
         with capturedLogs() as events:
             self.take("a1")
             turns = self.take(*["b"] * 100)
@@ -214,7 +216,7 @@ class WaitingTests(BudgetCase):
         self.assertNothingLeft()
 
     def test_close(self) -> None:
-        """What has not been told is told at the end."""
+        """Refusals that have not been logged yet are logged at the end."""
         self.take("a1")
         [turn] = self.take("b1")
         self.clock.advance(TIMEOUT)

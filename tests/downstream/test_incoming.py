@@ -1,5 +1,5 @@
 """
-What a request is taken to be: by whom, by which name of the mirror, for what.
+Tests of how a request is read: its client, the mirror's URL, and its target.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.upstream.support import RecordingAgent
 
 class Request:
     """
-    As much of a request as is read.
+    The parts of a request that are read.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PeerTests(SynchronousTestCase):
             self.assertEqual(addressOf(peer), expected)
 
     def test_mapped(self) -> None:
-        """What a dual-stack socket sees of an IPv4 client counts as that client."""
+        """An IPv4 client on a dual-stack socket is recognized by its IPv4 address."""
         peer = IPv6Address("TCP", "::ffff:192.0.2.7", 1)
         incoming = read(
             Request(peer=peer, Host=b"a", X_Forwarded_Host=b"front"), trusted_proxy="192.0.2.7"
@@ -76,7 +76,7 @@ class PeerTests(SynchronousTestCase):
         self.assertEqual(incoming.base, b"http://front")
 
     def test_socketIsNoTrustedProxy(self) -> None:
-        """A peer without an address is in no network."""
+        """A peer without an address is in no network of trusted proxies."""
         incoming = read(
             Request(peer=UNIXAddress("/x"), Host=b"a", X_Forwarded_Host=b"front"),
             trusted_proxy=("0.0.0.0/0", "::/0"),
@@ -87,7 +87,7 @@ class PeerTests(SynchronousTestCase):
 
 class BaseTests(SynchronousTestCase):
     """
-    The mirror's URL, as the client knows it.
+    The mirror's URL for the client.
     """
 
     def test_table(self) -> None:
@@ -105,7 +105,7 @@ class BaseTests(SynchronousTestCase):
             self.assertEqual(read(request).base, base)
 
     def test_publicURL(self) -> None:
-        """It counts whatever the request says."""
+        """The public URL overrides the request."""
         incoming = read(Request(Host=b"x", secure=True), public_url="http://m:1/p/")
         self.assertEqual(incoming.base, b"http://m:1/p")
 
@@ -123,7 +123,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(error.fields[0][0], b"Allow")
 
     def test_loop(self) -> None:
-        """Two mirrors that are each other's fallback notice."""
+        """Two mirrors that are each other's fallback detect the loop."""
         self.assertRaises(
             LoopDetected, read, Request(Host=b"a", Via=b"1.1 other, 1.1 hubmirror-1, 1.1 third")
         )

@@ -1,5 +1,5 @@
 """
-Which channel a connection gets.
+Tests of the choice of a connection's channel.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ class NegotiationTests(SynchronousTestCase):
         self.assertEqual(self.site.acceptableProtocols(), [b"h2", b"http/1.1"])
 
     def test_http1(self) -> None:
-        """Without ALPN, over TLS or not, it is HTTP/1.1."""
+        """A connection without ALPN has HTTP/1.1, with TLS or without."""
         for transport in (TLSTransport(b"http/1.1"), TLSTransport(None), StringTransport()):
             protocol = self.connect(transport)
             if isinstance(transport, TLSTransport):
@@ -72,7 +72,7 @@ class NegotiationTests(SynchronousTestCase):
         self.successResultOf(gone)
 
     def test_closeAfterHandshake(self) -> None:
-        """The site knows a connection throughout."""
+        """After the handshake has selected a channel, the site still waits for the connection."""
         protocol = self.connect(TLSTransport(b"h2"))
         protocol.handshakeCompleted()
         gone = self.site.close()

@@ -1,5 +1,5 @@
 """
-One body between two sockets, whatever either of them does in whatever order.
+Tests of the relay between two connections, with events of both in any order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Seconds that a client may take nothing.
 
 class Relayed:
     """
-    A relay on its way from an upstream's answer to a client.
+    A relay between an upstream's response and a client.
     """
 
     def __init__(self, length: int | None) -> None:
@@ -47,7 +47,7 @@ class Relayed:
         self.relay = Relay(request, self.exchange, self.clock, PATIENCE, length)
         self.outcomes: list[Outcome] = []
         self.relay.done.addCallback(self.outcomes.append)
-        # As the resources do.
+        # The resources do the same.
         request.notifyFinish().addErrback(lambda _: self.relay.done.cancel())
         self.upstream = Response(length=length)
         self.upstream.deliverBody(self.relay)
@@ -64,7 +64,7 @@ class RelayTests(SynchronousTestCase):
         self.assertEqual(self.relayed.client.ended, ended)
 
     def test_pieces(self) -> None:
-        """Each piece is written when it comes, none is kept."""
+        """Each piece is written when it is received, and none is kept."""
         relayed = self.relay()
         for piece in (b"12", b"345", b"67890"):
             relayed.upstream.gives(piece)
@@ -75,7 +75,7 @@ class RelayTests(SynchronousTestCase):
         self.assertEqual(relayed.exchange.sent, 10)
 
     def test_tooShort(self) -> None:
-        """A clean end that is too early is none."""
+        """A body that ends in good order but too early is not complete."""
         relayed = self.relay()
         relayed.upstream.gives(b"12345")
         relayed.upstream.ends()
@@ -97,14 +97,14 @@ class RelayTests(SynchronousTestCase):
             self.assertOutcome(Outcome.BROKEN, "aborted")
 
     def test_brokenAfterTheLastByte(self) -> None:
-        """All bytes, but no end: who knows whether they were right."""
+        """An error after the last byte makes the body incomplete, because it may be wrong."""
         relayed = self.relay()
         relayed.upstream.gives(b"1234567890")
         relayed.upstream.ends(BodyFailed("closed"))
         self.assertOutcome(Outcome.BROKEN, "aborted")
 
     def test_pausedFromTheStart(self) -> None:
-        """A client whose socket is full when the answer comes."""
+        """The client's transport is full when the response begins."""
         server = Server()
         client, request = server.ask()
         client.producer.pauseProducing()
@@ -115,7 +115,7 @@ class RelayTests(SynchronousTestCase):
         self.assertEqual(upstream.state, "flowing")
 
     def test_clientStalls(self) -> None:
-        """A client that takes nothing for too long holds no upstream any longer."""
+        """A client that accepts no data for too long is disconnected, which frees the upstream."""
         relayed = self.relay()
         relayed.clock.advance(14)
         relayed.client.producer.pauseProducing()
@@ -129,7 +129,7 @@ class RelayTests(SynchronousTestCase):
         self.assertOutcome(Outcome.CLIENT_STALLED, "aborted")
 
     def test_upstreamTakesItsTime(self) -> None:
-        """How long an upstream may take is none of the relay's affairs."""
+        """The relay sets no time limit for the upstream."""
         relayed = self.relay()
         relayed.clock.pump([10] * 100)
         self.assertEqual(relayed.outcomes, [])
@@ -137,7 +137,7 @@ class RelayTests(SynchronousTestCase):
 
 class RelayMachine(RuleBasedStateMachine):
     """
-    Any order of events, with what must hold after each.
+    Events in any order, with the conditions that must hold after each.
     """
 
     @initialize(length=st.one_of(st.none(), st.integers(1, 20)))
@@ -213,7 +213,7 @@ class RelayMachine(RuleBasedStateMachine):
 
     @rule()
     def afterwards(self) -> None:
-        """Nothing that the client's transport may still do changes anything."""
+        """Late events of the client's transport have no effect."""
         if not self.running() and self.client.ended != "left" and self.client.producer:
             self.client.producer.pauseProducing()
             self.client.producer.resumeProducing()

@@ -1,6 +1,6 @@
 """
-Every route and what becomes of a request to it: under the mirror's own site, and under Twisted's,
-where an embedder may put the resource.
+Tests of every route, under the mirror's own site and under Twisted's, where an embedder may put the
+resource.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hubmirror.exchange import Outcome
 from hubmirror.protocol.target import Kind
 from tests.wire.support import MemoryCase, Message, answer
 
-#: Spellings of the catalog that some server takes for it.
+#: Spellings of the catalog that some server interprets as such.
 CATALOGS = (
     b"/v2/_catalog",
     b"/v2/_catalog?",
@@ -45,11 +45,11 @@ CATALOGS = (
 
 class RouteTests(MemoryCase):
     """
-    Under the mirror's own site.
+    Routes under the mirror's own site.
     """
 
     def assertGoesTo(self, url: bytes, target: bytes, **request: Any) -> Message:
-        """A request goes to this URL and is answered from there."""
+        """Check that a request is sent to this URL, and that its response is passed on."""
         asked, got = self.exchange(target, answer(200, b"served"), **request)
         origin = self.network.origins[-1]
         self.assertEqual(b"%b://%b%b" % (origin.scheme, origin.host, asked.target), url)
@@ -59,7 +59,7 @@ class RouteTests(MemoryCase):
         return asked
 
     def assertRefused(self, target: bytes, status: int, code: str, **request: Any) -> Message:
-        """A request is refused by the mirror itself, with a registry's error."""
+        """Check that the mirror itself refuses a request with a registry's error."""
         got = self.local(target, **request)
         self.assertEqual((got.status, got.error), (status, code), target)
         self.assertEqual(got.values(b"Content-Type"), [b"application/json"])
@@ -89,7 +89,7 @@ class RouteTests(MemoryCase):
             self.assertGoesTo(b"https://hub.example" + target, target)
 
     def test_version(self) -> None:
-        """C{/v2} is C{/v2/}: the Hub would redirect to it, many a proxy fails."""
+        """C{/v2} is sent as C{/v2/}: the Hub would redirect it, and many proxies fail."""
         self.assertGoesTo(b"https://hub.example/v2/", b"/v2")
         self.assertGoesTo(b"https://hub.example/v2/?a", b"/v2?a")
 
@@ -106,7 +106,7 @@ class RouteTests(MemoryCase):
             )
 
     def test_connect(self) -> None:
-        """No tunnel."""
+        """CONNECT does not open a tunnel."""
         self.assertRefused(b"hub.example:443", 405, "UNSUPPORTED", method=b"CONNECT")
 
     def test_catalog(self) -> None:
@@ -115,7 +115,7 @@ class RouteTests(MemoryCase):
             self.assertRefused(target, 404, "NAME_UNKNOWN", method=b"POST")
 
     def test_noCatalog(self) -> None:
-        """What only looks like it is a repository's business."""
+        """Names that only resemble the catalog are repositories."""
         for target in (b"/v2/o/_catalog/tags/list", b"/v2/a/_catalog", b"/v2/_catalogs"):
             self.assertGoesTo(b"https://hub.example" + target, target)
 
@@ -132,7 +132,7 @@ class RouteTests(MemoryCase):
         self.assertGoesTo(b"https://hub.example/v2/a", b"/v2/a")
 
     def test_readOnlyLogin(self) -> None:
-        """One can log in to a mirror that takes no pushes."""
+        """Logging in to a read-only mirror works."""
         self.configure(read_only=True)
         self.assertGoesTo(b"https://auth.example/token", b"/token", method=b"POST")
 
@@ -145,7 +145,7 @@ class RouteTests(MemoryCase):
         self.assertGoesTo(b"https://auth.example/token", b"/token")
 
     def test_tokenOf(self) -> None:
-        """The token service may lie anywhere."""
+        """The URL of the token service may have any path."""
         self.configure(auth_url="https://auth.example/sub/jwt")
         self.assertGoesTo(b"https://auth.example/sub/jwt?a=b", b"/token?a=b")
 
@@ -157,7 +157,7 @@ class RouteTests(MemoryCase):
     # The index
 
     def test_search(self) -> None:
-        """An official image is found without its C{library/}, whatever else is asked."""
+        """C{library/} is removed from the term of a search; other parameters are kept."""
         for query, sent in (
             (b"q=hello&n=25", b"q=hello&n=25"),
             (b"n=25&q=library/hello&page=2", b"n=25&q=hello&page=2"),
@@ -178,7 +178,10 @@ class RouteTests(MemoryCase):
         self.assertRefused(b"/v1/search?q=a", 405, "UNSUPPORTED", method=b"POST")
 
     def test_searchPing(self) -> None:
-        """What dockerd asks before a search: without the field it would send the login."""
+        """
+        dockerd pings before a search: without the field in the response, it would send its
+        credentials.
+        """
         got = self.local(b"/v1/_ping")
         self.assertEqual((got.status, got.body), (200, b"true"))
         self.assertEqual(got.values(b"X-Docker-Registry-Standalone"), [b"false"])
@@ -204,7 +207,10 @@ class RouteTests(MemoryCase):
         self.assertGoesTo(b"https://hub.example/v2/a", b"/v2/a?ns=hub.example%3A8443")
 
     def test_foreignNamespace(self) -> None:
-        """The client goes on to its next host, and gets no other registry's image."""
+        """
+        The response makes the client try its next host, so that it gets no image of another
+        registry.
+        """
         for query in (
             b"ns=ghcr.io",
             b"ns=",
@@ -247,7 +253,7 @@ class RouteTests(MemoryCase):
         self.assertEqual(got.values(b"Access-Control-Allow-Methods"), [b"GET, HEAD, OPTIONS"])
 
     def test_noPreflight(self) -> None:
-        """An C{OPTIONS} that is none is the registry's."""
+        """C{OPTIONS} that is no preflight is passed on to the registry."""
         self.assertGoesTo(
             b"https://hub.example/v2/",
             b"/v2/",
@@ -267,7 +273,7 @@ class RouteTests(MemoryCase):
         self.assertEqual(got.values(b"Access-Control-Allow-Origin"), [])
 
     def test_errorsAreReadable(self) -> None:
-        """A page may read the mirror's own answers too."""
+        """A page can read the mirror's own responses, too."""
         for target in (b"/v1/_ping", b"/v2/_catalog"):
             got = self.local(target)
             self.assertEqual(got.values(b"Access-Control-Allow-Origin"), [b"*"])
@@ -276,7 +282,7 @@ class RouteTests(MemoryCase):
     # Absolute targets
 
     def test_absolute(self) -> None:
-        """An absolute target that names the mirror is one of its own."""
+        """An absolute target that names the mirror is served."""
         self.assertGoesTo(b"https://hub.example/v2/a?b", b"http://192.0.2.1:5000/v2/a?b")
         self.assertGoesTo(b"https://auth.example/token?b", b"http://192.0.2.1:5000/token?b")
         self.assertGoesTo(
@@ -290,7 +296,7 @@ class RouteTests(MemoryCase):
         self.assertGoesTo(b"https://hub.example/v2/a", b"https://mirror.example/v2/a")
 
     def test_absoluteForOthers(self) -> None:
-        """Not an open proxy, whatever the C{Host} field says."""
+        """An absolute target that names another host is refused, whatever C{Host} is."""
         for target in (
             b"http://other.example/v2/",
             b"https://hub.example/v2/",
@@ -305,7 +311,7 @@ class RouteTests(MemoryCase):
     # Heads
 
     def test_headOfAnError(self) -> None:
-        """A HEAD gets the head that a GET would."""
+        """The response to HEAD has the fields of that to GET, also for an error."""
         error = self.local(b"/v2/_catalog")
         got = self.local(b"/v2/_catalog", method=b"HEAD")
         self.assertEqual((got.status, got.body), (404, b""))
@@ -319,7 +325,7 @@ class RouteTests(MemoryCase):
 
 class PlainSiteRouteTests(RouteTests):
     """
-    Under Twisted's own site.
+    Routes under Twisted's own site.
     """
 
     def makeSite(self) -> Site:
@@ -328,7 +334,7 @@ class PlainSiteRouteTests(RouteTests):
 
 class BesideTests(MemoryCase):
     """
-    Another resource beside the mirror comes first.
+    A resource beside the mirror takes precedence.
     """
 
     def test_beside(self) -> None:
@@ -339,7 +345,7 @@ class BesideTests(MemoryCase):
         self.assertEqual(asked.target, b"/statuses")
 
     def test_bodyOfTheOther(self) -> None:
-        """A resource that is none of the mirror's finds a body whole, as under any site."""
+        """A resource that is not the mirror's gets the whole body, as under any site."""
 
         class Echo(Resource):
             isLeaf = True

@@ -1,5 +1,5 @@
 """
-The site: what it hands on, and how its connections end.
+Tests of the site: how it passes requests on, and how it ends connections.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GET = b"GET /a?b=c HTTP/1.1\r\nHost: a\r\n\r\n"
 
 class RequestTests(SynchronousTestCase):
     def test_head(self) -> None:
-        """A request is handed on with its head; the body comes when somebody wants it."""
+        """A request is passed on when its head is complete, and its body when it is consumed."""
         server = Server()
         client, request = server.ask(
             b"PUT /a?b=c&b=d HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n123"
@@ -40,7 +40,7 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(request.content.read(), b"")
 
     def test_collected(self) -> None:
-        """A resource that does not stream finds a whole body, of any framing."""
+        """A resource that does not stream gets the whole body, with any framing."""
         read: list[bytes] = []
 
         class Whole(Resource):
@@ -61,7 +61,7 @@ class RequestTests(SynchronousTestCase):
             self.assertEqual(read.pop(), b"x" * 200_000)
 
     def test_leftWhileCollecting(self) -> None:
-        """A client that leaves in the middle: the resource is never asked."""
+        """If a client leaves before its body is complete, the resource is not called."""
         asked: list[Any] = []
 
         class Whole(Resource):
@@ -117,7 +117,7 @@ class CloseTests(SynchronousTestCase):
         self.successResultOf(closing)
 
     def test_underWay(self) -> None:
-        """Others end with their answer."""
+        """Other connections are closed after their response."""
         server = Server()
         client, request = server.ask(GET)
         closing = server.site.close()
@@ -154,7 +154,7 @@ class CloseTests(SynchronousTestCase):
 
 class IdleTests(SynchronousTestCase):
     def test_idle(self) -> None:
-        """A connection without a request ends after the time set."""
+        """A connection without a request is closed after the idle timeout."""
         server = Server(idleTimeout=75)
         client = server.connect()
         server.clock.advance(74)
@@ -163,7 +163,7 @@ class IdleTests(SynchronousTestCase):
         self.assertEqual(client.ended, "closed")
 
     def test_slowHead(self) -> None:
-        """So does one whose head does not get whole in that time."""
+        """A connection whose request head is not complete in that time is closed, too."""
         server = Server(idleTimeout=75)
         client = server.connect()
         for byte in b"GET / HTTP/1.1\r":
@@ -172,7 +172,7 @@ class IdleTests(SynchronousTestCase):
         self.assertEqual(client.ended, "closed")
 
     def test_underWay(self) -> None:
-        """Not while a request is under way, however long that takes."""
+        """A connection with a request in progress is not closed."""
         server = Server(idleTimeout=75)
         client, request = server.ask(GET)
         server.clock.advance(7500)
@@ -193,7 +193,7 @@ class IdleTests(SynchronousTestCase):
         self.successResultOf(server.site.close())
 
     def test_left(self) -> None:
-        """Nothing of a connection is left in the reactor."""
+        """Nothing of a connection remains in the reactor."""
         for secure in (False, True):
             server = Server()
             server.connect(secure=secure).leaves()
@@ -206,7 +206,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(Server().site.acceptableProtocols(), [b"h2", b"http/1.1"])
 
     def test_http1(self) -> None:
-        """HTTP/1.1 where TLS agreed on that, or on nothing."""
+        """HTTP/1.1 is used when TLS has negotiated it or nothing."""
         for negotiated in (b"http/1.1", None):
             server = Server()
             client = server.connect(secure=True, negotiated=negotiated)
@@ -216,14 +216,14 @@ class ProtocolTests(SynchronousTestCase):
             self.assertEqual(request.clientproto, b"HTTP/1.1")
 
     def test_http2(self) -> None:
-        """The server's part of HTTP/2 begins with its settings."""
+        """The server's side of HTTP/2 begins with its settings."""
         client = Server().connect(secure=True, negotiated=b"h2")
         self.assertEqual(client.hears()[3:5], b"\x04\x00")
 
 
 class GoodbyeTests(SynchronousTestCase):
     """
-    Twisted's own TLS waits for the client's goodbye.
+    Twisted's own TLS waits for the client's close_notify.
     """
 
     def connect(self, protocol: bytes, plain: bool) -> tuple[MirrorSite, Clock, TLSTransport]:
@@ -237,7 +237,7 @@ class GoodbyeTests(SynchronousTestCase):
         return site, clock, transport
 
     def test_drain(self) -> None:
-        """When the mirror stops, it is not waited for for long."""
+        """When the mirror stops, it waits for that only a short time."""
         for protocol in (b"http/1.1", b"h2"):
             site, clock, transport = self.connect(protocol, plain=True)
             site.close()
@@ -249,7 +249,7 @@ class GoodbyeTests(SynchronousTestCase):
             self.assertTrue(transport.aborted, protocol)
 
     def test_stillReading(self) -> None:
-        """A client that has not got all of its answer yet is no such client."""
+        """A client that has not received all of its response is not disconnected by that."""
         site, clock, transport = self.connect(b"http/1.1", plain=True)
         transport.producer.pauseProducing()
         site.close()

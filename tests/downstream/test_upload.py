@@ -1,5 +1,5 @@
 """
-A request's body on its way up: paused by whoever is slower, ended by whoever ends first.
+Tests of the request body on its way to an upstream, with either side slower or ending first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from tests.wire.support import Line, MemoryCase, answer
 
 class Channel:
     """
+    A channel of a client.
+
     @ivar reading: whether the client may send more of the body.
     """
 
@@ -35,7 +37,9 @@ class Channel:
 
 class Consumer:
     """
-    @ivar full: pauses its producer as soon as it is given something.
+    The consumer of a body.
+
+    @ivar full: whether it pauses its producer at each write.
     """
 
     def __init__(self, full: bool = False) -> None:
@@ -71,7 +75,7 @@ class RequestBodyTests(SynchronousTestCase):
         self.assertIs(RequestBody(self.channel, None).length, UNKNOWN_LENGTH)
 
     def test_early(self) -> None:
-        """Until somebody wants the body the client is paused."""
+        """The client is paused until the body is consumed."""
         self.body.dataReceived(b"12345")
         self.assertFalse(self.channel.reading)
         finished = self.start()
@@ -100,7 +104,7 @@ class RequestBodyTests(SynchronousTestCase):
         self.assertTrue(self.channel.reading)
 
     def test_pausedByEarly(self) -> None:
-        """What an upstream's full buffer has paused stays paused."""
+        """If the early data fills the upstream's buffer, the body stays paused."""
         self.consumer.full = True
         self.body.dataReceived(b"12345")
         self.start()
@@ -121,14 +125,16 @@ class RequestBodyTests(SynchronousTestCase):
         self.failureResultOf(self.start(), BodyFailed)
 
     def test_closedWhenWhole(self) -> None:
-        """A request is closed when its answer is complete, too."""
+        """The body of a request is closed even when the response is complete."""
         finished = self.start()
         self.body.complete()
         self.body.close()
         self.successResultOf(finished)
 
     def test_stopped(self) -> None:
-        """The upstream wants no more: silence, and what still comes is dropped."""
+        """
+        When the upstream stops the producer, later bytes are dropped, and no error is reported.
+        """
         finished = self.start()
         self.body.dataReceived(b"12345")
         self.consumer.producer.stopProducing()
@@ -140,7 +146,7 @@ class RequestBodyTests(SynchronousTestCase):
         self.assertEqual(self.body.received, 10)
 
     def test_noReadingAfterTheEnd(self) -> None:
-        """A connection whose body is whole is the next request's."""
+        """After a complete body, reading from the connection is left to the next request."""
         self.start()
         producer = self.consumer.producer
         self.body.complete()
@@ -172,7 +178,7 @@ class BodyOfTests(SynchronousTestCase):
         self.assertIsNone(self.bodyOf(BytesIO(), Content_Length=b"0"))
 
     def test_meaningless(self) -> None:
-        """That of a GET or HEAD is dropped as it arrives."""
+        """The body of a GET or HEAD is dropped as it is received."""
         for method in (b"GET", b"HEAD"):
             self.assertIsNone(self.bodyOf(BytesIO(b"12345"), method, Content_Length=b"5"))
             channel = Channel()
@@ -182,7 +188,7 @@ class BodyOfTests(SynchronousTestCase):
             self.assertTrue(channel.reading)
 
     def test_collected(self) -> None:
-        """Under Twisted's site a body comes whole, in a file."""
+        """Under Twisted's site, a body has been collected in a file."""
         for fields in ({"Content_Length": b"5"}, {"Transfer_Encoding": b"chunked"}):
             body = self.bodyOf(BytesIO(b"12345"), **fields)
             self.assertIsInstance(body, FileBodyProducer)
@@ -191,7 +197,7 @@ class BodyOfTests(SynchronousTestCase):
 
 class UploadTests(MemoryCase):
     """
-    Through the whole mirror.
+    Uploads through the whole mirror.
     """
 
     def begin(self, *fields: bytes) -> tuple[Line, Line]:
@@ -200,7 +206,7 @@ class UploadTests(MemoryCase):
         return client, self.network.lines[-1]
 
     def test_streamed(self) -> None:
-        """The upstream has the head, and each piece, as soon as it comes."""
+        """The upstream is sent the head and each piece at once."""
         client, upstream = self.begin(b"Content-Length: 10", b"Content-Type: a/b")
         asked = self.asked()
         self.assertEqual(asked.values(b"Content-Length"), [b"10"])
@@ -213,7 +219,7 @@ class UploadTests(MemoryCase):
         self.assertEqual((client.ended, upstream.ended), ("", ""))
 
     def test_chunked(self) -> None:
-        """A body of unknown length stays one."""
+        """A body of unknown length is sent chunked."""
         client, upstream = self.begin(b"Transfer-Encoding: chunked")
         self.assertEqual(self.asked().values(b"Transfer-Encoding"), [b"chunked"])
         client.says(b"A;x\r\n1234567890\r\n")
@@ -222,7 +228,7 @@ class UploadTests(MemoryCase):
         self.assertEqual(upstream.hears(), b"0\r\n\r\n")
 
     def test_form(self) -> None:
-        """A token's form goes on byte for byte."""
+        """The form of a token request is sent byte for byte."""
         form = b"grant_type=password&scope=a%20b&scope=&&password=p%zz+;\xff"
         asked, _ = self.exchange(
             b"/token",
@@ -235,15 +241,18 @@ class UploadTests(MemoryCase):
         self.assertEqual(asked.values(b"Content-Type"), [b"application/x-www-form-urlencoded"])
 
     def test_empty(self) -> None:
-        """A push without a body says so: some registries want it."""
+        """
+        A push without a body is sent with C{Content-Length: 0}, which some registries require.
+        """
         asked, _ = self.exchange(b"/v2/a/blobs/uploads/", answer(202), method=b"POST")
         self.assertEqual(asked.values(b"Content-Length"), [b"0"])
         asked, _ = self.exchange(b"/v2/a", answer(202), method=b"DELETE")
         self.assertEqual(asked.values(b"Content-Length"), [])
 
     def test_continue(self) -> None:
-        """C{100 Continue} is said when the upstream takes the body, not before; it is this
-        hop's affair.
+        """
+        C{100 Continue} is sent only when the upstream consumes the body; C{Expect} is not passed
+        on.
         """
         self.network.refuses.add(b"hub.example")
         client = self.connect()
@@ -270,7 +279,10 @@ class UploadTests(MemoryCase):
         self.assertEqual(self.answered(client).status, 201)
 
     def test_earlyAnswer(self) -> None:
-        """An answer before the end of the body: the client gets it, the upstream no more."""
+        """
+        If the upstream responds before the end of the body, the client is sent the response, and
+        the upstream no more of the body.
+        """
         client, upstream = self.begin(b"Content-Length: 10")
         client.says(b"12345")
         upstream.says(answer(401, b"no"))
@@ -290,7 +302,7 @@ class UploadTests(MemoryCase):
         self.assertEqual(self.answered(client).status, 502)
 
     def test_malformedChunk(self) -> None:
-        """The upstream must not take the part for the whole."""
+        """After a malformed chunk, the upstream must not take the part for the whole body."""
         client, upstream = self.begin(b"Transfer-Encoding: chunked")
         client.says(b"5\r\n12345\r\nxyz\r\n")
         self.assertEqual(self.answered(client).status, 400)

@@ -1,6 +1,6 @@
 """
-The mirror over TLS on loopback, with the embedded Hub behind it and a client before it, all in this
-process: for the tests, and for the figures in the documentation.
+The mirror over TLS on loopback, between the embedded Hub and a client, all in this process: for the
+tests, and for the figures in the documentation.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ whole seconds expires meanwhile, but not before.
 
 class Got(NamedTuple):
     """
-    What a client has of an answer.
+    What a client has received of a response.
 
-    @ivar isWhole: it ended in good order.
+    @ivar isWhole: whether the response ended properly.
     """
 
     status: int
@@ -43,9 +43,9 @@ class Got(NamedTuple):
 
 class Body(Protocol):
     """
-    Takes a body, and fires with it and how it ended.
+    Receives a body, and fires with it and the reason for its end.
 
-    @ivar data: what there is so far.
+    @ivar data: the bytes so far.
     """
 
     def __init__(self) -> None:
@@ -61,9 +61,11 @@ class Body(Protocol):
 
 class Stand:
     """
+    The embedded Hub and mirrors of it.
+
     @ivar hub: the embedded Hub.
-    @ivar blob: what is pulled.
-    @ivar exchanges: the mirror's requests that have ended.
+    @ivar blob: the blob that is pulled.
+    @ivar exchanges: the mirror's exchanges that have ended.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -102,13 +104,13 @@ class Stand:
         self._agent = Agent(self.reactor, BrowserLikePolicyForHTTPS(trust), pool=self._pool)
 
     async def stop(self) -> None:
-        # Clients leave before the mirror stops: it would wait for them.
+        # Clients disconnect first, because the mirror would wait for them.
         await self._pool.closeCachedConnections()
         await self._mirror.service.stopService()
         await self.hub.stop()
 
     async def get(self, path: str, fields: dict[str, str] | None = None) -> Got:
-        """A request with a token; all of its answer that comes."""
+        """Send a request with a token, and receive as much of the response as there is."""
         token = self.hub.issueToken(REPOSITORY, "pull")
         headers = {"Authorization": f"Bearer {token}", **(fields or {})}
         raw = Headers({name: [value] for name, value in headers.items()})
@@ -123,7 +125,7 @@ class Stand:
         return f"/v2/{REPOSITORY}/blobs/{self.blob.digest}"
 
     async def suffer(self, fault: Fault) -> Got:
-        """A pull of the blob with a fault in it, through a mirror that is started for that."""
+        """Start a mirror, and pull the blob through it while a fault is simulated."""
         stall = LONG_STALL if fault.expires else STALL
         await self.start(fault.fallback, stall_timeout=stall, **fault.options)
         fault.inject(Setting(self.hub, self.blob, self.reactor, stall))

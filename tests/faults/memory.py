@@ -1,5 +1,5 @@
 """
-The whole mirror in memory: its own client of HTTP/1.1 talks to the embedded Hub, by a Clock.
+The whole mirror in memory, with a Clock: its own HTTP/1.1 client is connected to the embedded Hub.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STALL = 15.0
 
 class HubNetwork:
     """
-    What a C{Connector} opens connections to: the embedded Hub.
+    The network of a C{Connector}, on which there is only the embedded Hub.
     """
 
     def __init__(self, clock: Clock, agent: MemoryAgent) -> None:
@@ -47,14 +47,16 @@ class HubNetwork:
 
 class FaultCase(MemoryCase):
     """
-    @ivar hub: the embedded Hub, which holds C{blob} and the image C{latest} of its repository.
+    Tests of a mirror of an embedded Hub.
+
+    @ivar hub: the embedded Hub, which has C{blob} and the image C{latest} in its repository.
     """
 
     hub: EmbeddedHub
     blob: Blob
 
     def configure(self, **options: Any) -> None:
-        """A mirror of a new Hub."""
+        """Create a new Hub and a mirror of it."""
         self.hub = hub = EmbeddedHub(self.clock)
         self._agent = hub.agent()
         self.network: Any = HubNetwork(self.clock, self._agent)
@@ -77,7 +79,7 @@ class FaultCase(MemoryCase):
         return b"Authorization", b"Bearer " + self.hub.issueToken(REPOSITORY, "pull").encode()
 
     def move(self, seconds: float = 0) -> None:
-        """Move all bytes, and let time pass as it does, not in one leap."""
+        """Transfer all bytes while time passes in small steps."""
         end = self.clock.seconds() + seconds
         self._agent.flush()
         while times := [call.getTime() for call in self.clock.calls if call.getTime() <= end]:
@@ -87,7 +89,7 @@ class FaultCase(MemoryCase):
         self._agent.flush()
 
     def waitFor(self, condition: Callable[[], Any], seconds: float = 120) -> None:
-        """Let time pass until something holds."""
+        """Let time pass until a condition holds."""
         end = self.clock.seconds() + seconds
         self.move()
         while not condition():
@@ -98,7 +100,7 @@ class FaultCase(MemoryCase):
         return self.send(self.path, fields=(self.authorization(), *fields), line=line)
 
     def assertNothingLeft(self) -> None:
-        """Neither timer nor connection, when those that are idle have been closed."""
+        """Check that no timer or connection is left, once the idle connections are closed."""
         self.move(200)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.pool._open, set())

@@ -1,7 +1,7 @@
 """
-What can go wrong with a blob on its way, each as the embedded Hub is told to do it.
+The faults that a blob may meet, in terms of the embedded Hub.
 
-The same table is tried in memory, over TLS on loopback, and for the figures in the documentation.
+The same table is used in memory, over TLS on loopback, and for the figures in the documentation.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ REPOSITORY = "library/hello"
 @dataclass(frozen=True)
 class Setting:
     """
-    @ivar reactor: what time is told by.
-    @ivar stall: seconds after which the mirror takes an upstream for stalled.
+    The circumstances of a fault.
+
+    @ivar reactor: the clock.
+    @ivar stall: seconds after which the mirror regards an upstream's body as stalled.
     """
 
     hub: EmbeddedHub
@@ -35,13 +37,15 @@ class Setting:
 @dataclass(frozen=True)
 class Fault:
     """
-    @ivar name: what goes wrong, in a few words.
-    @ivar inject: tells the Hub to do it.
-    @ivar survived: whether the client gets all that it asked for; else its connection is aborted.
+    A fault.
+
+    @ivar name: a short description.
+    @ivar inject: simulates the fault.
+    @ivar survived: whether the client receives everything; otherwise its connection is aborted.
     @ivar options: settings of the mirror.
     @ivar fallback: whether there is another upstream.
-    @ivar range: what the client asks for, when that is not the whole.
-    @ivar expires: it takes as long as a link or a token is good for.
+    @ivar range: the C{Range} of the client's request; C{None} for the whole blob.
+    @ivar expires: whether the fault takes so long that URLs and tokens expire.
     """
 
     name: str
@@ -53,7 +57,7 @@ class Fault:
     expires: bool = False
 
     def wanted(self, blob: Blob) -> bytes:
-        """The bytes that the client asks for."""
+        """The bytes that the client requests."""
         start, stop = 0, blob.size
         if self.range is not None:
             first, _, last = self.range.removeprefix("bytes=").partition("-")
@@ -62,7 +66,7 @@ class Fault:
 
 
 def isRest(seen: Seen) -> bool:
-    """Whether the rest of something was asked for."""
+    """Whether a request is for the rest of a body."""
     return seen.field("Range") is not None
 
 
@@ -80,7 +84,7 @@ def cut(setting: Setting, after: int = MIDDLE, count: int | None = 1) -> None:
 
 
 def reset(setting: Setting) -> None:
-    """No orderly end: RST."""
+    """Reset the connection with RST."""
 
     def fault(request: HubRequest, serve: Any) -> Answer:
         answer = serve(request)
@@ -95,7 +99,7 @@ def reset(setting: Setting) -> None:
 
 
 def trickle(setting: Setting) -> None:
-    """A byte from time to time, so that the connection never is without one for long."""
+    """Send a byte from time to time, so that there is never a long pause."""
 
     def fault(request: HubRequest, serve: Any) -> None:
         answer = serve(request)
@@ -120,7 +124,7 @@ def trickle(setting: Setting) -> None:
 
 
 def onRest(change: Callable[[Answer], Answer], count: int | None = 1) -> Callable[..., None]:
-    """The CDN cuts once, and answers wrongly when it is asked for the rest."""
+    """The CDN cuts the body once, and responds wrongly to the request for the rest."""
 
     def inject(setting: Setting) -> None:
         cut(setting)
@@ -136,7 +140,7 @@ def withField(name: str, value: str) -> Callable[[Answer], Answer]:
 
 
 def refused(status: int, count: int = 1) -> Callable[[Setting], None]:
-    """The CDN cuts once, and refuses the rest so many times."""
+    """The CDN cuts the body once, and refuses the rest a number of times."""
 
     def inject(setting: Setting) -> None:
         cut(setting)
@@ -151,7 +155,7 @@ def ignoreRange(setting: Setting) -> None:
 
 
 def expired(setting: Setting, token: bool = False) -> None:
-    """By the time that the stall is noticed, the link is no longer good, nor is the token."""
+    """The body stalls, and when that is noticed, the URL and the token have expired."""
     setting.hub.links.lifetime = int(setting.stall) - 1
     if token:
         setting.hub.tokens.lifetime = int(setting.stall) - 1
@@ -159,7 +163,7 @@ def expired(setting: Setting, token: bool = False) -> None:
 
 
 def deadCDN(setting: Setting) -> None:
-    """In the middle of the blob the CDN goes, and does not come back."""
+    """The CDN becomes unavailable in the middle of the blob, and stays so."""
 
     def fault(request: HubRequest, serve: Any) -> Answer:
         answer = serve(request)
@@ -174,7 +178,7 @@ def deadCDN(setting: Setting) -> None:
 
 
 def redirectToNowhere(setting: Setting) -> None:
-    """The link has expired, and the registry's next one leads to a CDN that is dead."""
+    """The URL has expired, and the registry then redirects to a CDN that is unavailable."""
     refused(403)(setting)
     setting.hub.registry.script(
         lambda request, serve: Answer(307, {"Location": "https://127.0.0.1:1/x"}, 0),

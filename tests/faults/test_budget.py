@@ -1,6 +1,6 @@
 """
-More requests than there may be connections to upstreams: they wait for their turn, and neither
-the other clients nor the upstreams suffer from it.
+Tests with more requests than connections to upstreams: they wait for their turn, and neither other
+clients nor upstreams are affected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class BudgetCase(MemoryCase):
     }
 
     def ask(self, peer: str = "192.0.2.7", method: bytes = b"GET", **request: Any) -> Line:
-        """A client asks on a connection of its own."""
+        """Send a request on a new connection of a client."""
         return self.send(b"/v2/", method, line=self.connect(peer=peer), **request)
 
     @property
@@ -46,7 +46,7 @@ class BudgetCase(MemoryCase):
 
 class TurnTests(BudgetCase):
     def test_ofOneClient(self) -> None:
-        """A client that has used up its share waits; another client goes at once."""
+        """A client that has used up its share waits, while another client is served at once."""
         greedy = [self.ask() for _ in range(3)]
         self.assertEqual(len(self.lines), 2)
         other = self.ask("192.0.2.8")
@@ -58,7 +58,7 @@ class TurnTests(BudgetCase):
             line.hears()
         self.serve(0)
         self.clock.advance(0)
-        # It goes over a connection that is there.
+        # The request uses an existing connection.
         [line] = [line for line in self.lines if b"GET /v2/ " in line.hears()]
         self.assertEqual(len(self.lines), 3)
         self.serve(1)
@@ -67,7 +67,7 @@ class TurnTests(BudgetCase):
         self.assertNothingLeft()
 
     def test_network(self) -> None:
-        """The addresses of a /64 are one client."""
+        """The addresses of an IPv6 /64 are one client."""
         for number in range(3):
             self.ask(f"2001:db8:1:2::{number}")
         self.assertEqual(len(self.lines), 2)
@@ -75,14 +75,14 @@ class TurnTests(BudgetCase):
         self.assertEqual(len(self.lines), 3)
 
     def test_behindAProxy(self) -> None:
-        """Clients are told apart by what a trusted proxy says of them."""
+        """Clients are distinguished by the address that a trusted proxy sends."""
         self.configure(trusted_proxy="10.0.0.1", **self.options)
         for host in (b"192.0.2.7", b"192.0.2.7", b"192.0.2.7", b"192.0.2.8"):
             self.ask("10.0.0.1", fields=((b"X-Forwarded-For", host),))
         self.assertEqual((len(self.lines), self.mirror.budget.waiting), (3, 1))
 
     def test_streams(self) -> None:
-        """Hundreds of streams on a few connections are requests of one client as well."""
+        """Hundreds of streams on a few connections count as requests of one client."""
         site: Any = self.site
         greedy = [Client(site) for _ in range(3)]
         streams = [(client, client.ask(target=BLOB)) for client in greedy for _ in range(100)]
@@ -101,7 +101,7 @@ class TurnTests(BudgetCase):
         self.assertNothingLeft()
 
     def test_answeredHere(self) -> None:
-        """What needs no upstream needs no turn."""
+        """Requests that need no upstream do not wait."""
         for peer in ("192.0.2.7", "192.0.2.7", "192.0.2.8"):
             self.ask(peer)
         self.assertEqual(self.local(b"/v1/_ping").status, 200)
@@ -111,19 +111,19 @@ class TurnTests(BudgetCase):
 
 class WaitTests(BudgetCase):
     def fill(self) -> None:
-        """As many answers as there may be are under way."""
+        """Begin as many responses as are allowed."""
         for peer in ("192.0.2.20", "192.0.2.20", "192.0.2.21"):
             self.ask(peer)
             self.lines[-1].hears()
             self.lines[-1].says(HALF)
 
     def finish(self, number: int) -> None:
-        """One of them is whole."""
+        """Complete one of the responses."""
         self.lines[number].says(b"world")
         self.clock.advance(0)
 
     def test_refused(self) -> None:
-        """A registry's error, and when to come again."""
+        """The response to a refused request is a registry's error with C{Retry-After}."""
         self.fill()
         client = self.ask()
         self.clock.advance(4)
@@ -136,12 +136,12 @@ class WaitTests(BudgetCase):
         [exchange] = self.exchanges
         self.assertEqual((exchange.outcome, exchange.status), (Outcome.REFUSED, 503))
         self.assertEqual(exchange.failures, [])
-        # The connection goes on.
+        # The connection can be used again.
         self.send(b"/v1/_ping", line=client)
         self.assertServed(client)
 
     def test_clientLeaves(self) -> None:
-        """Its turn is another's."""
+        """If a waiting client leaves, the next request gets its turn."""
         self.fill()
         first, second = self.ask(), self.ask("192.0.2.8")
         first.leaves()
@@ -153,21 +153,24 @@ class WaitTests(BudgetCase):
         self.assertIs(self.exchanges[0].outcome, Outcome.CLIENT_LEFT)
 
     def test_nobodysSlowness(self) -> None:
-        """Time spent waiting is not the upstream's: it has all of its own, and a good name."""
+        """
+        The time that a request waits does not count for the upstream, which has its full timeout
+        and is not marked down.
+        """
         self.configure(fallback="https://second.example", **self.options)
         self.fill()
         client = self.ask()
         self.clock.advance(4)
         self.finish(0)
         self.assertIn(b"GET /v2/ ", self.lines[0].hears())
-        # Its share of the time, with a fallback, is half of it.
+        # With a fallback, the first upstream's share of the time is half.
         self.clock.advance(4)
         self.serve(0)
         self.assertServed(client)
         self.assertNotIn(b"second.example", [origin.host for origin in self.network.origins])
 
     def test_drain(self) -> None:
-        """Whoever waits when the mirror stops is served as others are."""
+        """When the mirror stops, waiting requests are still served."""
         self.fill()
         client = self.ask()
         stopping = self.mirror.service.stopService()
@@ -181,7 +184,7 @@ class WaitTests(BudgetCase):
 
 
 class EndTests(BudgetCase):
-    """However a request ends, its slot is free again."""
+    """A slot is freed however a request ends."""
 
     options = {**BudgetCase.options, "max_upstream_connections": 1}
 
@@ -222,7 +225,10 @@ class EndTests(BudgetCase):
         self.assertFree()
 
     def test_broken(self) -> None:
-        """For good: the slot is kept as long as it is asked for again."""
+        """
+        When a body can't be completed, the slot is freed; while it is being resumed, the slot is
+        kept.
+        """
         self.ask()
         self.lines[0].says(HALF)
         self.lines[0].leaves()
@@ -230,7 +236,7 @@ class EndTests(BudgetCase):
         self.assertFree()
 
     def test_clientLeaves(self) -> None:
-        """Before the head, and in the middle of the body."""
+        """The client leaves before the head, or in the middle of the body."""
         for said in (b"", HALF):
             client = self.ask()
             self.lines[-1].says(said)
@@ -249,17 +255,17 @@ class EndTests(BudgetCase):
 
 
 class LocalTests(BudgetCase):
-    """What this machine lacks is no upstream's fault."""
+    """A lack of resources on this machine is not treated as a failure of the upstream."""
 
     def test_answer(self) -> None:
-        """The client is told to come again."""
+        """The response asks the client to try again."""
         self.network.short = True
         got = self.answered(self.ask())
         self.assertEqual((got.status, got.values(b"Retry-After")), (503, [b"5"]))
         self.assertIn(b"hub.example: no file descriptor left", got.body)
 
     def keep(self, target: bytes = b"/v2/") -> None:
-        """A connection to the fallback is kept, and nothing is marked down any more."""
+        """Have an idle connection to the fallback, while nothing is marked down any more."""
         self.configure(fallback="https://second.example", verify="never", **self.options)
         self.network.refuses.add(b"hub.example")
         client = self.send(target)
@@ -274,8 +280,10 @@ class LocalTests(BudgetCase):
         self.assertServed(client)
 
     def test_health(self) -> None:
-        """A fallback whose connection is kept serves meanwhile.  When there is a descriptor again,
-        the first upstream is asked first."""
+        """
+        A fallback with an idle connection serves meanwhile.  When a descriptor is free again, the
+        first upstream is asked first.
+        """
         self.keep()
         self.lines[1].leaves()
         self.clock.advance(0)
@@ -291,7 +299,7 @@ class LocalTests(BudgetCase):
         self.assertServed(client)
 
     def test_refused(self) -> None:
-        """Whereas one that refuses is marked down."""
+        """In contrast, an upstream that refuses connections is marked down."""
         self.keep()
         self.lines[1].leaves()
         self.clock.advance(0)
@@ -305,7 +313,10 @@ class LocalTests(BudgetCase):
         self.assertEqual(len(self.lines), 2)
 
     def test_redirect(self) -> None:
-        """Nor is it the fault of a registry that a CDN can't be reached."""
+        """
+        If a redirect's target can't be connected to for lack of resources, the registry is not
+        marked down.
+        """
         self.keep(BLOB)
         self.network.short = True
         for _ in range(3):

@@ -1,6 +1,6 @@
 """
-The mirror as a process with few file descriptors, and a client that has hundreds of requests under
-way on a few connections.
+Tests of a mirror with few file descriptors, while a client has hundreds of requests in progress on
+a few connections.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 
 class Upstream(Protocol):
     """
-    A registry's end of a connection: it answers at once, but for blobs, of which it sends a byte
-    and no more.
+    A registry's side of a connection.  It responds at once, but sends only one byte of a blob.
     """
 
     factory: Any
@@ -60,8 +59,10 @@ class Upstream(Protocol):
 
 class UpstreamFactory(Factory):
     """
-    @ivar open: the connections.
-    @ivar most: the most of them that there have been.
+    The server of the registry.
+
+    @ivar open: the open connections.
+    @ivar most: the highest number of connections at one time.
     """
 
     protocol = Upstream
@@ -75,10 +76,10 @@ class UpstreamFactory(Factory):
 @implementer(IHandshakeListener)
 class Client(Protocol):
     """
-    A client of HTTP/2.
+    An HTTP/2 client.
 
-    @ivar ready: fires when it can ask.
-    @ivar statuses: of the answers that have begun, by stream.
+    @ivar ready: fires when requests can be sent.
+    @ivar statuses: the statuses of the responses that have begun, by stream.
     """
 
     transport: Any
@@ -97,6 +98,8 @@ class Client(Protocol):
 
     def ask(self, path: str) -> int:
         """
+        Send a GET request.
+
         @return: the stream.
         """
         stream = self._h2.get_next_available_stream_id()
@@ -157,6 +160,8 @@ class DescriptorTests(TestCase):
 
     async def connect(self, host: str) -> Client:
         """
+        Connect a client.
+
         @param host: the client's own address.
         """
         trust = trustRootFromCertificates([Certificate.loadPEM(self.authority.pem)])
@@ -174,8 +179,8 @@ class DescriptorTests(TestCase):
 
     async def test_slowStreams(self) -> None:
         """
-        Three connections with a hundred slow GETs each use up no descriptors and are no fault of
-        the upstream's, and another client is served meanwhile.
+        Three connections with a hundred slow GETs each neither use up the descriptors nor mark the
+        upstream down, and another client is served meanwhile.
         """
         await self.start("--queue-timeout=1", "--stall-timeout=600")
         greedy = [await self.connect("127.0.0.2") for _ in range(3)]
@@ -191,7 +196,8 @@ class DescriptorTests(TestCase):
         statuses = [status for client in greedy for status in client.statuses.values()]
         self.assertEqual(statuses.count(b"200"), SLOTS // 2)
         self.assertEqual(statuses.count(b"503"), 300 - SLOTS // 2)
-        # Those that got an answer, and the other client's one connection, which is kept.
+        # The connections of requests that have a response, and the idle connection of the other
+        # client's request.
         self.assertEqual(self.upstream.most, SLOTS // 2 + 1)
         for client in greedy:
             await self.leave(client)

@@ -1,6 +1,6 @@
 """
-Upstreams that send nonsense, and clients that do: neither makes two messages of one, nor a
-traceback, nor takes anything along that is not its own.
+Tests of malformed input from upstreams and clients: it must not be split into other messages, cause
+a traceback, or gain credentials.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def redirect(location: bytes, status: int = 307) -> bytes:
     return answer(status, b"", ((b"Location", location),))
 
 
-#: What an upstream sends, and the status that the client gets.
+#: Responses of an upstream, and the status that the client is sent.
 ANSWERS = (
-    # No HTTP.
+    # These are not HTTP.
     (b"\r\n\r\n", 502),
     (b"HTTP/1.1\r\n\r\n", 502),
     (b"HTTP/1.1 OK\r\n\r\n", 502),
@@ -35,7 +35,7 @@ ANSWERS = (
     (b"HTTP/1.1 999 OK\r\n\r\n", 502),
     (b"HTTP/9.9 200 OK\r\n\r\n", 502),
     (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 502),
-    # Heads.
+    # Malformed heads.
     (OK + b"No colon\r\n\r\n", 502),
     (OK + b"X : y\r\n\r\n", 502),
     (OK + b"X: y\r\n folded\r\n\r\n", 502),
@@ -45,7 +45,7 @@ ANSWERS = (
     (OK + b"X: " + b"y" * 70_000, 502),
     (OK + b"X: y\r\n" * 20_000, 502),
     (b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + answer(200), 200),
-    # Lengths.
+    # Malformed lengths.
     (OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n12", 502),
     (OK + b"Content-Length: 1, 1\r\n\r\n1", 502),
     (OK + b"Content-Length: -1\r\n\r\n", 502),
@@ -53,7 +53,7 @@ ANSWERS = (
     (OK + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 502),
     (OK + b"Transfer-Encoding: gzip\r\n\r\n", 502),
     (OK + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 502),
-    # What nobody asked for.
+    # Responses that were not requested.
     (answer(200, b"x", ((b"Content-Encoding", b"gzip"),)), 502),
     (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", 502),
     # Redirects.
@@ -76,7 +76,7 @@ class UpstreamTests(MemoryCase):
             upstream = self.network.lines[0]
             upstream.says(raw)
             self.clock.advance(0)
-            # Some say no more than that they are not HTTP.
+            # For some, the error only states that the response is not HTTP.
             upstream.leaves()
             self.clock.advance(0)
             self.assertEqual(client.value()[9:12], b"%d" % status, raw[:100])
@@ -86,7 +86,7 @@ class UpstreamTests(MemoryCase):
                 self.assertNotIn(word, got.body)
 
     def test_loop(self) -> None:
-        """It is followed ten times, and no credential goes along."""
+        """A redirect loop is followed ten times, without credentials."""
         client = self.send(BLOB, fields=(TOKEN,))
         for number in range(11):
             self.network.lines[-1].says(redirect(b"https://cdn%d.example/x" % number))
@@ -97,7 +97,10 @@ class UpstreamTests(MemoryCase):
             self.assertNotIn(b"c2VjcmV0", line.hears())
 
     def test_endlessRedirect(self) -> None:
-        """Where it leads to is asked at once; its own body is waited for a little, then left."""
+        """
+        The target of a redirect is requested at once; the redirect's own body is read for a short
+        time and then abandoned.
+        """
         client = self.send(BLOB)
         [registry] = self.network.lines
         registry.says(
@@ -112,7 +115,7 @@ class UpstreamTests(MemoryCase):
         self.assertEqual(registry.ended, "aborted")
 
     def test_endlessHead(self) -> None:
-        """One that trickles in is no answer in time."""
+        """A head that arrives byte by byte does not extend the timeout."""
         client = self.send(BLOB)
         [upstream] = self.network.lines
         upstream.says(OK)
@@ -124,7 +127,7 @@ class UpstreamTests(MemoryCase):
         self.assertEqual(upstream.ended, "aborted")
 
     def test_largeLimit(self) -> None:
-        """A 429 is one, whatever comes with it: the client is told when to come again."""
+        """A 429 is passed on with C{Retry-After}, however large its body is."""
         for kind, error in ((b"application/json", b"TOOMANYREQUESTS"), (b"text/html", b"too many")):
             self.setUp()
             client = self.send(b"/v2/library/x/manifests/latest")
@@ -139,8 +142,10 @@ class UpstreamTests(MemoryCase):
             self.assertIn(error, got.body)
 
     def test_splitLocation(self) -> None:
-        """An end of line in a location ends the field, whoever wrote it: nothing of it gets into a
-        request or an answer."""
+        """
+        A line break in a C{Location} ends the field; nothing after it gets into a request or
+        response.
+        """
         self.send(BLOB, fields=(TOKEN,))
         self.network.lines[0].says(redirect(b"https://cdn.example/x\r\nX-Injected: y"))
         self.clock.advance(0)
@@ -155,7 +160,7 @@ class UpstreamTests(MemoryCase):
         self.assertEqual(got.values(b"X-Injected"), [])
 
     def test_foreignRealm(self) -> None:
-        """Wherever a registry sends for tokens, the client is sent to the mirror."""
+        """Whatever realm a registry sends, the client is sent the mirror's."""
         client = self.send(b"/v2/")
         challenge = b'Bearer realm="https://evil.example/token",service="a"'
         self.network.lines[0].says(answer(401, b"", ((b"WWW-Authenticate", challenge),)))
@@ -166,8 +171,10 @@ class UpstreamTests(MemoryCase):
         )
 
     def test_secondAnswer(self) -> None:
-        """What comes after an answer is not the answer to the next request; nor can the answer
-        be trusted that it came with."""
+        """
+        A second response to one request is not used for the next request; neither is its
+        connection, and the first response is not trusted.
+        """
         client = self.send(b"/v2/a")
         upstream = self.network.lines[0]
         upstream.says(answer(200, b"1") + answer(200, b"2"))
@@ -203,7 +210,9 @@ class UpstreamTests(MemoryCase):
     @given(HEADS, PIECES, st.booleans())
     @settings(deadline=None, max_examples=200)
     def test_anything(self, head: bytes, pieces: list[bytes], leaves: bool) -> None:
-        """Whatever comes: the client has one whole answer, or one that is broken off."""
+        """
+        For any bytes of the upstream, the client receives one complete response, or an aborted one.
+        """
         self.setUp()
         client = self.send(BLOB, fields=(TOKEN,))
         upstream = self.network.lines[0]
@@ -237,7 +246,7 @@ class UpstreamTests(MemoryCase):
             self.assertOneBody(got.body)
 
     def assertOneBody(self, body: bytes) -> None:
-        """These are chunks, and nothing more."""
+        """Check that these are the chunks of one body, and nothing more."""
         while not body.startswith(b"0\r\n"):
             match = re.match(rb"([0-9a-f]+)\r\n", body)
             assert match is not None, body
@@ -268,8 +277,10 @@ class ClientTests(MemoryCase):
     @given(PIECES, st.booleans())
     @settings(deadline=None, max_examples=200)
     def test_chunks(self, pieces: list[bytes], together: bool) -> None:
-        """Whatever a client sends as chunks: what goes on is one request with chunks of the
-        mirror's own making, whose end is where the client's was."""
+        """
+        For any chunks that a client sends, the upstream is sent one request with chunks of the
+        mirror's own, which ends where the client's does.
+        """
         self.setUp()
         client = self.connect()
         client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -285,7 +296,7 @@ class ClientTests(MemoryCase):
             self.assertEqual(body[match.end() + size :][:2], b"\r\n")
             body = body[match.end() + size + 2 :]
         self.assertEqual(body, b"")
-        # A second request needs a second answer, and that the first has come to its end.
+        # A second request requires that the first one is complete, and has a response of its own.
         self.assertEqual(len(self.network.lines), 1)
         client.leaves()
         self.clock.pump([10] * 20)

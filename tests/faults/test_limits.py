@@ -1,6 +1,5 @@
 """
-What a client may take of the mirror, and what becomes of one that wants more: the others are served
-as before.
+Tests of the limits on clients: those who exceed them are refused, and others are served as before.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ PING = b"GET /v1/_ping HTTP/1.1\r\nHost: a\r\n\r\n"
 
 class LimitCase(MemoryCase):
     def knock(self, host: str, secure: bool = False, handshake: bool = True) -> Line:
-        """A connection from an address."""
+        """Open a connection from an address."""
         family = IPv6Address if ":" in host else IPv4Address
         there: IAddress = family("TCP", host, 50000)
         protocol: Any = self.site.buildProtocol(there)
@@ -40,7 +39,7 @@ class LimitCase(MemoryCase):
         self.assertEqual(read(line.hears()).status, 200)
 
     def assertRefused(self, line: Line) -> None:
-        """It was closed, and nothing that it still says is heard."""
+        """Check that a connection was closed, and that its further data is ignored."""
         self.assertEqual((line.hears(), line.ended), (b"", "aborted"))
 
     def assertNothingLeft(self) -> None:
@@ -67,7 +66,7 @@ class ConnectionTests(LimitCase):
             self.assertServed(line)
 
     def test_room(self) -> None:
-        """Who was refused may come again when one has gone; however it went."""
+        """After a connection has ended, in whatever way, another one is accepted."""
         for leave in (Line.leaves, Line.abortConnection, Line.loseConnection):
             lines = [self.knock("192.0.2.7") for _ in range(3)]
             self.assertRefused(self.knock("192.0.2.7"))
@@ -81,14 +80,14 @@ class ConnectionTests(LimitCase):
         self.assertNothingLeft()
 
     def test_ipv6(self) -> None:
-        """A /64 is one client; its neighbour is another."""
+        """An IPv6 /64 is one client, and the next /64 is another."""
         for number in range(3):
             self.assertServed(self.knock(f"2001:db8:1:2::{number}"))
         self.assertRefused(self.knock("2001:db8:1:2:9:9:9:9"))
         self.assertServed(self.knock("2001:db8:1:3::1"))
 
     def test_beforeTheHandshake(self) -> None:
-        """A connection counts from the beginning, and is refused before TLS costs anything."""
+        """A connection counts from its beginning, and is refused before the TLS handshake."""
         lines = [self.knock("192.0.2.7", secure=True, handshake=False) for _ in range(3)]
         self.assertRefused(self.knock("192.0.2.7", secure=True, handshake=False))
         for line in lines:
@@ -97,7 +96,7 @@ class ConnectionTests(LimitCase):
         self.assertServed(self.knock("192.0.2.7", secure=True))
 
     def test_log(self) -> None:
-        """A flood is a line, and a number ten seconds later."""
+        """A flood causes one line in the log, and another with a number ten seconds later."""
         for _ in range(3):
             self.knock("192.0.2.7")
         with capturedLogs() as events:
@@ -117,7 +116,7 @@ class TimeTests(LimitCase):
     options = {"head_timeout": 10, "idle_timeout": 50}
 
     def test_head(self) -> None:
-        """A head that trickles in does not get more time with each byte."""
+        """A head that arrives byte by byte does not extend its timeout."""
         client = self.connect()
         for byte in b"GET /v2/ H":
             self.assertEqual(client.ended, "")
@@ -127,7 +126,7 @@ class TimeTests(LimitCase):
         self.assertNothingLeft()
 
     def test_everyHead(self) -> None:
-        """Each has its own time."""
+        """Each head has a timeout of its own."""
         client = self.connect()
         for _ in range(3):
             client.says(PING[:10])
@@ -157,7 +156,7 @@ class TimeTests(LimitCase):
         self.assertNothingLeft()
 
     def test_tlsOnPlainPort(self) -> None:
-        """It is closed at once, and its place is free."""
+        """A TLS handshake on a plain port closes the connection at once, which no longer counts."""
         client = self.connect()
         client.says(b"\x16\x03\x01")
         self.assertEqual((read(client.hears()).status, client.ended), (400, "closed"))
@@ -168,7 +167,7 @@ class StallTests(LimitCase):
     options = {"client_timeout": 100, "idle_timeout": 50, "stall_timeout": 15}
 
     def test_reader(self) -> None:
-        """A client that takes nothing of its answer."""
+        """A client that accepts nothing of its response is disconnected."""
         client = self.send(b"/v2/a")
         upstream = self.network.lines[0]
         upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 500_000)
@@ -183,7 +182,7 @@ class StallTests(LimitCase):
         )
 
     def test_readerOfAStream(self) -> None:
-        """The same over HTTP/2: its stream is reset, the connection goes on."""
+        """Over HTTP/2, the stream of such a client is reset, and the connection stays open."""
         client = Client(self.site, wide=False)  # type: ignore[arg-type]
         stream = client.ask(target=b"/v2/a")
         [upstream] = self.network.lines
@@ -204,7 +203,7 @@ class StallTests(LimitCase):
         self.assertIs(self.exchanges[0].outcome, Outcome.CLIENT_STALLED)
 
     def test_writer(self) -> None:
-        """A client that sends nothing more of its body."""
+        """A client that sends nothing more of its body is disconnected."""
         client = self.connect()
         client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
         self.clock.pump([1] * 99)
@@ -217,7 +216,7 @@ class StallTests(LimitCase):
         self.assertEqual([exchange.outcome for exchange in self.exchanges], [Outcome.CLIENT_LEFT])
 
     def test_slowRegistry(self) -> None:
-        """One that may not send is not to blame."""
+        """A client that is paused because the registry is slow is not disconnected."""
         client = self.connect()
         client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
         upstream = self.network.lines[0]
@@ -231,7 +230,9 @@ class StallTests(LimitCase):
         self.assertEqual(self.answered(client).status, 201)
 
     def test_registryThatHashes(self) -> None:
-        """Nor one that has sent everything, and waits for its answer."""
+        """
+        A client that has sent its whole body, and waits for the response, is not disconnected.
+        """
         client = self.send(b"/v2/a", b"PUT", body=b"12345")
         self.clock.pump([1] * 299)
         self.network.lines[0].says(answer(201))
@@ -242,7 +243,10 @@ class SizeTests(LimitCase):
     options = {"max_upload": "1k", "max_head": "8k"}
 
     def test_announced(self) -> None:
-        """It is refused before a byte of it is read, and no upstream hears of it."""
+        """
+        A body whose announced length is too large is refused before it is read; no request is sent
+        upstream.
+        """
         client = self.connect()
         client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n")
         got = self.answered(client)
@@ -259,7 +263,7 @@ class SizeTests(LimitCase):
         client.says(b"%x\r\n%b\r\n" % (size, b"x" * size))
 
     def test_chunked(self) -> None:
-        """Of a body that does not say how long it is, no more goes on than is allowed."""
+        """Of a body of unknown length, no more than the limit is sent upstream."""
         client = self.connect()
         client.says(b"PATCH /v2/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(4):
@@ -274,21 +278,21 @@ class SizeTests(LimitCase):
         self.assertEqual((got.status, got.error), (413, "SIZE_INVALID"))
         [exchange] = self.exchanges
         self.assertEqual((exchange.outcome, exchange.status), (Outcome.REFUSED, 413))
-        # What the client goes on sending is dropped, for a while.
+        # Further bytes of the client are dropped for a while.
         self.chunk(1000, client)
         self.clock.advance(30)
         self.assertEqual(client.ended, "closed")
         self.assertNothingLeft()
 
     def test_harmless(self) -> None:
-        """One client's upload over the limit sends nobody else to the fallback."""
+        """An upload over the limit does not mark the upstream down for other clients."""
         self.configure(fallback="https://second.example", **self.options)
         self.test_chunked()
         self.send(b"/v2/b")
         self.assertEqual(self.network.origins[-1].host, b"hub.example")
 
     def test_token(self) -> None:
-        """A login is no exception."""
+        """The limit applies to token requests, too."""
         client = self.connect()
         client.says(b"POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n")
         self.assertEqual(self.answered(client).status, 413)
@@ -304,7 +308,7 @@ class SizeTests(LimitCase):
         self.assertEqual(self.head(8 * 1024 + 200).status, 431)
 
     def test_endlessHead(self) -> None:
-        """It is refused when it is over the limit, not when it ends."""
+        """A head is refused as soon as it is over the limit."""
         client = self.connect()
         client.says(PING[:-2])
         for _ in range(20):

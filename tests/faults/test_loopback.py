@@ -1,5 +1,5 @@
 """
-Every fault of the table for real: TCP and TLS on 127.0.0.1, and the time of day.
+Tests of all faults of the table over TCP and TLS on 127.0.0.1, in real time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TableTests(TestCase):
 
 
 def _addTests() -> None:
-    """A test for each fault, so that each is seen to fail by itself."""
+    """Add a test for each fault, so that each can fail by itself."""
     for number, fault in enumerate(FAULTS):
 
         async def test(self: TableTests, fault: Fault = fault) -> None:

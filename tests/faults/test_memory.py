@@ -1,5 +1,5 @@
 """
-Every fault of the table in memory, for a client of HTTP/1.1 and one of HTTP/2.
+Tests of all faults of the table in memory, with HTTP/1.1 and HTTP/2 clients.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tests.wire.support import read
 class TableTests(FaultCase):
     def begin(self, fault: Fault) -> tuple[tuple[bytes, bytes], ...]:
         """
+        Begin a request.
+
         @return: the fields of the client's request.
         """
         fallback = (self.hub.mirrorURL,) if fault.fallback else ()
@@ -32,7 +34,9 @@ class TableTests(FaultCase):
 
     def assertBody(self, fault: Fault, body: bytes, length: bytes | None) -> None:
         """
-        @param length: that was announced to the client.
+        Check the body that a client has received.
+
+        @param length: the length that was announced to the client.
         """
         wanted = fault.wanted(self.blob)
         if fault.survived:
@@ -67,7 +71,7 @@ class TableTests(FaultCase):
         answer = client.answers[stream]
         self.assertEqual(answer.status, b"200" if fault.range is None else b"206")
         self.assertBody(fault, answer.body, answer.heads[-1].get(b"content-length"))
-        # A stream that is reset says that it is broken; the connection goes on.
+        # Resetting the stream marks the body as broken, and the connection stays open.
         self.assertEqual(answer.ended, fault.survived)
         self.assertFalse(client.transport.disconnecting)
         self.move()
@@ -77,7 +81,7 @@ class TableTests(FaultCase):
 
 
 def _addTests(kind: str) -> None:
-    """A test for each fault, so that each is seen to fail by itself."""
+    """Add a test for each fault, so that each can fail by itself."""
     for number, fault in enumerate(FAULTS):
 
         def test(self: TableTests, fault: Fault = fault) -> None:

@@ -1,5 +1,5 @@
 """
-What the whole mirror makes of upstreams that are dead, limited or slow, in memory.
+Tests of the whole mirror in memory, with upstreams that are unavailable, limited or slow.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class MirrorCase(FaultCase):
         body: bytes | None = None,
     ) -> Message:
         """
-        A request, and all of its answer.
+        Send a request, and receive the whole response.
 
-        @param token: empty for one of somebody anonymous, C{None} for none.
+        @param token: the token; empty for an anonymous one, C{None} for none.
         """
         fields = ()
         if token is not None:
@@ -49,11 +49,11 @@ class MirrorCase(FaultCase):
         return got
 
     def user(self, name: str) -> str:
-        """A user's token."""
+        """Issue a user's token."""
         return self.hub.tokens.issue(name, {REPOSITORY: frozenset({"pull"})})
 
     def asked(self, service: str = "registry") -> list[Seen]:  # type: ignore[override]
-        """What a service has been asked since this was asked last."""
+        """The requests to a service since the last call."""
         found = [seen for seen in self.hub.seen if seen.service == service]
         self.hub.seen[:] = [seen for seen in self.hub.seen if seen.service != service]
         return found
@@ -61,7 +61,7 @@ class MirrorCase(FaultCase):
 
 class OnceTests(MirrorCase):
     """
-    What is resumed, and what is never asked again.
+    Tests of what is resumed, and what is never repeated.
     """
 
     options = {}
@@ -79,7 +79,7 @@ class OnceTests(MirrorCase):
         self.assertEqual(len(self.asked()), 1)
 
     def test_others(self) -> None:
-        """HEAD and pushes reach the upstream once, however they fail."""
+        """HEAD and push requests are sent upstream only once, however they fail."""
         for method, body in ((b"HEAD", None), (b"PUT", b"{}"), (b"POST", b""), (b"DELETE", None)):
             for fault in ("closeBeforeHead", "hang"):
                 self.configure()
@@ -94,7 +94,7 @@ class OnceTests(MirrorCase):
 
 class LeavingTests(MirrorCase):
     """
-    The client leaves while the mirror goes on for it.
+    The client leaves while the mirror resumes its body.
     """
 
     options = {}
@@ -109,7 +109,7 @@ class LeavingTests(MirrorCase):
         self.assertEqual(len(self.hub.seen), before)
 
     def test_whileAsking(self) -> None:
-        """The CDN was asked for the rest, and has not answered yet."""
+        """The rest has been requested from the CDN, and there is no response yet."""
         self.hub.cdn.cut(MIDDLE, count=1)
         self.hub.cdn.hang()
         client = self.askBlob()
@@ -117,7 +117,7 @@ class LeavingTests(MirrorCase):
         self.leave(client)
 
     def test_whileWaiting(self) -> None:
-        """It was refused, and is to be asked again in a moment."""
+        """The rest was refused, and the next attempt is delayed."""
         self.hub.cdn.cut(MIDDLE, count=1)
         self.hub.cdn.fail(503)
         client = self.askBlob()
@@ -125,7 +125,7 @@ class LeavingTests(MirrorCase):
         self.leave(client)
 
     def test_afterwards(self) -> None:
-        """The rest is on its way."""
+        """The rest is being transferred."""
         self.hub.cdn.cut(MIDDLE, count=1)
         self.hub.cdn.stall(1000, count=1)
         client = self.askBlob()
@@ -134,8 +134,10 @@ class LeavingTests(MirrorCase):
         self.leave(client)
 
     def test_slowClient(self) -> None:
-        """A client that takes nothing for minutes stalls nothing: when it reads again, it gets
-        everything."""
+        """
+        A client that accepts no data for minutes does not count as a stall; when it reads again, it
+        receives everything.
+        """
         self.hub.cdn.stall(MIDDLE, count=1)
         client = self.askBlob()
         self.move()
@@ -147,7 +149,7 @@ class LeavingTests(MirrorCase):
         self.assertEqual(len(read(client.value()).body), SIZE)
 
     def test_stalledClient(self) -> None:
-        """One that takes nothing for too long is left."""
+        """A client that accepts no data for too long is disconnected."""
         self.hub.cdn.stall(MIDDLE)
         client = self.askBlob()
         self.move()
@@ -158,7 +160,7 @@ class LeavingTests(MirrorCase):
         self.assertNothingLeft()
 
     def test_drain(self) -> None:
-        """A mirror that stops lets what is being resumed come to its end."""
+        """When the mirror stops, a body that is being resumed is completed."""
         self.mirror.service.startService()
         self.hub.cdn.stall(MIDDLE, count=1)
         client = self.askBlob()
@@ -173,7 +175,9 @@ class LeavingTests(MirrorCase):
 
 class VerifyTests(MirrorCase):
     def test_fallback(self) -> None:
-        """A fallback's wrong bytes never are a whole blob; after that it is marked down."""
+        """
+        Wrong bytes of a fallback never form a complete blob; the fallback is then marked down.
+        """
         self.hub.cdn.refusing = True
         self.hub.mirror.corrupt(10)
         with capturedLogs() as events:
@@ -190,7 +194,7 @@ class VerifyTests(MirrorCase):
         self.assertEqual(self.asked("mirror"), [])
 
     def test_resumed(self) -> None:
-        """What comes in two parts is checked as one."""
+        """A body that consists of two parts is verified as one."""
         self.hub.cdn.refusing = True
         for fault in (cut, None):
             self.configure(**self.options)
@@ -204,7 +208,10 @@ class VerifyTests(MirrorCase):
 
 class HealthTests(MirrorCase):
     def test_deadRegistry(self) -> None:
-        """One request finds out, the others go past; one line says so."""
+        """
+        After one request has found a registry unavailable, others skip it; the log has one line
+        about it.
+        """
         self.hub.registry.refusing = True
         with capturedLogs() as events:
             for _ in range(5):
@@ -220,7 +227,9 @@ class HealthTests(MirrorCase):
         self.assertEqual(self.asked("mirror"), [])
 
     def test_hangingRegistry(self) -> None:
-        """It costs three requests for different targets their time, not all of them."""
+        """
+        A registry that does not respond delays three requests for different targets, but no more.
+        """
         self.hub.registry.hang()
         for number in range(3):
             started = self.clock.seconds()
@@ -232,7 +241,7 @@ class HealthTests(MirrorCase):
         self.assertEqual(self.clock.seconds(), started)
 
     def test_deadCDN(self) -> None:
-        """The registry is asked for manifests as before."""
+        """Requests for manifests are still sent to the registry."""
         self.hub.cdn.refusing = True
         for _ in range(3):
             self.assertEqual(len(self.get(self.path).body), SIZE)
@@ -241,7 +250,7 @@ class HealthTests(MirrorCase):
         self.assertEqual(len(self.asked()), 1)
 
     def test_allHang(self) -> None:
-        """The client has an answer in nine seconds, come what may."""
+        """The client is sent a response after nine seconds in any case."""
         for service in (self.hub.registry, self.hub.token, self.hub.mirror):
             service.hang()
         for path in (b"/v2/", MANIFEST, b"/token?service=a", self.path):
@@ -253,14 +262,14 @@ class HealthTests(MirrorCase):
 
 class QuotaTests(MirrorCase):
     def limit(self, **fields: str) -> None:
-        """The Hub has no more pulls for Alice."""
+        """Simulate that the Hub has no more pulls for Alice."""
         self.hub.registry.fail(
             429, fields=fields, when=lambda seen: seen.field("Authorization") in self.alices
         )
         self.alices = {f"Bearer {self.user('alice')}"}
 
     def test_remaining(self) -> None:
-        """Who has used up the last pull is served by the next upstream, and nobody else."""
+        """After a user's last pull, the next upstream serves this user, but nobody else."""
         alice = self.user("alice")
         self.hub.registry.fields.setRawHeaders("RateLimit-Remaining", ["0;w=600"])
         self.get(token=alice)
@@ -277,7 +286,7 @@ class QuotaTests(MirrorCase):
         self.assertEqual(len(self.asked()), 1)
 
     def test_pulls(self) -> None:
-        """A 429 for one user's pulls: others, and other things, still go to the Hub."""
+        """A 429 for one user's pulls does not affect other users or other kinds of requests."""
         self.limit(**{"Retry-After": "30"})
         alice = self.user("alice")
         self.assertEqual(self.get(token=alice).status, 200)
@@ -289,7 +298,7 @@ class QuotaTests(MirrorCase):
         self.assertEqual(len(self.asked()), 2)
 
     def test_fiveAtOnce(self) -> None:
-        """containerd repeats a 429 five times at once: the Hub hears of it once."""
+        """containerd repeats a request five times at once after a 429; the Hub is sent only one."""
         self.configure()
         self.hub.registry.fail(429, fields={"Retry-After": "30"})
         for method in (b"HEAD", b"GET"):
@@ -305,7 +314,10 @@ class QuotaTests(MirrorCase):
         self.assertEqual(json.loads(got.body)["errors"][0]["code"], "TOOMANYREQUESTS")
 
     def test_abuse(self) -> None:
-        """The 429 in plain text is for everything from here, tokens and search included."""
+        """
+        The 429 in plain text applies to everything from this address, including tokens and
+        searches.
+        """
         self.configure()
         fields = {"Content-Type": "text/plain", "Retry-After": "30"}
         self.hub.registry.fail(429, b"Too Many Requests (HAP429)", fields)
@@ -328,7 +340,7 @@ class QuotaTests(MirrorCase):
         self.assertEqual(self.get().status, 200)
 
     def test_abuseWithAFallback(self) -> None:
-        """It serves all of that meanwhile."""
+        """Meanwhile the fallback serves all of that."""
         self.hub.registry.fail(429, b"Too Many Requests (HAP429)", {"Retry-After": "30"})
         self.get()
         self.hub.seen.clear()
@@ -338,7 +350,7 @@ class QuotaTests(MirrorCase):
         self.assertEqual({seen.service for seen in self.hub.seen}, {"mirror"})
 
     def test_cdn(self) -> None:
-        """A CDN's 429 is for its blob alone."""
+        """A 429 of the CDN applies to one blob only."""
         self.configure()
         self.hub.cdn.fail(429, b"slow down", count=1)
         self.assertEqual(self.get(self.path).status, 429)
@@ -346,7 +358,7 @@ class QuotaTests(MirrorCase):
         self.assertEqual(len(self.get(self.path).body), SIZE)
 
     def test_hostileToken(self) -> None:
-        """Whatever a client shows as its token, it is no more than a name."""
+        """A client's invalid token only serves as an identity."""
         for token in (
             "a.b.c",
             "a.W1tbW1s.c",

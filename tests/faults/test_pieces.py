@@ -1,6 +1,6 @@
 """
-Clients that read in pieces: containerd opens C{bytes=N-} for each, and closes it when it has its
-piece.  The upstream sends hardly more than that.
+Tests of clients that read in pieces: containerd requests C{bytes=N-} for each piece, and closes the
+connection when it has the piece.  The upstream sends little more than that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPEN = b"bytes=1000-"
 
 class MemoryTests(MemoryCase):
     """
-    The upstream sends as long as its transport is read, the client reads a piece.
+    The upstream sends as long as its transport is read, and the client reads a piece.
     """
 
     CHUNK = bytes(64 * KiB)
@@ -44,7 +44,7 @@ class MemoryTests(MemoryCase):
         self.sent = self.received = 0
 
     def begin(self) -> Line:
-        """The upstream has answered with the head."""
+        """Send the head of the upstream's response."""
         [upstream] = self.network.lines
         self.assertEqual(self.asked().values(b"Range"), [OPEN])
         upstream.says(
@@ -54,7 +54,7 @@ class MemoryTests(MemoryCase):
         return upstream
 
     def serve(self, upstream: Line) -> None:
-        """Send what is read, and no more than shows that it is too much."""
+        """Send as much as the mirror reads, and fail when that is too much."""
         while upstream.producerState == "producing" and not upstream.ended:
             upstream.says(self.CHUNK)
             self.sent += len(self.CHUNK)
@@ -62,7 +62,7 @@ class MemoryTests(MemoryCase):
                 self.fail("the upstream is read far ahead of the client")
 
     def assertLittleMore(self, upstream: Line) -> None:
-        """It has ended with the piece."""
+        """Check that the upstream's connection ended with the piece."""
         self.assertEqual(upstream.ended, "aborted")
         self.assertEqual(len(self.network.lines), 1)
         self.clock.advance(0)
@@ -74,7 +74,7 @@ class MemoryTests(MemoryCase):
 
         def write(data: bytes) -> None:
             Line.write(client, data)
-            # As a transport does, whose buffer is full.
+            # A transport does this when its buffer is full.
             if len(client.value()) >= 64 * KiB:
                 client.producer.pauseProducing()
 
@@ -108,9 +108,9 @@ class MemoryTests(MemoryCase):
 
 class Piece(Protocol):
     """
-    A client that reads a piece of an answer, then closes what brings it.
+    A client that reads a piece of a response, and then closes its stream or connection.
 
-    @ivar received: bytes of the body, nearly.
+    @ivar received: the approximate number of bytes of the body.
     """
 
     transport: Any
@@ -154,7 +154,8 @@ class HTTP2Piece(Piece):
     def connectionMade(self) -> None:
         self.h2 = H2Connection(H2Configuration())
         self.h2.initiate_connection()
-        # As large as clients make it: what the mirror sends must not depend on that.
+        # Clients have large windows: the number of bytes that the mirror sends must not depend on
+        # them.
         self.h2.update_settings({4: 32 * MiB})
         self.h2.increment_flow_control_window(GiB)
         self.h2.send_headers(
@@ -184,7 +185,7 @@ class HTTP2Piece(Piece):
 
 class LoopbackTests(TestCase):
     """
-    The same for real: what lies in the sockets' buffers is the most of what is sent for nothing.
+    The same over sockets, whose buffers contain most of the bytes that are sent in vain.
     """
 
     timeout = 60
@@ -220,5 +221,5 @@ class LoopbackTests(TestCase):
         await self.read(HTTP1Piece)
 
     async def test_http2(self) -> None:
-        """The connection stays, its stream is closed."""
+        """The stream is closed, and the connection stays open."""
         await self.read(HTTP2Piece)

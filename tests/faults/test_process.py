@@ -1,5 +1,5 @@
 """
-The mirror as a process: short of file descriptors, and told to end.
+Tests of the mirror as a process, with few file descriptors, and when it is stopped.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ More than the buffers between the Hub and a client that does not read.
 
 class Mirror(ProcessProtocol):
     """
-    C{twistd hubmirror} with so many file descriptors.
+    The process of C{twistd hubmirror} with a limited number of file descriptors.
 
-    @ivar ended: fires with its exit status.
+    @ivar ended: fires with the exit status.
     """
 
     def __init__(self, descriptors: int, *options: str) -> None:
@@ -60,7 +60,7 @@ class Mirror(ProcessProtocol):
         self.ended.callback(reason.value.exitCode)
 
     async def listening(self) -> int:
-        """Its port."""
+        """The port that the mirror listens on."""
         pattern = re.compile(rb"listening on http://127.0.0.1:([0-9]+)")
         await until(lambda: self.ended.called or pattern.search(self.output) is not None)
         found = pattern.search(self.output)
@@ -70,7 +70,9 @@ class Mirror(ProcessProtocol):
 
 class Client(Protocol):
     """
-    @ivar data: what it has read.
+    A client.
+
+    @ivar data: the bytes that it has read.
     """
 
     def __init__(self) -> None:
@@ -133,7 +135,7 @@ class ProcessCase(TestCase):
         self.assertTrue(client.data.endswith(PONG), client.data)
 
     async def begin(self) -> Client:
-        """A client that has asked for the blob, and does not read on."""
+        """Connect a client that requests the blob and pauses."""
         client = await self.connect()
         token = self.hub.issueToken(REPOSITORY, "pull")
         transport: Any = client.transport
@@ -146,7 +148,7 @@ class ProcessCase(TestCase):
         return client
 
     async def finish(self, client: Client) -> None:
-        """It reads the rest."""
+        """Let a client read the rest."""
         transport: Any = client.transport
         transport.resumeProducing()
         start = client.data.index(b"\r\n\r\n") + 4
@@ -158,9 +160,9 @@ class ProcessCase(TestCase):
 class DescriptorTests(ProcessCase):
     async def test_exhausted(self) -> None:
         """
-        More connections than descriptors: those that there are go on, the others are closed, and
-        when there is room again all is as before.  Only limits that don't fit lead there, and
-        the log says so.
+        With more connections than descriptors, existing ones go on, others are closed, and all is
+        as before when descriptors are free again.  Only limits that do not fit cause this, and the
+        log has a warning about it.
         """
         await self.start(40, "--max-connections=1000", "--max-connections-per-client=1000")
         self.assertIn(
@@ -181,14 +183,15 @@ class DescriptorTests(ProcessCase):
         await self.finish(late)
         self.assertFalse(self.mirror.ended.called)
         self.assertNotIn(b"Traceback", self.mirror.output)
-        # It is told of each connection that it can't accept once, and does not spin.
+        # The kernel reports each connection that can't be accepted once, and the process does not
+        # spin.
         self.assertLessEqual(self.mirror.output.count(b"EMFILE encountered"), 60)
         self.assertIn(b"EMFILE encountered", self.mirror.output)
 
 
 class SignalTests(ProcessCase):
     async def refuses(self) -> None:
-        """Wait until it no longer listens."""
+        """Wait until the mirror no longer listens."""
         while True:
             try:
                 await self.connect()
@@ -196,7 +199,9 @@ class SignalTests(ProcessCase):
                 return
 
     async def test_drain(self) -> None:
-        """SIGTERM: nobody new, those under way to their end, and status 0."""
+        """
+        SIGTERM: no new connections are accepted, requests in progress end, and the status is 0.
+        """
         await self.start(1000)
         pulling, idle = await self.begin(), await self.connect()
         await self.ping(idle)
@@ -209,7 +214,7 @@ class SignalTests(ProcessCase):
         self.assertEqual(await self.mirror.ended, 0, self.mirror.output)
 
     async def test_deadline(self) -> None:
-        """What takes too long to end is broken off; the status is 0 all the same."""
+        """Requests that take too long are aborted; the status is 0 all the same."""
         await self.start(1000, "--drain-timeout=0.5")
         pulling = await self.begin()
         self.mirror.transport.signalProcess("TERM")
@@ -220,7 +225,7 @@ class SignalTests(ProcessCase):
         self.assertLess(len(pulling.data), BLOB)
 
     async def test_twice(self) -> None:
-        """A second one ends it at once."""
+        """A second signal ends the process at once."""
         await self.start(1000)
         pulling = await self.begin()
         self.mirror.transport.signalProcess("TERM")

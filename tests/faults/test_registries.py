@@ -1,6 +1,6 @@
 """
-The whole mirror in memory, before the embedded Hub and the registries beside it: every kind of
-registry, by every way of addressing, as every kind of client asks.
+Tests of the whole mirror in memory, with the embedded Hub and other registries: every kind of
+registry, every way of addressing it, and the requests of every kind of client.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hubmirror.testing import Authentication, EmbeddedRegistry, Image, RegistryS
 from tests.faults.memory import FaultCase
 from tests.wire.support import Message
 
-#: What a registry can do otherwise than the Hub, and the settings that the mirror needs for it.
+#: Settings of a registry that differ from the Hub's, and the settings that the mirror needs for it.
 KINDS: dict[str, tuple[RegistrySettings, dict[str, Any]]] = {
     "plain.test": (RegistrySettings(), {}),
     "realm.test": (RegistrySettings(realm="realm.test/v2/auth", service="other"), {}),
@@ -39,8 +39,10 @@ ALICE = b"Basic " + b64encode(b"alice:rabbit")
 
 class RegistriesCase(FaultCase):
     """
-    @ivar registries: the embedded ones, by name.
-    @ivar images: what each of them holds as C{owner/app:1}: another image each.
+    Several registries and a mirror of them.
+
+    @ivar registries: the embedded registries, by name.
+    @ivar images: the image C{owner/app:1} of each, all of which differ.
     """
 
     def configure(self, **options: Any) -> None:
@@ -67,7 +69,7 @@ class RegistriesCase(FaultCase):
         }
 
     def tearDown(self) -> None:
-        """Nobody has got what was meant for another."""
+        """Check that no registry was sent another one's credentials."""
         self.assertEqual(self.hub.misdirected(), [])
 
     def ask(self, target: str, authorization: bytes = b"", **request: Any) -> Message:
@@ -78,9 +80,9 @@ class RegistriesCase(FaultCase):
 
     def authorize(self, challenged: Message, scope: str, password: bytes = b"") -> bytes:
         """
-        Get a token as a challenge says.
+        Get a token in accordance with a challenge.
 
-        @param scope: of the client's own making; empty to take the challenge's.
+        @param scope: the client's own scope; empty for the challenge's.
         @param password: the client's own C{Authorization}.
         """
         challenge = challenged.values(b"WWW-Authenticate")[0].decode()
@@ -95,7 +97,7 @@ class RegistriesCase(FaultCase):
 
     def pull(self, registry: str, where: str, query: str = "", **request: Any) -> None:
         """
-        Pull as containerd does: to the point, and then as the challenge says.
+        Pull as containerd does: it requests the manifest first, and then follows the challenge.
 
         @param where: the path of the repository.
         """
@@ -117,10 +119,10 @@ class RegistriesCase(FaultCase):
 
     def pullAfterPing(self, registry: str, name: str, password: bytes, **request: Any) -> None:
         """
-        Pull as dockerd and podman do, which know the challenge of C{/v2/} alone.
+        Pull as dockerd and podman do, which use only the challenge of C{/v2/}.
 
-        @param name: of the repository, as the client knows it.
-        @param password: what the client has for this host.
+        @param name: the name of the repository for the client.
+        @param password: the client's credentials for this host.
         """
         image, authorization = self.images[registry], b""
         pinged = self.ask("/v2/", **request)
@@ -137,42 +139,42 @@ class RegistriesCase(FaultCase):
 
 class PullTests(RegistriesCase):
     def test_namespace(self) -> None:
-        """By C{ns}."""
+        """Registries addressed by C{ns}."""
         for name in self.registries:
             self.pull(name, f"/v2/{NAME}", f"?ns={name}")
 
     def test_pathBefore(self) -> None:
-        """By a path before C{/v2}, with C{ns} and without."""
+        """Registries addressed by a path before C{/v2}, with C{ns} and without."""
         for name in self.registries:
             for query in ("", f"?ns={name}"):
                 self.pull(name, f"/{name}/v2/{NAME}", query)
 
     def test_pathAfter(self) -> None:
-        """By a path after C{/v2}."""
+        """Registries addressed by a path after C{/v2}."""
         for name in self.registries:
             self.pull(name, f"/v2/{name}/{NAME}")
 
     def test_host(self) -> None:
-        """By C{Host}."""
+        """Registries addressed by C{Host}."""
         for name in self.kinds:
             self.pull(name, f"/v2/{NAME}", host=f"{name}.mirror.example".encode())
 
     def test_afterPing(self) -> None:
-        """By the name of the image, with a login at the Hub and without."""
+        """Registries addressed by the name of the image, with a login at the Hub and without."""
         for password in (b"", ALICE):
             for name in self.registries:
                 self.pullAfterPing(name, f"{name}/{NAME}", password)
 
     def test_afterPingOfHost(self) -> None:
         """
-        By C{Host}, where C{/v2/} is that registry's own.  One that challenges real requests only is
-        not for such clients, without a mirror neither.
+        Registries addressed by C{Host}, where C{/v2/} is that registry's own.  A registry without a
+        challenge there does not work with such clients, even without a mirror.
         """
         for name in self.kinds.keys() - {"late.test"}:
             self.pullAfterPing(name, NAME, b"", host=f"{name}.mirror.example".encode())
 
     def test_foreignCredentials(self) -> None:
-        """A token of each registry, as the client has it, shown to every other."""
+        """A client sends the token of each registry to every other registry."""
         tokens = {
             name: self.authorize(self.ask(f"/v2/{NAME}/manifests/1?ns={name}"), "")
             for name in self.registries.keys() - {"open.test"}
@@ -210,7 +212,7 @@ class ListTests(RegistriesCase):
 
 class BasicTests(RegistriesCase):
     """
-    A registry that knows Basic only.
+    A registry that supports only Basic authentication.
     """
 
     def configure(self, **options: Any) -> None:
@@ -226,7 +228,9 @@ class BasicTests(RegistriesCase):
         self.bob = b"Basic " + b64encode(b"bob:hole")
 
     def test_passed(self) -> None:
-        """The challenge goes on as it is, and then the password, where the operator says so."""
+        """
+        The challenge is passed on unchanged, and the password as well, if the operator allows it.
+        """
         got = self.ask(f"/v2/{NAME}/manifests/1?ns=ours.test")
         self.assertEqual(got.status, 401)
         self.assertEqual(got.values(b"WWW-Authenticate"), [b'Basic realm="https://ours.test/"'])
@@ -234,7 +238,7 @@ class BasicTests(RegistriesCase):
         self.assertEqual(got.body, self.images["ours.test"].manifest.body)
 
     def test_notPassed(self) -> None:
-        """Else it goes nowhere."""
+        """Otherwise the password is not sent to any registry."""
         got = self.ask(f"/v2/{NAME}/manifests/1?ns=theirs.test", self.bob)
         self.assertEqual(got.status, 401)
         self.assertEqual(self.registries["theirs.test"].seen[-1].credentials, ())
@@ -242,7 +246,7 @@ class BasicTests(RegistriesCase):
 
 class AccountTests(RegistriesCase):
     """
-    Accounts of the operator's own, at a registry with tokens and at one with Basic.
+    The operator's accounts at a registry with tokens, and at one with Basic authentication.
     """
 
     def configure(self, **options: Any) -> None:
@@ -272,7 +276,7 @@ class AccountTests(RegistriesCase):
                 registry.addUser(account, f"password of {account}", pull=[NAME])
 
     def test_everyWay(self) -> None:
-        """What is private there is pulled without a login, whatever the client sends of its own."""
+        """Private images are pulled without a login, whatever credentials the client sends."""
         for name in self.kinds:
             for where, query, host in (
                 (f"/v2/{NAME}", f"?ns={name}", b"mirror.example"),
@@ -282,11 +286,11 @@ class AccountTests(RegistriesCase):
             ):
                 self.pull(name, where, query, host=host)
             self.pullAfterPing(name, f"{name}/{NAME}", ALICE)
-            # No client has been told to log in.
+            # No client has been challenged.
             self.assertEqual(self.hub.token.seen, [])
 
     def test_mostPullsLeft(self) -> None:
-        """The one with most pulls left is taken, as the registry counts them."""
+        """The account with the most pulls left is used, according to the registry's count."""
         for name in self.kinds:
             left = self.registries[name].pullsLeft
             left["first"], left["second"] = 3, 5
@@ -298,7 +302,7 @@ class AccountTests(RegistriesCase):
 
 class DeadTests(RegistriesCase):
     def test_oneDead(self) -> None:
-        """One registry that is dead or limits keeps nobody from the others."""
+        """A registry that is unavailable or limited does not affect the others."""
         self.registries["plain.test"].registry.stopListening()
         self.registries["long.test"].registry.fail(429)
         for _ in range(3):

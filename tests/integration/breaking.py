@@ -1,11 +1,12 @@
 """
-A network that breaks, one process: C{python -m tests.integration.breaking FOLDER}.
+A network that breaks, in one process: C{python -m tests.integration.breaking FOLDER}.
 
-It stands before servers of the stand-in Hub, on another loopback address but the same ports, so
-that C{/etc/hosts} decides who meets it. It ends TLS and passes everything on, except that it cuts
-the connection when an answer gets too long, and answers some requests with 503 by itself.
+It is a proxy for the servers of the stand-in Hub, on another loopback address but the same ports,
+so that C{/etc/hosts} decides which clients use it.  It terminates TLS and forwards everything,
+except that it cuts the connection when a response gets too long, and responds with 503 to some
+requests itself.
 
-Each request is a line of JSON in C{breaking.log}, and so is each cut.
+C{breaking.log} has a line of JSON for each request and each cut.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 @dataclass(frozen=True)
 class Line:
     """
-    What becomes of the connections to a server.
+    What happens to the connections to a server.
 
-    @ivar host: its name.
-    @ivar cutAfter: bytes of an answer after which the connection is cut; 0 for never.
-    @ivar refuseEach: of so many requests the last is answered with 503; 0 for none.
+    @ivar host: the name of the server.
+    @ivar cutAfter: bytes of a response after which the connection is cut; 0 for never.
+    @ivar refuseEach: every how many requests the response is 503; 0 for never.
     """
 
     host: str
@@ -51,8 +52,10 @@ class Line:
 
 class Breaking:
     """
+    The process of the network.
+
     @ivar server: the process.
-    @ivar log: what it has seen and done.
+    @ivar log: the log of requests and cuts.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class _Upstream(Protocol):
 
 class _Client(Protocol):
     """
-    A connection from the mirror.  It asks for one thing after the other, without a body.
+    A connection from the mirror, which sends one request after another, without bodies.
     """
 
     factory: _Door
@@ -134,7 +137,7 @@ class _Client(Protocol):
         self.transport.write(data)
 
     def close(self) -> None:
-        """Close when all that was written is sent."""
+        """Close the connection when everything that was written has been sent."""
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 

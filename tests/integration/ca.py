@@ -1,5 +1,5 @@
 """
-A private certificate authority, made anew for each run of the tests.
+A private certificate authority, which is created for each run of the tests.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from cryptography.x509.oid import NameOID
 
 class CertificateAuthority:
     """
-    Makes server certificates that only those trust who were given C{bundle}.
+    Creates certificates for servers.  Only clients that are given C{bundle} trust them.
 
-    @ivar bundle: the CA's certificate, PEM.
+    @ivar bundle: the file with the CA's certificate, in PEM.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,8 +35,8 @@ class CertificateAuthority:
 
     def server(self, *names: str) -> Path:
         """
-        A key and certificate for these names and IP addresses, in one PEM file, as Twisted's
-        C{ssl:} endpoint and nginx both take it.
+        Create a key and certificate for these names and IP addresses, in one PEM file, which both
+        Twisted's C{ssl:} endpoint and nginx can use.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
@@ -53,14 +53,14 @@ class CertificateAuthority:
 
 
 def selfSigned(commonName: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """A key, and a certificate for it that is its own authority."""
+    """Create a key and a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(commonName)
     return key, _builder(name, name, key).sign(key, hashes.SHA256())
 
 
 def privatePem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The key as PEM, without a passphrase."""
+    """Encode a private key in PEM, without a passphrase."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

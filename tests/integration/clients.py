@@ -1,6 +1,6 @@
 """
-The clients of a mirror, each set up as its users do it, with a store of its own. None of them
-can resolve the Hub's names: what they pull comes through the mirror, or not at all.
+The clients of a mirror, each set up as its users do it, with a store of its own.  None of them can
+resolve the Hub's names: what they pull comes through the mirror, or not at all.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from tests.integration.tokens import PASSWORD, USER
 
 class Client(Protocol):
     """
-    What pulls images.
+    A program that pulls images.
 
-    @ivar userAgent: how the product begins that it calls itself on the wire.
+    @ivar userAgent: the beginning of the product in its C{User-Agent}.
     """
 
     userAgent: str
 
     def pull(self, name: str, *, private: bool = False) -> str:
         """
-        Pull C{docker.io/NAME} anew.
+        Pull C{docker.io/NAME} again.
 
         @param name: C{repository:tag}.
-        @param private: as alice, who has logged in.
-        @return: what the client's store says of the digests of that image.
-        @raise CommandFailed: it did not succeed.
+        @param private: whether to pull as alice, who has logged in.
+        @return: the digests of the image in the client's store.
+        @raise CommandFailed: when the pull fails.
         """
         ...
 
@@ -39,11 +39,11 @@ class Client(Protocol):
 @dataclass(frozen=True)
 class Surroundings:
     """
-    What every client is given.
+    The environment of all clients.
 
-    @ivar hosts: its C{/etc/hosts}.
-    @ivar bundle: the CA that it trusts.
-    @ivar mirror: C{HOST:PORT} of its mirror.
+    @ivar hosts: the C{/etc/hosts} of the clients.
+    @ivar bundle: the file with the CA that they trust.
+    @ivar mirror: C{HOST:PORT} of their mirror.
     """
 
     hosts: Path
@@ -55,8 +55,8 @@ class Dockerd:
     """
     dockerd with C{registry-mirrors}, and the docker command.
 
-    The Hub's credentials lie in the configuration of the command, as C{docker login} leaves them
-    there: the login itself goes to the Hub, past every mirror.
+    The Hub's credentials are written to the configuration of the command in the same form as by
+    C{docker login}: the login itself would go to the Hub without any mirror.
     """
 
     userAgent = "docker/"
@@ -97,11 +97,11 @@ class Dockerd:
         return self._docker("image", "inspect", "--format={{.RepoDigests}}", reference)
 
     def pullFromMirror(self, name: str) -> str:
-        """Pull C{MIRROR/NAME}, as who logged in to the mirror."""
+        """Pull C{MIRROR/NAME}, with a login at the mirror."""
         return self.pullByName(f"{self._mirror}/{name}")
 
     def pullByName(self, reference: str) -> str:
-        """Pull an image by its whole name, as who logged in to its registry."""
+        """Pull an image by its full name, with a login at its registry."""
         self._docker("image", "prune", "--all", "--force")
         self._docker("pull", reference)
         return self._docker("image", "inspect", "--format={{.RepoDigests}}", reference)
@@ -116,11 +116,11 @@ class Dockerd:
         self._docker("logout", registry or self._mirror)
 
     def push(self, name: str, target: str) -> str:
-        """Push the image C{docker.io/NAME}, which is here, to C{MIRROR/TARGET}."""
+        """Push the local image C{docker.io/NAME} to C{MIRROR/TARGET}."""
         return self.pushByName(f"docker.io/{name}", f"{self._mirror}/{target}")
 
     def pushByName(self, reference: str, target: str) -> str:
-        """Push an image that is here under another name."""
+        """Push a local image under another name."""
         self._docker("tag", reference, target)
         return self._docker("push", target)
 
@@ -181,10 +181,10 @@ class Containerd:
 
     def pullByName(self, reference: str, registries: Path, user: str = "") -> str:
         """
-        Pull an image by its whole name.
+        Pull an image by its full name.
 
         @param registries: the folder of C{hosts.toml} files.
-        @param user: C{USER:PASSWORD}; empty for nobody.
+        @param user: C{USER:PASSWORD}; empty for none.
         """
         self._ctr("images", "remove", "--sync", reference)
         credentials = [f"--user={user}"] if user else []
@@ -205,7 +205,7 @@ class Containerd:
 
 class Podman:
     """
-    podman with C{registries.conf}, logged in to the mirror where it needs to be.
+    podman with C{registries.conf}, and a login at the mirror where one is needed.
     """
 
     userAgent = "containers/"
@@ -242,10 +242,10 @@ class Podman:
         self, reference: str, registries: Path | None = None, authfile: Path | None = None
     ) -> str:
         """
-        Pull an image by its whole name.
+        Pull an image by its full name.
 
-        @param registries: a C{registries.conf} in place of its own.
-        @param authfile: where C{podman login} has left its credentials; else nobody is logged in.
+        @param registries: a C{registries.conf} in place of the client's own.
+        @param authfile: the credentials of C{podman login}; by default, none.
         """
         self._podman("rmi", "--all", "--force")
         self._podman(
@@ -272,7 +272,7 @@ class Podman:
 
 class Skopeo:
     """
-    skopeo with C{registries.conf}; its store is a folder an image.
+    skopeo with C{registries.conf}; its store is a folder for each image.
     """
 
     userAgent = "skopeo/"
@@ -295,14 +295,18 @@ class Skopeo:
 
     def pullByName(self, reference: str, registries: Path | None = None) -> str:
         """
-        Pull an image by its whole name, as nobody.
+        Pull an image by its full name, without a login.
 
-        @param registries: a C{registries.conf} in place of its own.
+        @param registries: a C{registries.conf} in place of the client's own.
         """
         return self.copy(f"docker://{reference}", f"dir:{self._folder / 'pulled'}", registries)
 
     def push(self, image: Path, target: str) -> str:
-        """Push an image from its folder to C{MIRROR/TARGET}; gives the digest."""
+        """
+        Push an image from its folder to C{MIRROR/TARGET}.
+
+        @return: the digest.
+        """
         target = f"docker://{self._mirror}/{target}"
         return self.copy(f"dir:{image}", target, authfile=self._alice)
 
@@ -313,14 +317,18 @@ class Skopeo:
         registries: Path | None = None,
         authfile: Path | None = None,
     ) -> str:
-        """C{skopeo copy}; gives the digest."""
+        """
+        Run C{skopeo copy}.
+
+        @return: the digest.
+        """
         digest = self._folder / "digest"
         options = [f"--authfile={authfile or self._anonymous}", f"--digestfile={digest}"]
         self._skopeo(registries, "copy", "--all", *options, source, target)
         return digest.read_text()
 
     def tags(self, repository: str, registries: Path | None = None) -> list[str]:
-        """C{skopeo list-tags}."""
+        """Run C{skopeo list-tags}."""
         options = [f"--authfile={self._anonymous}", f"docker://{repository}"]
         found: list[str] = json.loads(self._skopeo(registries, "list-tags", *options))["Tags"]
         return found
@@ -332,7 +340,7 @@ class Skopeo:
 
 
 def _writeRegistries(folder: Path, mirror: str) -> Path:
-    """Write the C{registries.conf} in which docker.io has this mirror."""
+    """Write a C{registries.conf} with this mirror for docker.io."""
     path = folder / "registries.conf"
     path.write_text(
         f'[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "{mirror}"\n'
@@ -342,9 +350,9 @@ def _writeRegistries(folder: Path, mirror: str) -> Path:
 
 def _writeAuths(folder: Path, users: dict[str, str], password: str = PASSWORD) -> Path:
     """
-    Write the C{config.json} that C{docker login} makes.
+    Write a C{config.json} in the form of C{docker login}.
 
-    @param users: who is logged in, by registry.
+    @param users: the users, by registry.
     @return: the folder.
     """
     folder.mkdir()

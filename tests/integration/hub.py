@@ -1,10 +1,11 @@
 """
 A stand-in for Docker Hub from real programs: docker-registry with token authentication and the
-C{redirect} storage middleware, an nginx before it, an nginx as its CDN, a token service and an
-index; all over TLS, under names that only C{/etc/hosts} of the mirror knows.
+C{redirect} storage middleware, an nginx in front of it, an nginx as its CDN, a token service and an
+index; all over TLS, under names that only the mirror's C{/etc/hosts} has.
 
-The redirect middleware can't sign, it puts another origin before the storage path. So the nginx
-before the registry appends the signature to the C{Location}, as C{nginx.SIGNED_QUERY} explains.
+The redirect middleware can't sign URLs; it only puts another origin before the storage path.  So
+the nginx in front of the registry appends the signature to the C{Location}, as
+C{nginx.SIGNED_QUERY} explains.
 """
 
 from __future__ import annotations
@@ -54,15 +55,15 @@ REGISTRY, TOKENS, INDEX, CDN = (
 
 class Hub:
     """
-    The whole Hub, with these images: C{library/one} of one layer, C{library/ten} of ten layers
-    of 8 MiB, C{library/multi} for two platforms, C{library/tags} with twenty tags C{1} to C{20},
-    and the private C{alice/secret}.
+    The whole Hub, with these images: C{library/one} with one layer, C{library/ten} with ten layers
+    of 8 MiB, C{library/multi} for two platforms, C{library/tags} with the twenty tags C{1} to
+    C{20}, and the private C{alice/secret}.
 
-    @ivar front: the registry as the mirror sees it, with its switches.
-    @ivar backdoor: another way to the same registry, without them, for the fallback.
+    @ivar front: the registry for the mirror, with its switches.
+    @ivar backdoor: the same registry without switches, for the fallback.
     @ivar services: the log of the token service and the index.
     @ivar images: what was published under each C{repository:tag}.
-    @ivar certificate: of all servers, with its key.
+    @ivar certificate: the key and certificate of all servers.
     @ivar hosts: the names of the servers, as lines of C{/etc/hosts}.
     """
 
@@ -96,7 +97,7 @@ class Hub:
         self.images: dict[str, Published] = {}
 
     def start(self) -> None:
-        """Start all of it, which ends with the tests, and publish the images."""
+        """Start all programs, which end with the tests, and publish the images."""
         for server in self._servers:
             server.start()
         publisher = Publisher(self._registryPort, self._bearer)
@@ -126,7 +127,7 @@ class Hub:
 
 
 def publishersToken(signer: Signer, repository: str) -> str:
-    """A token that lets push to a repository, whoever owns it."""
+    """Create a token that permits a push to a repository, whoever its owner is."""
     access: dict[str, object] = {
         "type": "repository",
         "name": repository,
@@ -136,7 +137,7 @@ def publishersToken(signer: Signer, repository: str) -> str:
 
 
 def authentication(folder: Path, tokenUrl: str, realm: Realm) -> str:
-    """The settings of a registry with this token service, whose key is made in the folder."""
+    """The settings of a registry with this token service, whose key is created in the folder."""
     return _AUTH % {
         "tokenUrl": tokenUrl,
         "service": realm.service,
@@ -147,9 +148,9 @@ def authentication(folder: Path, tokenUrl: str, realm: Realm) -> str:
 
 def dockerRegistry(folder: Path, port: int, settings: str = "") -> Server:
     """
-    docker-registry, whose storage is C{storage} in the folder.
+    Create a docker-registry, whose storage is C{storage} in the folder.
 
-    @param settings: more of its configuration, YAML.
+    @param settings: further configuration in YAML.
     """
     values = {"storage": folder / "storage", "port": port}
     configuration = folder / "registry.yml"
@@ -165,7 +166,11 @@ def dockerRegistry(folder: Path, port: int, settings: str = "") -> Server:
 def tokenAndIndex(
     folder: Path, certificate: Path, tokenPort: int, searchPort: int, realm: Realm
 ) -> tuple[Log, Server]:
-    """The log of the process with token service and index, and the process."""
+    """
+    Create the process of the token service and the index.
+
+    @return: its log and the process.
+    """
     settings = {
         "certificate": str(certificate),
         "tokenPort": tokenPort,

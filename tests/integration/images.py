@@ -1,5 +1,5 @@
 """
-Images, made without a daemon and pushed to the registry over its API.
+Creates images without a daemon, and pushes them to a registry over its API.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 MIB = 1024 * 1024
 
-#: The architecture of this machine, as images spell it.
+#: The architecture of this machine, in the spelling of images.
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine.machine(), "amd64")
 
 DOCKER = {
@@ -44,7 +44,7 @@ class Layer:
     """
     A layer with one file of random, hence incompressible, bytes.
 
-    @ivar blob: the tar file, gzipped without compression: a byte more or less is 8 MiB.
+    @ivar blob: the tar file, gzipped without compression; it is little larger than the file.
     @ivar diffId: the digest of the tar file itself.
     """
 
@@ -53,7 +53,11 @@ class Layer:
 
     @classmethod
     def make(cls, seed: str, size: int) -> Layer:
-        """@param size: of the file, bytes."""
+        """
+        Create a layer.
+
+        @param size: the size of the file in bytes.
+        """
         content = random.Random(seed).randbytes(size)
         tar = io.BytesIO()
         with tarfile.open(fileobj=tar, mode="w") as archive:
@@ -68,7 +72,7 @@ class Image:
     """
     An image for one platform.
 
-    @ivar kind: its manifest's media type.
+    @ivar kind: the media type of its manifest.
     @ivar blobs: the configuration and the layers.
     """
 
@@ -83,7 +87,11 @@ class Image:
         types: Mapping[str, str] = DOCKER,
         architecture: str = ARCHITECTURE,
     ) -> Image:
-        """@param types: the media types, L{DOCKER} or L{OCI}."""
+        """
+        Create an image.
+
+        @param types: the media types, L{DOCKER} or L{OCI}.
+        """
         config = _json(
             {
                 "architecture": architecture,
@@ -109,7 +117,7 @@ class Image:
         return {digestOf(blob): len(blob) for blob in self.blobs}
 
     def write(self, folder: Path) -> None:
-        """Write it into a new folder, as skopeo's C{dir:} transport has it."""
+        """Write the image into a new folder, in the format of skopeo's C{dir:} transport."""
         folder.mkdir()
         (folder / "version").write_text("Directory Transport Version: 1.1\n")
         (folder / "manifest.json").write_bytes(self.manifest)
@@ -120,11 +128,11 @@ class Image:
 @dataclass(frozen=True)
 class Published:
     """
-    What a tag of the registry names.
+    The content of a tag.
 
-    @ivar digest: of the manifest or index.
-    @ivar blobs: the configuration and the layers that this machine needs of it, as their digests
-        with their sizes in bytes.
+    @ivar digest: the digest of the manifest or index.
+    @ivar blobs: the digests of the configuration and layers that this machine needs, with their
+        sizes in bytes.
     """
 
     digest: str
@@ -133,9 +141,9 @@ class Published:
 
 class Publisher:
     """
-    Pushes to one registry, over plain HTTP, past everything that counts requests.
+    Pushes to one registry over plain HTTP, without a server that counts requests.
 
-    @param authorize: gives the bearer token that lets push to a repository.
+    @param authorize: returns the bearer token for a push to a repository.
     """
 
     def __init__(self, port: int, authorize: Callable[[str], str]) -> None:
@@ -150,7 +158,11 @@ class Publisher:
         return Published(digestOf(image.manifest), image.sizes)
 
     def index(self, repository: str, tag: str, images: Mapping[str, Image]) -> Published:
-        """Push an OCI index. @param images: by architecture, this machine's among them."""
+        """
+        Push an OCI index.
+
+        @param images: the images by architecture, including this machine's.
+        """
         manifests = []
         for architecture, image in images.items():
             self.image(repository, digestOf(image.manifest), image)

@@ -1,5 +1,5 @@
 """
-hubmirror itself, as its users start it: C{twistd -n hubmirror}.
+Runs hubmirror as its users do: C{twistd -n hubmirror}.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Answer:
 
 class Mirror:
     """
-    One mirror of the stand-in Hub, which listens with TLS and without.
+    A mirror of the stand-in Hub, which listens with TLS and without.
 
-    @ivar address: C{HOST:PORT} where it speaks TLS.
+    @ivar address: C{HOST:PORT} of its TLS port.
     @ivar server: its process.
     """
 
@@ -46,8 +46,7 @@ class Mirror:
         registries: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """
-        @param registries: the settings of further registries, by name, as they stand in the
-            configuration file.
+        @param registries: the settings of further registries in the configuration file, by name.
         """
         folder.mkdir()
         further = registries or {}
@@ -74,14 +73,14 @@ class Mirror:
         )
 
     def connect(self) -> http.client.HTTPSConnection:
-        """A connection to its TLS port."""
+        """Connect to its TLS port."""
         context = ssl.create_default_context(cafile=str(self._bundle))
         return http.client.HTTPSConnection("127.0.0.1", self.port, context=context, timeout=30)
 
     def ask(
         self, target: str, fields: Mapping[str, str] | None = None, method: str = "GET"
     ) -> Answer:
-        """One request, on a connection of its own."""
+        """Send a request on a new connection."""
         connection = self.connect()
         try:
             return ask(connection, target, fields, method)
@@ -89,7 +88,7 @@ class Mirror:
             connection.close()
 
 
-#: The command of the README.
+#: The command in the README.
 TWISTD = (pythonProgram("twistd"), "-n", "hubmirror")
 
 
@@ -99,13 +98,16 @@ def ask(
     fields: Mapping[str, str] | None = None,
     method: str = "GET",
 ) -> Answer:
-    """One request on a connection that stays open."""
+    """Send a request on a connection that stays open."""
     connection.request(method, target, headers=dict(fields or {}))
     response = connection.getresponse()
     return Answer(response.status, response.headers, response.read())
 
 
 def _table(registry: str, settings: Mapping[str, Any]) -> str:
-    """A registry in the configuration file: TOML has texts and arrays of them as JSON has."""
+    """
+    A registry's table in the configuration file.  The texts and arrays of TOML are the same as in
+    JSON.
+    """
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
     return f'[registry."{registry}"]\n{"".join(lines)}'

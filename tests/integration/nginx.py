@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tests.integration.programs import Server, listens
 
-#: The query that the front signs a redirect with, and without which the CDN serves nothing. It
-#: names the digest, so that it fits one blob only; its spelling (small hexadecimal digits, "~",
-#: an empty parameter, a trailing ";") is lost in whatever parses it and puts it together again.
+#: The query with which the front signs a redirect; the CDN serves only requests with it. It
+#: contains the digest, so that it is valid for one blob only. Its spelling (lower-case hexadecimal
+#: digits, "~", an empty parameter, a trailing ";") is lost when it is parsed and reassembled.
 SIGNED_QUERY = "Expires=4102444800&Sig=%2f~$digest%2B+=&&response-content-type=&Key=a%3ab;"
 
 _LOG = {
@@ -85,7 +85,8 @@ _FRONT = """
         }
 """
 
-# docker-registry gives all tags at once.  Here are pages, with links as quay.io had them.
+# docker-registry returns all tags at once.  Here they are in pages, with links like those of
+# quay.io.
 _PAGES = """
         location ~ "^/v2/(?<repository>.+)/tags/list$" {
             default_type application/json;
@@ -141,9 +142,9 @@ _CDN = """
 
 class Nginx:
     """
-    One nginx, and the requests that it has seen.
+    One nginx, and the requests that it has received.
 
-    @ivar server: the process; to stop it is to refuse connections.
+    @ivar server: the process; connections are refused when it is stopped.
     """
 
     def __init__(self, folder: Path, port: int, certificate: Path, server: str) -> None:
@@ -171,8 +172,8 @@ class Nginx:
 
     def _settle(self) -> None:
         """
-        Return when everything that is over is in the log: nginx writes a request down a moment
-        after its last byte went out, and its one worker does one thing after another.
+        Wait until everything that has happened is in the log: nginx logs a request shortly after
+        its last byte, and its only worker handles one event after another.
         """
         connection = http.client.HTTPSConnection(
             "127.0.0.1", self._port, context=ssl._create_unverified_context(), timeout=10
@@ -185,11 +186,12 @@ class Nginx:
 
 class Front(Nginx):
     """
-    What stands before the registry, with switches.
+    The server in front of the registry, with switches.
 
-    @cvar LIMITED: 429 in JSON for manifests, to those who show a token, as the Hub answers when
-        too much was pulled.
-    @cvar ABUSED: 429 as plain text for everything, as it answers to an address that asks too much.
+    @cvar LIMITED: 429 in JSON for manifests, to requests with a token, as the Hub responds when the
+        quota of pulls is used up.
+    @cvar ABUSED: 429 as plain text for everything, as the Hub responds to an address with too many
+        requests.
     @cvar UNAVAILABLE: 503 for everything.
     """
 
@@ -203,7 +205,9 @@ class Front(Nginx):
         registryPort: int,
         tags: Sequence[Sequence[str]] = (),
     ) -> None:
-        """@param tags: of every repository, page after page; else what the registry says."""
+        """
+        @param tags: the pages of tags of every repository; by default, the registry's own response.
+        """
         values = {
             "folder": folder,
             "registryPort": registryPort,
@@ -231,9 +235,9 @@ def _pages(tags: Sequence[Sequence[str]]) -> str:
 
 class RedirectingFront(Nginx):
     """
-    What stands before a registry whose manifests and blobs are elsewhere, as registry.k8s.io does.
+    The server in front of a registry whose manifests and blobs are elsewhere, like registry.k8s.io.
 
-    @param region: the origin where they are.
+    @param region: the origin of the manifests and blobs.
     """
 
     def __init__(
@@ -245,7 +249,7 @@ class RedirectingFront(Nginx):
 
 class Region(Nginx):
     """
-    Where they are: for everybody, but for those who show a credential.
+    The server of those manifests and blobs, which accepts requests only without credentials.
     """
 
     def __init__(self, folder: Path, port: int, certificate: Path, registryPort: int) -> None:
@@ -266,9 +270,9 @@ class Cdn(Nginx):
 
 class Log:
     """
-    Requests that a server wrote down, one JSON object a line.
+    The requests in a server's log, one JSON object a line.
 
-    @param settle: returns when all that has happened is written.
+    @param settle: returns when everything that has happened is logged.
     """
 
     def __init__(self, path: Path, settle: Callable[[], None] = lambda: None) -> None:
@@ -282,7 +286,7 @@ class Log:
         return self._path.stat().st_size
 
     def since(self, mark: int) -> list[dict[str, str]]:
-        """The requests after that mark."""
+        """The requests after a mark."""
         self._settle()
         with self._path.open() as log:
             log.seek(mark)

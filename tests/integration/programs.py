@@ -1,5 +1,5 @@
 """
-The real programs: which are needed, how they are started, run and stopped.
+Finds, starts, runs and stops the real programs.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ PACKAGES = {
 
 def require(*programs: str) -> None:
     """
-    Go on only if these programs, and the rights to use them, are there.
+    Check that these programs, and the rights to use them, are available.
 
-    @param programs: by their names; a file of another kind by its path.
-    @raise SkipTest: something is missing.
-    @raise AssertionError: the same, when the environment says C{HUBMIRROR_NO_SKIP=1}.
+    @param programs: their names, or the paths of other files.
+    @raise SkipTest: when something is missing.
+    @raise AssertionError: in place of L{SkipTest}, when the environment has C{HUBMIRROR_NO_SKIP=1}.
     """
     missing = [
         f"{program} (Debian package {PACKAGES[program]})"
@@ -80,7 +80,7 @@ def require(*programs: str) -> None:
 
 def freePort() -> int:
     """
-    A TCP port of 127.0.0.1 that nobody listened on a moment ago, never the same one twice.
+    A TCP port of 127.0.0.1 that was free a moment ago, never the same one twice.
     """
     while True:
         with socket.socket() as probe:
@@ -96,11 +96,11 @@ _portsGiven: set[int] = set()
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """
-    The environment of every program: nothing of the machine's own but where programs are.
+    The environment of every program, which has nothing of the machine's own except C{PATH}.
 
     Proxies, the settings of Docker, containerd and podman, C{REGISTRY_*} (with which
-    docker-registry changes its configuration), locale and time zone would each change what a
-    program does.
+    docker-registry changes its configuration), locale and time zone would each change the behaviour
+    of a program.
     """
     return {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -115,10 +115,10 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def withHosts(hosts: Path, command: Sequence[str]) -> list[str]:
     """
-    The command, in a mount namespace of its own where C{hosts} is C{/etc/hosts}.
+    Wrap a command so that it runs in a mount namespace of its own, where C{hosts} is C{/etc/hosts}.
 
-    This is how the mirror knows the stand-in Hub by name, and how no client can reach it but
-    through the mirror. What the machine's own clients are told of registries is hidden there, and
+    So the mirror can resolve the names of the stand-in Hub, and no client can reach it except
+    through the mirror. The machine's own settings of clients for registries are hidden there, and
     so is its containerd, which dockerd would use instead of starting one.
     """
     hidden = " ".join(_HIDDEN)
@@ -130,7 +130,7 @@ def withHosts(hosts: Path, command: Sequence[str]) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", script, str(hosts), *command]
 
 
-#: Folders of the machine that change what a client does.
+#: Folders of the machine that change the behaviour of clients.
 _HIDDEN = (
     "/etc/containers/certs.d",
     "/etc/containers/registries.conf.d",
@@ -147,10 +147,10 @@ def run(
     timeout: float = 60,
 ) -> str:
     """
-    Run a command to its end and give what it wrote on standard output.
+    Run a command to its end, and return its standard output.
 
-    @param timeout: seconds.
-    @raise CommandFailed: its status was not 0; with all that it wrote.
+    @param timeout: the time limit in seconds.
+    @raise CommandFailed: when the status is not 0, with all of the output.
     """
     done = subprocess.run(
         list(command),
@@ -178,10 +178,10 @@ class CommandFailed(Exception):
 
 def eventually(condition: Callable[[], bool], what: str, timeout: float = 20) -> None:
     """
-    Wait until something holds in another process, which can't tell us by itself.
+    Wait until a condition holds in another process, by checking it repeatedly.
 
-    @param timeout: seconds.
-    @raise AssertionError: it still does not hold.
+    @param timeout: the time limit in seconds.
+    @raise AssertionError: when the condition still does not hold.
     """
     deadline = time.monotonic() + timeout
     while not condition():
@@ -191,7 +191,7 @@ def eventually(condition: Callable[[], bool], what: str, timeout: float = 20) ->
 
 
 def listens(port: int) -> bool:
-    """Does somebody accept connections on this port of 127.0.0.1?"""
+    """Whether a server accepts connections on this port of 127.0.0.1."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except OSError:
@@ -201,10 +201,10 @@ def listens(port: int) -> bool:
 
 class Server:
     """
-    One program that runs until it is stopped, or until the tests end, however they end.
+    A program that runs until it is stopped, or until the tests end, however they end.
 
-    @param folder: its working directory, and where its output goes.
-    @param ready: does it serve?
+    @param folder: its working directory, and the folder of its output.
+    @param ready: returns whether it is ready.
     """
 
     def __init__(
@@ -230,9 +230,9 @@ class Server:
 
     def start(self) -> None:
         """
-        Start it, and return when it is ready.
+        Start the program, and return when it is ready.
 
-        @raise AssertionError: it ended, or was not ready in time.
+        @raise AssertionError: when it ends, or is not ready in time.
         """
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
@@ -253,7 +253,7 @@ class Server:
             raise AssertionError(f"{self._command}: {failure}\n{self.output()}") from None
 
     def stop(self) -> None:
-        """End it by its pid, and wait until it is gone."""
+        """Stop the program by its process ID, and wait until it has ended."""
         if self._process is None:
             return
         atexit.unregister(self.stop)
@@ -267,15 +267,16 @@ class Server:
 
     def wait(self, timeout: float = 60) -> int:
         """
-        The status with which it ends by itself.
+        Wait until the program ends by itself.
 
-        @param timeout: seconds.
+        @param timeout: the time limit in seconds.
+        @return: the exit status.
         """
         assert self._process is not None
         return self._process.wait(timeout)
 
     def output(self) -> str:
-        """What it has written so far, standard output and error."""
+        """The output so far, standard output and error."""
         return self._output.read_text(errors="replace")
 
     def _ended(self) -> bool:
@@ -284,5 +285,5 @@ class Server:
 
 
 def pythonProgram(name: str) -> str:
-    """The path of a program that was installed beside this Python, C{twistd} for one."""
+    """The path of a program that is installed beside this Python, such as C{twistd}."""
     return str(Path(sys.executable).parent / name)

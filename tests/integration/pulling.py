@@ -1,6 +1,6 @@
 """
-What holds for every client: it pulls each image through the mirror, and the fallback
-serves where the Hub does not.
+The tests of pulls that are the same for every client: it pulls each image through the mirror, and
+the fallback serves when the Hub does not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from tests.integration.world import IntegrationTestCase
 
 class PullTestCase(IntegrationTestCase):
     """
-    A module with tests imports this module, not this class, lest trial run it by itself.
+    The tests of a client.  A module with tests must import this module instead of this class,
+    because trial would run the class otherwise.
     """
 
     @property
@@ -68,7 +69,7 @@ class PullTestCase(IntegrationTestCase):
         self.hub.front.switchOn(fault)
 
     def statuses(self) -> set[str]:
-        """What the Hub's registry has answered."""
+        """The statuses of the responses of the Hub's registry."""
         return {request["status"] for request in self.seen(self.hub.front.log)}
 
     def assertFallbackServes(self) -> None:
@@ -83,7 +84,8 @@ class PullTestCase(IntegrationTestCase):
 
     def assertPulls(self, name: str, *, private: bool = False) -> None:
         """
-        The client has the image, and every byte of it came from the CDN through the mirror.
+        Check that the client has the image, and that every byte of it came from the CDN through the
+        mirror.
         """
         image = self.hub.images[name]
         self.assertIn(image.digest, self.client.pull(name, private=private))
@@ -101,7 +103,7 @@ class PullTestCase(IntegrationTestCase):
         self.assertEqual(self.seen(self.hub.backdoor.log), [])
 
     def assertNothingLeaks(self, fetched: list[dict[str, str]]) -> None:
-        """The CDN has learned the client's product, and nothing else of it."""
+        """Check that the CDN has learned nothing of the client except its C{User-Agent}."""
         for request in fetched:
             self.assertTrue(request["userAgent"].startswith(self.client.userAgent), request)
             for field in (

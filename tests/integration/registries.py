@@ -1,8 +1,9 @@
 """
-Two registries beside the stand-in Hub, each a docker-registry with an nginx before it: C{quay.test}
-with a token service at C{auth.quay.test} and tokens of 12 KiB, and C{k8s.test} without any
-authentication, whose manifests and blobs redirect to C{region.k8s.test}; and the mirror of all
-three.
+Two registries beside the stand-in Hub, and the mirror of all three.
+
+Each registry is a docker-registry with an nginx in front of it: C{quay.test} with a token service
+at C{auth.quay.test} and tokens of 12 KiB, and C{k8s.test} without any authentication, which
+redirects requests for manifests and blobs to C{region.k8s.test}.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from tests.integration.programs import freePort
 from tests.integration.tokens import HUB, Realm, Signer
 
 QUAY, QUAY_TOKENS, K8S, REGION = "quay.test", "auth.quay.test", "k8s.test", "region.k8s.test"
-#: Names of all hosts of these registries, which only their mirrors can resolve.
+#: The names of all hosts of these registries, which only their mirrors can resolve.
 REGISTRIES = (QUAY, QUAY_TOKENS, K8S, REGION)
-#: Names of mirrors that mirror them.
+#: The names of the mirrors.
 MIRRORS = (
     "many.test",
     "quay.many.test",
@@ -39,16 +40,16 @@ MIRRORS = (
 )
 BOB = Realm("quay.test:443", "auth.quay.test", "bob", "battery staple", padding=9 * 1024)
 
-#: Pages of tags of every repository of quay.test.
+#: The pages of tags of every repository of quay.test.
 TAGS = [["a", "b", "c"], ["d", "e", "f"], ["g"]]
 
 
 class Quay:
     """
-    The one with tokens: the private C{bob/secret:1}, and C{library/one:latest}, another image than
-    the Hub's of that name.
+    The registry with tokens.  It has the private C{bob/secret:1}, and C{library/one:latest}, which
+    is another image than the Hub's.
 
-    @ivar front: the registry as the mirror sees it.
+    @ivar front: the registry for the mirror.
     @ivar services: the log of its token service.
     @ivar images: what was published under each C{repository:tag}.
     """
@@ -76,10 +77,10 @@ class Quay:
 
 class K8s:
     """
-    The one that asks nobody who he is: C{pause:1}.
+    The registry without authentication, which has C{pause:1}.
 
-    @ivar front: the registry as the mirror sees it.
-    @ivar region: where it redirects to.
+    @ivar front: the registry for the mirror.
+    @ivar region: the server to which it redirects.
     @ivar images: what was published under each C{repository:tag}.
     """
 
@@ -101,7 +102,7 @@ class K8s:
 
 def _publish(publisher: Publisher, images: dict[str, str]) -> dict[str, Published]:
     """
-    @param images: what the one layer of each is made from, by C{repository:tag}.
+    @param images: the content of the only layer of each image, by C{repository:tag}.
     """
     published = {}
     try:
@@ -116,7 +117,7 @@ def _publish(publisher: Publisher, images: dict[str, str]) -> dict[str, Publishe
 
 class Witnesses:
     """
-    The logs of all servers of all three registries, and whose credentials each may see.
+    The logs of all servers of all three registries, and the credentials that each may be sent.
     """
 
     def __init__(self, hub: Hub, quay: Quay, k8s: K8s) -> None:
@@ -135,7 +136,7 @@ class Witnesses:
         return self._owners
 
     def misdirected(self, log: Log, requests: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
-        """Those with a credential that is not for the server whose log this is."""
+        """The requests with a credential that does not belong to the server that received it."""
         realm = self._owners[log]
         for request in requests:
             for credential in (request["credentials"], request.get("form", "")):
@@ -145,9 +146,9 @@ class Witnesses:
 
 def _isOf(realm: Realm, credential: str) -> bool:
     """
-    Whether a realm issued this token, or knows this password.
+    Whether a realm has issued this token, or has this password.
 
-    @param credential: a field's value, or C{USER:PASSWORD} from a form.
+    @param credential: the value of a field, or C{USER:PASSWORD} of a form.
     """
     scheme, _, value = credential.partition(" ")
     if scheme == "Bearer":

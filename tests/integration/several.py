@@ -1,6 +1,6 @@
 """
-The mirrors of all three registries, and what their clients are told: started when a test first
-needs them.
+The mirrors of all three registries, and the settings of their clients.  They are started when a
+test first needs them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from tests.integration.world import World
 
 class Several:
     """
-    @ivar mirror: of the Hub, C{quay.test} and C{k8s.test}, with no account of its own.
+    The mirrors.
+
+    @ivar mirror: the mirror of the Hub, C{quay.test} and C{k8s.test}, without accounts of its own.
     """
 
     def __init__(self, world: World) -> None:
@@ -34,12 +36,12 @@ class Several:
 
     @cached_property
     def passing(self) -> Mirror:
-        """One that hands the passwords of its clients on to the token service of quay.test."""
+        """A mirror that passes its clients' passwords on to the token service of quay.test."""
         return self._makeMirror("passing.test", pass_credentials=True)
 
     @cached_property
     def account(self) -> Mirror:
-        """One that asks quay.test with bob's account."""
+        """A mirror that uses bob's account at quay.test."""
         path = self.folder / "password"
         path.write_text(f"{BOB.password}\n")
         return self._makeMirror("account.test", username=BOB.user, password_file=str(path))
@@ -66,11 +68,11 @@ class Several:
 
     def certsD(self, name: str, hosts: Mapping[str, str]) -> Path:
         """
-        Write a folder as containerd's C{certs.d} is.
+        Write a folder in the format of containerd's C{certs.d}.
 
-        @param name: of the folder.
-        @param hosts: the URL of the mirror, by the folder in C{certs.d}; one with C{/v2} in it is
-            taken as it stands.
+        @param name: the name of the folder.
+        @param hosts: the URL of the mirror, by the folder in C{certs.d}; a URL with C{/v2} in it is
+            used without changes.
         """
         folder = self.folder / "certs.d" / name
         for registry, url in hosts.items():
@@ -85,10 +87,10 @@ class Several:
 
     def registriesConf(self, name: str, locations: Mapping[str, str]) -> Path:
         """
-        Write a file as podman's and skopeo's C{registries.conf} is.
+        Write a file in the format of podman's and skopeo's C{registries.conf}.
 
-        @param name: of the file.
-        @param locations: of the mirror, by the prefix that it is for.
+        @param name: the name of the file.
+        @param locations: the location of the mirror, by the prefix of images.
         """
         path = self.folder / f"{name}.conf"
         path.write_text(

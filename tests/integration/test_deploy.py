@@ -1,6 +1,6 @@
 """
-What lies in C{deploy}: each file is read by the program that it is for, and used where that can be
-done here.
+Tests of the files in C{deploy}: the program that a file is for reads each, and uses it where that
+is possible here.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class DeployTestCase(SynchronousTestCase):
 
     def adapted(self, name: str, *changes: tuple[str, str]) -> Path:
         """
-        A copy of a file with what is of a certain machine in it replaced.
+        Copy a file, and replace the parts that depend on the machine.
 
-        @param changes: text that must be in it, and what comes in its place.
+        @param changes: texts that the file must contain, and their replacements.
         """
         return adapt(name, self.folder, changes)
 
@@ -66,7 +66,7 @@ def adapt(name: str, folder: Path, changes: Sequence[tuple[str, str]]) -> Path:
 
 class HeadTests(SynchronousTestCase):
     def test_comment(self) -> None:
-        """Each file says what it is for."""
+        """The comment at the top of each file explains its purpose."""
         for path in sorted(DEPLOY.rglob("*")):
             if not path.is_file():
                 continue
@@ -96,13 +96,13 @@ class SystemdTests(DeployTestCase):
         self.socket = self.adapted("hubmirror.socket")
 
     def test_verify(self) -> None:
-        """systemd has nothing to say of them, which it does without a failure too."""
+        """systemd-analyze has no messages about the units."""
         units = [str(self.service), str(self.socket)]
         command = ["systemd-analyze", "--man=no", "verify", *units]
         self.assertEqual(run(["sh", "-c", 'exec "$@" 2>&1', "sh", *command]), "")
 
     def test_security(self) -> None:
-        """The exposure that systemd finds is below 2.5; without any settings it is 9.6."""
+        """The exposure level that systemd computes is below 2.5; without any settings it is 9.6."""
         run(["systemd-analyze", "security", "--offline=true", "--threshold=25", str(self.service)])
 
     def test_account(self) -> None:
@@ -110,13 +110,15 @@ class SystemdTests(DeployTestCase):
         self.assertNotIn("rror:", said)
 
     def test_socket(self) -> None:
-        """What it says of the mirror's port is right: systemd's own tool opens it here."""
+        """
+        The comment about the mirror's port is correct: systemd's own tool opens the socket here.
+        """
         require("systemd-socket-activate")
         text = self.socket.read_text()
         [endpoint] = re.findall(r'^#   port = \["(.*)"\]$', text, re.MULTILINE)
         [address] = re.findall(r"^ListenStream=(.*):\d+$", text, re.MULTILINE)
         port = freePort()
-        # systemd itself always gives names.
+        # systemd itself always passes names.
         activate = ["systemd-socket-activate", "--fdname=mirror", f"--listen={address}:{port}"]
         server = Server(
             "socket",
@@ -138,7 +140,7 @@ class SystemdTests(DeployTestCase):
 
 
 def drainTimeout(name: str) -> float:
-    """The seconds that a mirror with this configuration drains."""
+    """The drain timeout of a mirror with this configuration, in seconds."""
     found, problems = parse((DEPLOY / name).read_text(), str(DEPLOY / name), {})
     assert not problems, problems
     return MirrorConfig(**found).drain_timeout
@@ -146,7 +148,7 @@ def drainTimeout(name: str) -> float:
 
 class ConfigurationTests(DeployTestCase):
     def test_check(self) -> None:
-        """C{--check-config} accepts each of them, certificates and all."""
+        """C{--check-config} accepts each file, including its certificates."""
         pem = CertificateAuthority(self.folder).server("mirror.example").read_bytes()
         (self.folder / "key.pem").write_bytes(pem)
         (self.folder / "cert.pem").write_bytes(pem)
@@ -161,7 +163,7 @@ class ConfigurationTests(DeployTestCase):
             self.assertIn("# file", said, name)
 
     def test_suggestions(self) -> None:
-        """Each option in a comment of them is one that works."""
+        """Each option that is suggested in a comment works."""
         for name in CONFIGURATIONS:
             for text in suggestions((DEPLOY / name).read_text()):
                 found, problems = parse(text, "/", {"CREDENTIALS_DIRECTORY": "/run"})
@@ -170,7 +172,7 @@ class ConfigurationTests(DeployTestCase):
 
 
 def suggestions(text: str) -> Iterator[str]:
-    """The options that stand in comments of a configuration, each with its table."""
+    """The options in the comments of a configuration, each with its table."""
     table = ""
     for block in text.split("\n\n"):
         lines = block.splitlines()
@@ -189,7 +191,7 @@ def suggestions(text: str) -> Iterator[str]:
 
 class TerminatorTestCase(IntegrationTestCase):
     """
-    A mirror behind what ends TLS, as a client sees it.
+    A mirror behind a TLS terminator, from a client's point of view.
     """
 
     #: The name of the site.
@@ -218,7 +220,7 @@ class TerminatorTestCase(IntegrationTestCase):
         server.start()
 
     def ask(self, target: str, fields: dict[str, str]) -> Answer:
-        """A request to what ends TLS."""
+        """Send a request to the TLS terminator."""
         context = ssl.create_default_context(cafile=str(self.world.authority.bundle))
         connection = HTTPSConnection("127.0.0.1", self.port, context=context, timeout=30)
         try:
@@ -240,7 +242,7 @@ class TerminatorTestCase(IntegrationTestCase):
         skopeo = Skopeo(self.folder / "skopeo", surroundings)
         image = "library/ten:latest"
         self.assertEqual(skopeo.pull(image), self.hub.images[image].digest)
-        # The client's own word for its address is worth nothing.
+        # The mirror ignores the address that the client itself claims to have.
         log = (self.folder / "access.log").read_text()
         self.assertEqual({line.split()[1] for line in log.splitlines()}, {"127.0.0.1"})
 
@@ -249,7 +251,7 @@ class NginxTests(TerminatorTestCase):
     name = "nginx.test"
 
     def configuration(self) -> Path:
-        """The site's, in the smallest frame."""
+        """The site's configuration, within a minimal one."""
         changes = [
             ("listen 443 ssl http2;", f"listen 127.0.0.1:{self.port} ssl http2;"),
             ("    listen [::]:443 ssl http2;\n", ""),
@@ -280,7 +282,7 @@ class NginxTests(TerminatorTestCase):
         self.assertNotIn("[warn]", said)
         self.startProgram("nginx", [*command, str(path)])
         self.assertServes()
-        # No body was ever written to the disk.
+        # No body was written to the disk.
         self.assertEqual(os.listdir(self.folder / "proxy"), [])
 
 
@@ -292,7 +294,7 @@ class CaddyTests(TerminatorTestCase):
         super().setUp()
 
     def test_validate(self) -> None:
-        """As it stands."""
+        """nginx accepts the file without changes."""
         folder = Path(self.mktemp()).resolve()
         folder.mkdir()
         run(
@@ -301,7 +303,7 @@ class CaddyTests(TerminatorTestCase):
         )
 
     def test_formatted(self) -> None:
-        """C{caddy fmt} would leave it as it is."""
+        """C{caddy fmt} does not change the file."""
         text = (DEPLOY / "Caddyfile").read_text()
         self.assertEqual(run(["caddy", "fmt", "-"], stdin=text), text)
 
@@ -319,7 +321,7 @@ class CaddyTests(TerminatorTestCase):
                 ("127.0.0.1:5000 {", f"127.0.0.1:{self.inner.plainPort} {{"),
             ],
         )
-        # No port but this one, neither for redirects nor for administration.
+        # Caddy listens on no other port, neither for redirects nor for administration.
         path.write_text("{\n\tadmin off\n\tauto_https disable_redirects\n}\n" + path.read_text())
         self.startProgram(
             "caddy",
@@ -331,7 +333,7 @@ class CaddyTests(TerminatorTestCase):
 
 class LocalTestCase(DeployTestCase):
     """
-    A mirror that has no upstream: what it refuses and logs by itself.
+    A mirror without an upstream, which only refuses and logs.
     """
 
     def startMirror(self, *options: str) -> Server:
@@ -366,7 +368,7 @@ class LocalTestCase(DeployTestCase):
             connection.close()
 
     def logged(self, count: int) -> list[str]:
-        """The lines of the access log, when there are so many."""
+        """Wait for a number of lines in the access log."""
         eventually(lambda: len(self.log.read_text().splitlines()) >= count, "logged")
         return self.log.read_text().splitlines()
 
@@ -390,7 +392,9 @@ class LogrotateTests(LocalTestCase):
         self.assertNotIn("error:", said)
 
     def test_moved(self) -> None:
-        """The mirror goes on in a new file, without being told, and no line is lost."""
+        """
+        After the log is rotated, the mirror writes to a new file by itself, and no line is lost.
+        """
         self.startMirror()
         self.assertEqual(self.ask("/v1/_ping"), 200)
         self.logged(1)
@@ -405,7 +409,7 @@ class LogrotateTests(LocalTestCase):
 
 class Fail2banTests(LocalTestCase):
     def test_filter(self) -> None:
-        """It finds the refusals in a real access log, all of them and nothing else."""
+        """The filter matches all refusals in a real access log, and nothing else."""
         require("fail2ban-regex")
         self.startMirror("--deny-repository=docker.io/bad/**", "--client-requests=7/1h")
         targets = ["/v1/_ping", "/v2/bad/one/manifests/1", "/v2/bad/x%20y<z>/manifests/1"]
@@ -430,7 +434,10 @@ class Fail2banTests(LocalTestCase):
         self.assertEqual(tuple(map(int, counts)), expected, said)
 
     def test_addresses(self) -> None:
-        """A client of IPv6, and one that writes another's address into what it asks for."""
+        """
+        The filter works for an IPv6 client, and for a client that writes another address into its
+        requests.
+        """
         require("fail2ban-regex")
         line = "2026-01-02T03:04:05+00:00 {} GET {} 403 0B 1ms refused [abc]"
         for address in ("192.0.2.9", "2001:db8::9"):
@@ -444,12 +451,12 @@ class Fail2banTests(LocalTestCase):
             self.assertEqual(said.strip(), address)
 
     def test_jail(self) -> None:
-        """The whole configuration with it is one that fail2ban can start with."""
+        """fail2ban can start with the jail in a complete configuration."""
         require("fail2ban-client")
         configuration = self.folder / "fail2ban"
         shutil.copytree("/etc/fail2ban", configuration)
         shutil.copytree(DEPLOY / "fail2ban", configuration, dirs_exist_ok=True)
-        # What this machine's own jails read may not be there.
+        # Files that this machine's own jails read may not exist.
         for other in (configuration / "jail.d").iterdir():
             if other.name != "hubmirror.conf":
                 other.unlink()
@@ -472,7 +479,11 @@ class CertbotTests(LocalTestCase):
         self.authority = CertificateAuthority(self.folder)
 
     def renew(self, name: str = "mirror.example") -> bytes:
-        """What certbot does: a new pair in a folder, and its hook; the certificate, as DER."""
+        """
+        Renew the certificate as certbot does: a new pair in a folder, and the hook.
+
+        @return: the certificate, as DER.
+        """
         pem = self.authority.server("127.0.0.1").read_text()
         key, _, certificate = pem.partition("-----BEGIN CERTIFICATE-----")
         certificate = "-----BEGIN CERTIFICATE-----" + certificate
@@ -497,13 +508,13 @@ class CertbotTests(LocalTestCase):
             self.assertEqual(path.stat().st_mode & 0o777, 0o640)
 
     def test_otherCertificate(self) -> None:
-        """Another certificate of the same machine is not the mirror's."""
+        """The hook ignores another certificate of the same machine."""
         self.renew("www.example")
         self.assertEqual(os.listdir(self.tls), [])
 
     def test_pickedUp(self) -> None:
         """
-        The mirror has the renewed certificate when it looks, which SIGHUP makes it do at once.
+        The mirror uses the renewed certificate at the next check, which SIGHUP triggers.
         """
         first = self.renew()
         port = freePort()
@@ -522,7 +533,7 @@ class CertbotTests(LocalTestCase):
 
 class ComposeTests(DeployTestCase):
     def test_config(self) -> None:
-        """Compose understands it, and waits for longer than the mirror drains."""
+        """Compose accepts the file, and waits for longer than the mirror drains."""
         require("docker-compose", "yq")
         path = self.adapted("compose.yaml")
         command = ["docker-compose", "--project-name=test", f"--file={path}", "config"]
@@ -534,7 +545,7 @@ class ComposeTests(DeployTestCase):
         healthcheck = service["healthcheck"]["test"]
         self.assertIn(":9090/readyz", healthcheck[-1])
         compile(healthcheck[-1], "healthcheck", "exec")
-        # The port that is published is the one that the mirror listens on.
+        # The published port is the one that the mirror listens on.
         found, _ = parse((DEPLOY / "compose.toml").read_text(), "/", {})
         [port] = MirrorConfig(**found).port
         self.assertIn(port.split(":")[1], json.dumps(service["ports"]))
@@ -546,8 +557,9 @@ VALIDATE = (sys.executable, "-m", "kubernetes_validate", "--strict")
 
 class KubernetesTests(DeployTestCase):
     """
-    C{kubectl} makes of it what it would apply; the schemas are those of Kubernetes' own API. For
-    the ServiceMonitor, which is the Prometheus operator's, only what matters here is held.
+    Checks the objects that C{kubectl} creates from the files, with the schemas of Kubernetes' own
+    API.  Of the ServiceMonitor, which belongs to the Prometheus operator, only the relevant fields
+    are checked.
     """
 
     def setUp(self) -> None:
@@ -567,7 +579,8 @@ class KubernetesTests(DeployTestCase):
         self.ports = {each["name"]: each["containerPort"] for each in self.container["ports"]}
 
     def test_schemas(self) -> None:
-        """No field that does not exist, in an older version and in the newest that is known."""
+        """No field is unknown, in an older version and in the newest one that is available."""
+        require("kubernetes-validate")
         files = []
         for kind, document in self.documents.items():
             if kind != "ServiceMonitor":
@@ -577,7 +590,8 @@ class KubernetesTests(DeployTestCase):
             run([*VALIDATE, *version, *map(str, files)])
 
     def test_schemasFind(self) -> None:
-        """A misspelt field would be found."""
+        """The check would find a misspelt field."""
+        require("kubernetes-validate")
         document = json.loads(json.dumps(self.documents["Deployment"]))
         document["spec"]["template"]["spec"]["terminationGracePeriod"] = 1
         path = self.folder / "wrong.json"
@@ -600,7 +614,7 @@ class KubernetesTests(DeployTestCase):
         )
 
     def test_end(self) -> None:
-        """A pod has time for the balancers, the drain, and some more."""
+        """A pod has enough time for load balancers to notice, for the drain, and some more."""
         sleep, seconds = self.container["lifecycle"]["preStop"]["exec"]["command"]
         self.assertEqual(sleep, "sleep")
         needed = int(seconds) + drainTimeout("kubernetes/mirror.toml")
@@ -621,7 +635,7 @@ class KubernetesTests(DeployTestCase):
         self.assertEqual(config.admin_port, f"tcp:{self.ports['admin']}")
 
     def test_restricted(self) -> None:
-        """What the Pod Security Standard "restricted" asks for."""
+        """The pod complies with the Pod Security Standard "restricted"."""
         labels = self.documents["Namespace"]["metadata"]["labels"]
         self.assertEqual(labels["pod-security.kubernetes.io/enforce"], "restricted")
         ofPod, ofContainer = self.pod["securityContext"], self.container["securityContext"]
@@ -634,7 +648,7 @@ class KubernetesTests(DeployTestCase):
         self.assertTrue(all({"configMap", "emptyDir"} & set(each) for each in self.pod["volumes"]))
 
     def test_references(self) -> None:
-        """Whatever names pods, ports or the deployment names those that there are."""
+        """All references to pods, ports and the deployment have a target."""
         service = self.documents["Service"]
         self.assertEqual(service["spec"]["selector"], self.labels)
         self.assertEqual({each["targetPort"] for each in service["spec"]["ports"]}, set(self.ports))

@@ -1,5 +1,6 @@
 """
-dockerd and containerd pull while the CDN cuts every answer and the registry refuses now and then.
+Tests of dockerd and containerd when the CDN cuts every response and the registry refuses now and
+then.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ EACH = 5
 
 class BreakingWorld:
     """
-    Two mirrors of the Hub, one the fallback of the other, that reach it by a network that breaks;
-    and their clients.
+    Two mirrors of the Hub, one of which is the fallback of the other, with a network that breaks
+    between them and the Hub; and their clients.
     """
 
     def __init__(self, world: World) -> None:
@@ -92,7 +93,7 @@ def _listens(port: int) -> bool:
 
 class ResumingTests(IntegrationTestCase):
     """
-    The image of ten layers of 8 MiB.
+    Pulls of the image with ten layers of 8 MiB.
     """
 
     def setUp(self) -> None:
@@ -105,7 +106,7 @@ class ResumingTests(IntegrationTestCase):
         before = len(broken.mirror.server.output())
         self.assertIn(image.digest, client.pull(IMAGE))
 
-        # The upstream: it was cut, asked for the rest, and refused every fifth request.
+        # The upstream: its responses were cut, and every fifth request for the rest was refused.
         layers = [digest for digest, size in image.blobs.items() if size > CUT]
         self.assertEqual(len(layers), 10)
         events = broken.breaking.log.since(mark)
@@ -119,13 +120,13 @@ class ResumingTests(IntegrationTestCase):
                 for request in fetched
                 if f"/{digest.partition(':')[2]}/data?" in request["uri"]
             ]
-            # From the beginning, and twice from where it was cut.
+            # The requests of a layer: from the beginning, and twice from where it was cut.
             self.assertEqual(len(ranges), 3, ranges)
             starts = [int(re.match(r"bytes=(\d+)-", each)[1]) for each in ranges if each]
             self.assertEqual(starts, sorted(set(starts)))
             self.assertGreater(starts[-1], 5 * MIB)
 
-        # The client: it has asked for each thing once, and got it.
+        # The client has requested everything once, and received it.
         def asked() -> list[str]:
             output = broken.mirror.server.output()[before:]
             return re.findall(

@@ -1,5 +1,6 @@
 """
-Three mirrors behind C{deploy/nginx-stream.conf}, one of which is stopped while clients pull.
+Tests of three mirrors behind C{deploy/nginx-stream.conf}, one of which is stopped while clients
+pull.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from tests.integration.programs import Server, eventually, freePort, listens, re
 from tests.integration.test_deploy import adapt
 from tests.integration.world import IntegrationTestCase
 
-#: The module of nginx that the balancer is.
+#: The nginx module that the balancer uses.
 STREAM = "/usr/lib/nginx/modules/ngx_stream_module.so"
 NAME = "fleet.test"
 IMAGE = "library/ten:latest"
 CLIENTS = 6
-#: Bytes each second that a mirror sends to all clients, which are one address here: so slow that
-#: pulls are under way for as long as a test needs them to be.
+#: Bytes each second that a mirror sends to all clients, which have one address here.  This is so
+#: slow that pulls take as long as a test needs.
 SPEED = "16M"
 
 
@@ -32,7 +33,7 @@ class Member:
     """
     One mirror of the fleet.
 
-    @ivar port: where it expects the balancer.
+    @ivar port: the port for the balancer.
     """
 
     def __init__(self, world: Any, number: int, certificate: Path, folder: Path) -> None:
@@ -51,7 +52,7 @@ class Member:
         )
 
     def streams(self) -> int:
-        """How many requests of clients are under way."""
+        """The number of clients' requests in progress."""
         connection = HTTPConnection("127.0.0.1", self.admin, timeout=30)
         try:
             connection.request("GET", "/status")
@@ -61,7 +62,7 @@ class Member:
         return found
 
     def layers(self) -> int:
-        """How many layers it has sent to their ends."""
+        """The number of layers that were sent completely."""
         return sum("/blobs/" in line for line in self.log.read_text().splitlines())
 
 
@@ -114,14 +115,18 @@ class FleetTests(IntegrationTestCase):
         balancer.start()
 
     def pullBy(self, number: int) -> str:
-        """Pull with a client of its own; gives the digest."""
+        """
+        Pull with a new client.
+
+        @return: the digest.
+        """
         folder = self.folder / f"skopeo-{number}"
         return Skopeo(folder, self.surroundings).pull(IMAGE)
 
     def test_drained(self) -> None:
         """
-        Pulls are under way at all three mirrors when one is told to end. It ends when its last
-        answer has; every pull is whole, and so are those that begin afterwards.
+        Pulls are in progress at all three mirrors when one is stopped.  It ends after its last
+        response; every pull is complete, and so are those that begin later.
         """
         digest = self.hub.images[IMAGE].digest
         drained = self.members[0]
@@ -146,7 +151,8 @@ class FleetTests(IntegrationTestCase):
 
     def assertWhole(self) -> None:
         """
-        No answer broke, and each mirror has heard from the balancer who its clients are.
+        Check that no response was incomplete, and that each mirror knows the clients' addresses
+        from the balancer.
         """
         for member in self.members:
             lines = member.log.read_text().splitlines()

@@ -1,5 +1,5 @@
 """
-The stand-in Hub is as strict as the other tests believe.
+Tests of the stand-in Hub: it is as strict as the other tests rely on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.integration.world import IntegrationTestCase
 
 
 class HubTests(IntegrationTestCase):
-    """Asked without a mirror."""
+    """Requests without a mirror."""
 
     def ask(self, url: str, fields: dict[str, str] | None = None, method: str = "GET") -> Answer:
         parts = urlsplit(url)
@@ -37,7 +37,7 @@ class HubTests(IntegrationTestCase):
         return self.ask(f"{self.hub.tokenUrl}?{query}", fields)
 
     def location(self) -> str:
-        """Where the registry redirects to for the configuration or layer of an image."""
+        """The target of the registry's redirect for the configuration or layer of an image."""
         digest = min(self.hub.images["library/one:latest"].blobs)
         bearer = self.bearer("repository:library/one:pull")
         answer = self.ask(f"{self.hub.registryUrl}/v2/library/one/blobs/{digest}", bearer)

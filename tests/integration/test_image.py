@@ -1,9 +1,9 @@
 """
-The image: C{deploy/Containerfile} is built, pushed into a registry, pulled through a mirror, and
-run.
+Tests of the container image: C{deploy/Containerfile} is built, pushed to a registry, pulled through
+a mirror, and run.
 
-What it is built on is Debian's, from the same place as the packages of this machine: so this wants
-C{apt} and C{pip} to work here.
+The base image is made of Debian's packages, from the same place as those of this machine.
+Therefore the tests need C{apt} and C{pip} to work here.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tests.integration.hub import dockerRegistry
 from tests.integration.mirror import TWISTD
 from tests.integration.programs import ROOT, Server, freePort, listens, require, run
 
-#: Seconds that a step with the network may take.
+#: The time limit, in seconds, of a step that uses the network.
 _LONG = 900
 
-#: Runs a script with the image's root, which is read-only, as the image's user, with no network but
-#: loopback. C{$0} is the root, C{$1} the script.
+#: Runs a script in the image's root, which is read-only, as the image's user, without a network
+#: except loopback. C{$0} is the root, C{$1} the script.
 _INSIDE = """
 set -eu
 path=/opt/hubmirror/bin:/usr/local/bin:/usr/bin:/bin
@@ -51,7 +51,7 @@ class ImageTests(SynchronousTestCase):
         require("setpriv", "tar", "unshare")
         self.folder = Path(self.mktemp()).resolve()
         self.folder.mkdir()
-        # Roots of systems, several hundred megabytes.
+        # Root file systems, of several hundred megabytes.
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         (self.folder / "policy.json").write_text(
             '{"default": [{"type": "insecureAcceptAnything"}]}'
@@ -104,7 +104,9 @@ class ImageTests(SynchronousTestCase):
 
     def makeBase(self) -> str:
         """
-        The name of an image of Debian, as its C{slim} one, of the release of this machine.
+        Create an image of Debian like its C{slim} one, of the release of this machine.
+
+        @return: the name of the image.
         """
         suite = _codename()
         root = self.folder / "debian"
@@ -116,7 +118,7 @@ class ImageTests(SynchronousTestCase):
             env=_ofTheMachine(),
             timeout=_LONG,
         )
-        # From where this machine has its packages, the image has them too.
+        # The image has the package sources of this machine.
         shutil.copytree("/etc/apt", root / "etc/apt", dirs_exist_ok=True)
         for archive in (root / "var/cache/apt/archives").glob("*.deb"):
             archive.unlink()
@@ -131,7 +133,8 @@ class ImageTests(SynchronousTestCase):
 
     def build(self, base: str) -> None:
         """
-        Build it, as the head of the Containerfile says, with packages that were fetched before.
+        Build the image as the head of the Containerfile explains, with packages that were
+        downloaded before.
         """
         wheels = self.folder / "wheels"
         needed = [each for each in requires("hubmirror") or () if _isInImage(each)]
@@ -160,7 +163,9 @@ class ImageTests(SynchronousTestCase):
 
     def startMirror(self, registry: int) -> int:
         """
-        A mirror of the registry; its port.
+        Start a mirror of the registry.
+
+        @return: its port.
         """
         port = freePort()
         options = [
@@ -175,7 +180,7 @@ class ImageTests(SynchronousTestCase):
 
     def checkSettings(self, container: str) -> None:
         """
-        What an engine that runs the image goes by.
+        Check the image's configuration, which an engine uses to run it.
         """
         inspected = json.loads(self.buildah("pulled", "inspect", container))
         settings: dict[str, Any] = inspected["Docker"]["config"]
@@ -188,7 +193,7 @@ class ImageTests(SynchronousTestCase):
 
     def inside(self, root: str, script: str, *arguments: str) -> str:
         """
-        Run a script in which C{inside} becomes a command of the image.
+        Run a script in which C{inside} runs a command in the image.
         """
         command = ["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", _INSIDE]
         return run([*command, root, script, *arguments], timeout=120)
@@ -203,7 +208,8 @@ class ImageTests(SynchronousTestCase):
 
     def checkMirror(self, root: str) -> None:
         """
-        C{docker run IMAGE --registry ghcr.io}: it is healthy, and ends well when it is told.
+        Check C{docker run IMAGE --registry ghcr.io}: the mirror is healthy, and ends properly when
+        it is stopped.
         """
         said = self.inside(
             root,
@@ -230,7 +236,7 @@ def _codename() -> str:
 
 def _ofTheMachine() -> dict[str, str]:
     """
-    What the machine says of where packages come from.
+    The configuration of the machine's package sources.
     """
     kept = ("PIP_", "SSL_", "HOME", "http_", "https_", "no_proxy", "HTTP", "NO_PROXY")
     return {name: value for name, value in os.environ.items() if name.startswith(kept)}
@@ -238,7 +244,7 @@ def _ofTheMachine() -> dict[str, str]:
 
 def _isInImage(requirement: str) -> bool:
     """
-    Does the image want it?  It has the extra C{admin}, and a Python that reads TOML by itself.
+    Whether the image needs a package.  It has the extra C{admin}, and a Python with C{tomllib}.
     """
     _, _, marker = requirement.partition(";")
     return not marker or 'extra == "admin"' in marker

@@ -1,5 +1,5 @@
 """
-What the Hub sees of the mirror.
+Tests of the mirror's behaviour towards the Hub.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 class MirrorTests(IntegrationTestCase):
     def bearer(self, repository: str) -> dict[str, str]:
-        """The fields of a request that may pull from a public repository."""
+        """The request fields of a client that may pull from a public repository."""
         scope = f"repository:{repository}:pull"
         answer = self.mirror.ask(f"/token?service={SERVICE}&scope={scope}")
         token = json.loads(answer.body)["token"]
@@ -25,8 +25,8 @@ class MirrorTests(IntegrationTestCase):
 
     def test_connectionsToTheRegistry(self) -> None:
         """
-        Twenty manifests one after another, each on a connection of its own as dockerd asks, take
-        two connections to the registry at most.
+        Twenty manifests one after another, each on a new connection as with dockerd, take at most
+        two connections to the registry.
         """
         fields = self.bearer("library/tags")
         for number in range(1, 21):
@@ -38,7 +38,7 @@ class MirrorTests(IntegrationTestCase):
         self.assertLessEqual(len({request["connection"] for request in asked}), 2)
 
     def test_connectionsToTheCdn(self) -> None:
-        """Ten blobs one after another take four connections to the CDN at most."""
+        """Ten blobs one after another take at most four connections to the CDN."""
         fields = self.bearer("library/ten")
         blobs = self.hub.images["library/ten:latest"].blobs
         connection = self.mirror.connect()
@@ -50,7 +50,9 @@ class MirrorTests(IntegrationTestCase):
         self.assertLessEqual(len({request["connection"] for request in fetched}), 4)
 
     def test_registryLearnsTheClient(self) -> None:
-        """The client's address goes to the registry and the token service, the CDN gets none."""
+        """
+        The client's address is sent to the registry and the token service, but not to the CDN.
+        """
         fields = {**self.bearer("library/one"), "User-Agent": "probe/1"}
         blob = min(self.hub.images["library/one:latest"].blobs)
         self.mirror.ask(f"/v2/library/one/blobs/{blob}", fields)
@@ -71,7 +73,7 @@ class MirrorTests(IntegrationTestCase):
         self.assertTrue(answer.headers["Content-Range"].startswith("bytes 1-3/"))
 
     def test_limitedWithoutHelp(self) -> None:
-        """Where the fallback does not serve either, the first upstream's 429 counts."""
+        """When the fallback does not serve either, the client is sent the first upstream's 429."""
         front, backdoor = self.hub.front, self.hub.backdoor
         for server in (front, backdoor):
             self.addCleanup(server.switchOff, server.LIMITED)
@@ -82,7 +84,7 @@ class MirrorTests(IntegrationTestCase):
         self.assertEqual(json.loads(answer.body)["errors"][0]["code"], "TOOMANYREQUESTS")
 
     def test_noCredentialInItsLog(self) -> None:
-        """Neither the bearer token nor the signature of a redirect is ever written down."""
+        """The log contains neither the bearer token nor the signature of a redirect."""
         fields = self.bearer("library/one")
         blob = min(self.hub.images["library/one:latest"].blobs)
         self.mirror.ask(f"/v2/library/one/blobs/{blob}", fields)
@@ -92,7 +94,7 @@ class MirrorTests(IntegrationTestCase):
         self.assertNotIn("Expires=", output)
 
     def test_http2(self) -> None:
-        """A client that offers it gets HTTP/2, and the whole layer."""
+        """A client that offers HTTP/2 gets it, and the whole layer."""
         require("curl")
         fields = self.bearer("library/one")
         blobs = self.hub.images["library/one:latest"].blobs
@@ -109,7 +111,7 @@ class MirrorTests(IntegrationTestCase):
 
 
 class NamesTests(IntegrationTestCase):
-    """Mirrors of their own, that know no name at the start."""
+    """Mirrors of their own, which can't resolve any name at the start."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -123,7 +125,10 @@ class NamesTests(IntegrationTestCase):
         return mirror
 
     def test_namesThatResolveLate(self) -> None:
-        """A Hub without an address is 502, and no more when it has one."""
+        """
+        While the Hub's name does not resolve, the response is 502; when it resolves, the Hub is
+        used.
+        """
         mirror = self.start()
         answer = mirror.ask("/v2/")
         self.assertEqual(answer.status, 502)
@@ -133,7 +138,7 @@ class NamesTests(IntegrationTestCase):
         self.assertEqual(mirror.ask("/v2/").status, 401)
 
     def test_resolver(self) -> None:
-        """C{--resolver} is asked for the names; here it is C{twistd dns}."""
+        """C{--resolver} names the DNS server to use, which is C{twistd dns} here."""
         port = freePort()
         command = [pythonProgram("twistd"), "-n", "--pidfile=", "dns", "--interface=127.0.0.1"]
         options = [f"--port={port}", f"--hosts-file={self.world.hubHosts}"]

@@ -1,6 +1,6 @@
 """
-C{deploy/alerts.yml} and C{deploy/grafana.json}: a real Prometheus scrapes a real mirror, to which
-everything has happened that it counts, and evaluates every query.
+Tests of C{deploy/alerts.yml} and C{deploy/grafana.json}: a real Prometheus scrapes a real mirror
+that has counts for everything, and evaluates every query.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.integration.test_deploy import DEPLOY
 
 REPOSITORY = "library/hello"
 _FIRING = 'count(ALERTS{alertstate="firing",alertname="%s",severity="%s"})'
-#: What Grafana puts in place of its variables.
+#: The values that Grafana puts in place of its variables.
 VARIABLES = {"$__rate_interval": "1m", "$job": ".+", "$instance": ".+"}
 _SELECTOR = re.compile(r"\b((?:hubmirror|process|python)_\w+)(\{[^}]*\})?")
 _LABELS = re.compile(r"\b(?:by|on|group_left) ?\(([^)]*)\)")
@@ -40,7 +40,7 @@ def dashboard() -> Any:
 
 
 def panelQueries() -> Iterator[tuple[str, str, str]]:
-    """The title, query and legend of everything that the dashboard shows."""
+    """The title, query and legend of everything on the dashboard."""
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", ()):
             query = target["expr"]
@@ -80,11 +80,15 @@ class Mirror:
         )
 
     def ask(self, method: str, target: str, body: bytes | None = None) -> int | None:
-        """The status of an answer; C{None} when it breaks."""
+        """
+        Send a request.
+
+        @return: the status; C{None} when the body is cut.
+        """
         token = self._hub.issueToken(REPOSITORY, "pull", "push")
         connection = HTTPSConnection("127.0.0.1", self.port, context=self._trust, timeout=30)
         with contextlib.closing(connection):
-            # The token service knows passwords only.
+            # The token service accepts only passwords.
             own = {} if target.startswith("/token") else {"Authorization": f"Bearer {token}"}
             connection.request(method, target, body, own)
             answer = connection.getresponse()
@@ -97,6 +101,8 @@ class Mirror:
 
 class Prometheus:
     """
+    A Prometheus.
+
     @param target: HOST:PORT of what it scrapes.
     """
 
@@ -110,7 +116,7 @@ class Prometheus:
             ],
         }
         path = folder / "prometheus.yml"
-        # YAML has all of JSON in it.
+        # JSON is valid YAML.
         path.write_text(json.dumps(configuration))
         self.server = Server(
             "prometheus",
@@ -123,14 +129,18 @@ class Prometheus:
         )
 
     def _isReady(self) -> bool:
-        """It listens before it has read what it has stored."""
+        """Whether it is ready: it listens before it has read its storage."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", "/-/ready")
             return connection.getresponse().status == 200
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """What its API says. @raise AssertionError: when it is an error."""
+        """
+        Send a request to its API.
+
+        @raise AssertionError: when the response is an error.
+        """
         connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", f"/api/v1/{path}?{urlencode(parameters)}")
@@ -139,14 +149,14 @@ class Prometheus:
         return answer["data"]
 
     def query(self, expression: str) -> list[dict[str, str]]:
-        """The labels of each series of an answer."""
+        """The labels of each series in the result of a query."""
         found = self.ask("query", query=expression)["result"]
         return [series["metric"] for series in found]
 
 
 class ScrapeTests(TestCase):
     """
-    All of it in one world, which takes seconds to make.
+    The tests with one mirror and Prometheus, which take seconds to start.
     """
 
     timeout = 240
@@ -176,7 +186,7 @@ class ScrapeTests(TestCase):
 
     async def happen(self) -> None:
         """
-        What an operator wants to hear of: each of it once.
+        Cause every event that operators monitor, each once.
         """
         manifest = f"/v2/{REPOSITORY}/manifests/latest"
         blob = f"/v2/{REPOSITORY}/blobs/{self.blob}"
@@ -184,32 +194,32 @@ class ScrapeTests(TestCase):
         scope = f"/token?scope=repository:{REPOSITORY}:pull&service=registry.docker.io"
         self.assertEqual(await self.ask("GET", "/v2/"), 200)
         self.assertEqual(await self.ask("GET", scope), 200)
-        # With a quota, as all manifests.
+        # Manifests, whose responses have a quota.
         self.assertEqual(await self.ask("GET", manifest), 200)
         self.assertEqual(await self.ask("GET", blob), 200)
-        # Denied, and a push that the registry does not like.
+        # A request that is denied, and a push that the registry refuses.
         self.assertEqual(await self.ask("GET", "/v2/denied/one/manifests/1"), 403)
         self.assertEqual(await self.ask("POST", uploads, b"no such digest"), 400)
-        # A layer that breaks and goes on.
+        # A layer whose body is cut and resumed.
         self.hub.cdn.cut(1000, count=1)
         self.assertEqual(await self.ask("GET", blob), 200)
-        # One that breaks for good: after that there is no further byte from anywhere.
+        # A layer whose body can't be completed: no upstream sends a further byte.
         self.hub.cdn.cut(1000, count=1)
         for each in (self.hub.cdn, self.hub.mirror):
             each.cut(0)
         self.assertIs(await self.ask("GET", blob), None)
         for each in (self.hub.cdn, self.hub.mirror):
             each.restore()
-        # An upstream that says 429, and another that goes on.
+        # An upstream that responds with 429, and another that serves.
         self.hub.registry.fail(429)
         self.assertEqual(await self.ask("GET", manifest), 200)
-        # Nobody serves.
+        # No upstream serves.
         self.hub.mirror.fail(503)
         self.assertEqual(await self.ask("GET", manifest), 429)
 
     @cached_property
     def metrics(self) -> Mapping[str, set[str]]:
-        """The labels of each metric that was scraped, by its name."""
+        """The labels of each scraped metric, by its name."""
         found: dict[str, set[str]] = {}
         for series in self.prometheus.ask("series", **{"match[]": '{job="hubmirror"}'}):
             found.setdefault(series.pop("__name__"), set()).update(series)
@@ -226,14 +236,17 @@ class ScrapeTests(TestCase):
         self.checkRules()
 
     def waitForScrapes(self) -> None:
-        """A rate wants two of them."""
+        """Wait for two scrapes, which a rate requires."""
         eventually(
             lambda: bool(self.prometheus.query("count_over_time(hubmirror_info[1m]) > 3")),
             "scraped",
         )
 
     def checkRules(self) -> None:
-        """Prometheus has taken all of them, evaluates them, and what they name is there."""
+        """
+        Check that Prometheus has loaded and evaluated all rules, and that the metrics in them
+        exist.
+        """
         eventually(lambda: all(rule["health"] != "unknown" for rule in self.rules()), "evaluated")
         rules = self.rules()
         self.assertGreater(len(rules), 10)
@@ -245,7 +258,7 @@ class ScrapeTests(TestCase):
             for text in rule["annotations"].values():
                 named = set(re.findall(r"\$labels\.(\w+)", text))
                 self.assertEqual(named - labels, set(), rule["name"])
-        # The certificates of these tests end soon. A counter that stands still raises nothing.
+        # The certificates of these tests expire soon.  Counters that do not change raise no alert.
         raised = {rule["name"] for rule in rules if rule["state"] != "inactive"}
         expected = {"HubmirrorCertificateExpires", "HubmirrorCertificateExpiresSoon"}
         self.assertEqual(raised, expected)
@@ -257,8 +270,8 @@ class ScrapeTests(TestCase):
 
     def checkNames(self, query: str) -> None:
         """
-        Each series that a query selects was scraped, with the labels that it asks for; and so are
-        the labels that it groups by.
+        Check that each series in a query was scraped, with the labels that the query selects or
+        groups by.
         """
         selectors = _SELECTOR.findall(query)
         self.assertTrue(selectors, query)
@@ -273,7 +286,7 @@ class ScrapeTests(TestCase):
         self.assertEqual(grouped - known, set(), query)
 
     def labelsOf(self, query: str) -> set[str]:
-        """The labels of a query's answer, as far as its text tells."""
+        """The labels of a query's result, as far as its text determines them."""
         groups = [set(re.split(r",\s*", group)) for group in re.findall(r"by ?\(([^)]*)\)", query)]
         if groups:
             return set(itertools.chain(*groups))
@@ -282,7 +295,7 @@ class ScrapeTests(TestCase):
 
 class NamesTests(SynchronousTestCase):
     def test_fixed(self) -> None:
-        """Whatever is asked for is one of the names that operators are promised."""
+        """All metrics in queries are among those that the documentation promises."""
         promised = {
             f"hubmirror_{name}"
             for name in (
@@ -299,11 +312,11 @@ class NamesTests(SynchronousTestCase):
         shown = {name for _, query, _ in panelQueries() for name, _ in _SELECTOR.findall(query)}
         own = {name for name in shown if name.startswith("hubmirror_")}
         self.assertEqual(asked - promised, set())
-        # The dashboard leaves none out.
+        # The dashboard uses all of them.
         self.assertEqual(own, promised)
 
     def test_places(self) -> None:
-        """No two panels of the dashboard lie on each other, and no two have the same number."""
+        """No two panels of the dashboard overlap, and no two have the same number."""
         panels = dashboard()["panels"]
         self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
         taken: set[tuple[int, int]] = set()
@@ -329,7 +342,7 @@ class RulesTests(SynchronousTestCase):
         run(["promtool", "check", "rules", "--lint-fatal", str(DEPLOY / "alerts.yml")])
 
     def test_alerts(self) -> None:
-        """What each of the most important is raised by, and what not."""
+        """Important alerts are raised when they should be, and not otherwise."""
         mirror = 'instance="a:9090",job="hubmirror"'
         hub, other = (f'{mirror},registry="docker.io",upstream="{each}"' for each in ("hub", "two"))
 
@@ -364,7 +377,7 @@ class RulesTests(SynchronousTestCase):
                 "30m",
                 {"HubmirrorRequestsFail": {"critical"}},
             ),
-            # One of ten, of a few.
+            # One failure in ten requests, of only a few.
             (
                 {requests("complete"): "0+1x60", requests("failed"): "0+1x60"},
                 "30m",

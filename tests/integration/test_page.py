@@ -51,7 +51,7 @@ class PageTests(MirrorCase):
     @contextmanager
     def opened(self, browser: Any, url: str, **options: Any) -> Iterator[Page]:
         """
-        A page, which may say nothing to the console and fail in nothing.
+        Open a page, on which the console must stay empty and no request may fail.
         """
         said: list[str] = []
         with browser.new_context(**options) as context, context.new_page() as page:
@@ -64,8 +64,8 @@ class PageTests(MirrorCase):
 
     async def test_everyWidth(self) -> None:
         """
-        Light and dark, in both languages, with and without a script: nothing is cut off, and
-        axe-core finds nothing.
+        In light and dark mode, in both languages, with and without the script: nothing is cut off,
+        and axe-core finds nothing.
         """
         url = self.serve(registries=["ghcr.io", "registry.k8s.io"])
 
@@ -102,7 +102,7 @@ class PageTests(MirrorCase):
 
     async def test_copy(self) -> None:
         """
-        What is copied is what stands there, and the reader is told.
+        The button copies the text beside it, and the reader is told.
         """
         url = self.serve()
 
@@ -126,7 +126,8 @@ class PageTests(MirrorCase):
 
     async def test_search(self) -> None:
         """
-        A search by keyboard alone, and the tags of what it finds, below a secret path too.
+        A search works with the keyboard alone, and so do the tags of its results; also below a
+        secret path.
         """
         secret = "k3yk3yk3yk3yk3yk3yk3y"
         urls = [f"{self.serve()}/", f"{self.serve(secret_path=secret)}/{secret}"]
@@ -151,7 +152,7 @@ class PageTests(MirrorCase):
 
     async def test_language(self) -> None:
         """
-        The switch keeps the search.
+        Changing the language keeps the search.
         """
         url = self.serve()
 
@@ -165,7 +166,7 @@ class PageTests(MirrorCase):
 
     async def test_failedTags(self) -> None:
         """
-        The reader is told when the tags can't be had.
+        The reader is told when the tags are not available.
         """
         url = self.serve()
 

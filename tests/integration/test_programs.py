@@ -1,5 +1,5 @@
 """
-What is missing is said, and never taken for a success.
+Tests of the support for real programs: what is missing is reported, and never counts as success.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class RequireTests(SynchronousTestCase):
         self.assertIn("no-such-program (Debian package its-package)", str(skip))
 
     def test_missingWhereNothingMayBe(self) -> None:
-        """Where C{HUBMIRROR_NO_SKIP=1} it is a failure."""
+        """With C{HUBMIRROR_NO_SKIP=1} a missing program is a failure."""
         self.patch(os, "environ", {**os.environ, "HUBMIRROR_NO_SKIP": "1"})
         self.assertRaises(AssertionError, programs.require, "no-such-program")
 
 
 class SurroundingsTests(SynchronousTestCase):
     def test_environment(self) -> None:
-        """A program is given nothing of the machine's environment but where programs are."""
+        """A program gets nothing of the machine's environment except C{PATH}."""
         settings = dict.fromkeys(("http_proxy", "REGISTRY_HTTP_ADDR", "DOCKER_HOST", "TZ"), "x")
         self.patch(os, "environ", {"PATH": "/programs", **settings})
         given = programs.environment({"MORE": "1"})
@@ -39,7 +39,9 @@ class SurroundingsTests(SynchronousTestCase):
         self.assertNotIn("x", given.values())
 
     def test_folders(self) -> None:
-        """A client sees the hosts file that it is given, and no registries of the machine's."""
+        """
+        A client gets the hosts file of the test, and no settings for registries of the machine.
+        """
         programs.require("unshare", "mount")
         hosts = Path(self.mktemp())
         hosts.write_text("127.0.0.1 hub.test\n")

@@ -1,5 +1,5 @@
 """
-dockerd, containerd, podman and skopeo pull through the mirror.
+Tests of dockerd, containerd, podman and skopeo: they pull through the mirror.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class DockerdTests(pulling.PullTestCase):
         return self.world.dockerd
 
     def test_privateAfterLogin(self) -> None:
-        """C{docker login MIRROR}, and the image under the mirror's name."""
+        """After C{docker login MIRROR}, a private image is pulled under the mirror's name."""
         self.addCleanup(self.client.logout)
         self.client.login()
         name = "alice/secret:latest"
@@ -28,7 +28,7 @@ class DockerdTests(pulling.PullTestCase):
         self.assertIn("incorrect username or password", failure.output)
 
     def test_connectionsToTheCdn(self) -> None:
-        """Eleven blobs, three at a time: a connection is used again."""
+        """Eleven blobs, three at a time, reuse connections."""
         self.assertPulls("library/ten:latest")
         fetched = self.seen(self.hub.cdn.log)
         self.assertLessEqual(len({request["connection"] for request in fetched}), 4)

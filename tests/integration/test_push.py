@@ -1,5 +1,5 @@
 """
-docker and skopeo push through the mirror.
+Tests of docker and skopeo: they push through the mirror.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tests.integration.world import IntegrationTestCase
 
 class PushTests(IntegrationTestCase):
     """
-    Pushed layers are larger than the 1 MiB where many a proxy gives up.
+    The layers are larger than 1 MiB, the limit of many proxies.
     """
 
     def test_docker(self) -> None:
@@ -32,7 +32,7 @@ class PushTests(IntegrationTestCase):
         self.assertEqual({request["status"] for request in asked}, {"401"})
 
     def test_skopeo(self) -> None:
-        """Ten layers of 8 MiB that the registry has never seen."""
+        """skopeo pushes ten layers of 8 MiB that the registry does not have."""
         image = Image.make([Layer.make(f"pushed/{n}", 8 * MIB) for n in range(10)])
         folder = self.world.folder / "pushed"
         image.write(folder)
@@ -42,7 +42,7 @@ class PushTests(IntegrationTestCase):
         self.assertEqual(self.world.skopeo.pull("alice/skopeo:1", private=True), digest)
 
     def assertUploaded(self, repository: str, layers: int) -> None:
-        """The registry received the layers, the configuration and the manifest."""
+        """Check that the registry received the layers, the configuration and the manifest."""
         created = [
             request["uri"].partition("?")[0].removeprefix(f"/v2/{repository}/")
             for request in self.seen(self.hub.front.log)

@@ -1,6 +1,6 @@
 """
-The commands of the README, in a network namespace of their own: the ports are free there, and
-there is no network.
+Tests of the commands in the README, in a network namespace of their own, where all ports are free
+and there is no network.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tests.integration.programs import (
     run,
 )
 
-#: Runs a command where nothing but a loopback interface is, and where the machine's own hosts file
-#: knows none of the Hub's names.
+#: Runs a command with no network except loopback, and with a hosts file that has none of the Hub's
+#: names.
 _ALONE = (
     *("unshare", "--net", "--mount", "sh", "-c"),
     'ip link set lo up && mount --bind "$0" /etc/hosts && exec "$@"',
@@ -62,7 +62,7 @@ class ReadmeTests(SynchronousTestCase):
         return server
 
     def listens(self, server: Server, port: int) -> bool:
-        """Is the server in its namespace, and does it accept connections there?"""
+        """Whether the server listens in its namespace."""
         if _namespace(server.pid) == _namespace(os.getpid()):
             return False
         script = f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=5)"
@@ -73,7 +73,7 @@ class ReadmeTests(SynchronousTestCase):
         return True
 
     def ask(self, server: Server, url: str) -> tuple[int, str]:
-        """The status and body of an answer."""
+        """The status and body of a response."""
         answer = self.inside(server, ["-c", _ASK, url, str(self.authority.bundle)])
         status, body = json.loads(answer)
         return status, body
@@ -83,15 +83,15 @@ class ReadmeTests(SynchronousTestCase):
         return run(["nsenter", f"--net=/proc/{server.pid}/ns/net", sys.executable, *arguments])
 
     def test_documented(self) -> None:
-        """These are the README's commands."""
+        """These commands are in the README."""
         readme = ROOT / "README.md"
         for command in ("twistd -n hubmirror\n", "twistd -n hubmirror --port ssl:443\n"):
             self.assertIn(command, readme.read_text())
 
     def test_withoutOptions(self) -> None:
         """
-        C{twistd -n hubmirror} mirrors the Hub on 127.0.0.1:5000; and starts, although the Hub's
-        names don't resolve.
+        C{twistd -n hubmirror} mirrors the Hub on 127.0.0.1:5000.  It starts although the Hub's
+        names do not resolve.
         """
         server = self.start(5000)
         self.assertEqual(self.ask(server, "http://127.0.0.1:5000/v1/_ping"), (200, "true"))
@@ -101,13 +101,13 @@ class ReadmeTests(SynchronousTestCase):
         self.assertIn("registry-1.docker.io: the name does not resolve", server.output())
 
     def test_tls(self) -> None:
-        """C{twistd -n hubmirror --port ssl:443} takes C{server.pem} of the working directory."""
+        """C{twistd -n hubmirror --port ssl:443} uses C{server.pem} in the working directory."""
         shutil.copy(self.authority.server("localhost", "127.0.0.1"), self.folder / "server.pem")
         server = self.start(443, "--port", "ssl:443")
         self.assertEqual(self.ask(server, "https://127.0.0.1/v1/_ping"), (200, "true"))
 
     def test_severalPorts(self) -> None:
-        """IPv4, IPv6 and TLS side by side."""
+        """Ports for IPv4, IPv6 and TLS work side by side."""
         shutil.copy(self.authority.server("localhost", "127.0.0.1"), self.folder / "server.pem")
         ports = ["tcp:5000", r"tcp:5001:interface=\:\:1", "ssl:443"]
         server = self.start(443, *(f"--port={port}" for port in ports))
@@ -115,13 +115,13 @@ class ReadmeTests(SynchronousTestCase):
             self.assertEqual(self.ask(server, f"{origin}/v1/_ping"), (200, "true"), origin)
 
     def test_tlsWithoutCertificate(self) -> None:
-        """Without one it ends, and its last line says what to do."""
+        """Without a certificate the process ends, and its last line states what to do."""
         failure = self.assertRaises(CommandFailed, self.runAlone, [*TWISTD, "--port", "ssl:443"])
         self.assertNotIn("Traceback", failure.output)
         self.assertIn("server.pem", failure.output.strip().splitlines()[-1])
 
     def test_portTaken(self) -> None:
-        """A port that is taken ends it at once, with the port's name."""
+        """If a port is in use, the process ends at once, and its last line names the port."""
         server = self.start(5000)
         command = ["nsenter", f"--net=/proc/{server.pid}/ns/net", *TWISTD, "--pidfile="]
         failure = self.assertRaises(CommandFailed, run, command, timeout=30)
@@ -132,5 +132,5 @@ class ReadmeTests(SynchronousTestCase):
 
 
 def _namespace(pid: int) -> str:
-    """Which network namespace a process is in."""
+    """The network namespace of a process."""
     return os.readlink(f"/proc/{pid}/ns/net")

@@ -1,6 +1,6 @@
 """
-dockerd, containerd, podman and skopeo pull from three registries through one mirror, cut off from
-the registries themselves; and push, list and log in there.
+Tests of dockerd, containerd, podman and skopeo: without access to three registries, they pull from
+them through one mirror; and push, list and log in there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.integration.several import several
 from tests.integration.world import IntegrationTestCase
 
 HUB = "docker.io"
-#: An image of each; that of quay.test has a namesake at the Hub.
+#: An image of each registry; that of quay.test has the same name as one of the Hub.
 IMAGES = {
     HUB: "library/one:latest",
     QUAY: "library/one:latest",
@@ -34,19 +34,19 @@ class RegistriesCase(IntegrationTestCase):
         self.mark()
 
     def tearDown(self) -> None:
-        """Nobody has got what was meant for another."""
+        """Check that no registry was sent another one's credentials."""
         for log, mark in self._start.items():
             strangers = list(self.several.witnesses.misdirected(log, log.since(mark)))
             self.assertEqual(strangers, [])
 
     def mark(self) -> None:
-        """What is asked from now on counts."""
+        """Note the present end of all logs."""
         self._marks = {log: log.mark() for log in self.several.witnesses.logs}
         if self._number == 0:
             self._start = self._marks
 
     def asked(self, registry: str) -> list[dict[str, str]]:
-        """What a registry was asked, without its token service."""
+        """The requests to a registry since then, without those to its token service."""
         return self.seen(self.front(registry))
 
     def front(self, registry: str) -> Log:
@@ -70,8 +70,8 @@ class RegistriesCase(IntegrationTestCase):
 
     def assertPulls(self, registry: str, pull: Callable[[], str]) -> None:
         """
-        A pull gives the image of that registry: all of it was asked of that one in its own
-        spelling, and of no other.
+        Check that a pull yields the image of that registry, that all requests for it were sent to
+        that registry in its own spelling, and that no other registry was sent any.
         """
         self.mark()
         image = self.image(registry)
@@ -91,7 +91,11 @@ class RegistriesCase(IntegrationTestCase):
             self.assertTrue([uri for uri in below if "/manifests/" in uri])
 
     def assertPullsAll(self, pull: Callable[[str], str]) -> None:
-        """@param pull: what pulls the image of a registry."""
+        """
+        Check the pulls from all registries.
+
+        @param pull: pulls the image of a registry.
+        """
         for registry in IMAGES:
             self.assertPulls(registry, lambda registry=registry: pull(registry))
 
@@ -132,7 +136,9 @@ class ContainerdTests(RegistriesCase):
         )
 
     def test_notMirrored(self) -> None:
-        """A registry that the operator has not named is not reached, and nobody is asked."""
+        """
+        A registry that the operator has not configured is not reached, and no upstream is asked.
+        """
         folder = self.several.certsD(
             self.unique("certs.d"), {"_default": f"https://{self.address}"}
         )
@@ -148,7 +154,7 @@ class ContainerdTests(RegistriesCase):
 
 
 class ImageNameTests(RegistriesCase):
-    """C{MIRROR/NAME/owner/image}, which needs no setting."""
+    """Images named C{MIRROR/NAME/owner/image}, which need no settings."""
 
     def test_dockerd(self) -> None:
         self.assertPullsAll(
@@ -172,13 +178,16 @@ class ImageNameTests(RegistriesCase):
         )
 
     def test_dockerdByHost(self) -> None:
-        """The names of the mirror for each registry."""
+        """Each registry has a name of the mirror."""
         for registry, host in ((QUAY, "quay"), (K8S, "k8s")):
             name = f"{host}.{self.address}/{IMAGES[registry]}"
             self.assertPulls(registry, lambda name=name: self.world.dockerd.pullByName(name))
 
     def test_dockerdLoggedIn(self) -> None:
-        """Who has logged in to the mirror, with an account of the Hub, pulls from all the same."""
+        """
+        A client that has logged in to the mirror, with an account of the Hub, can still pull from
+        the others.
+        """
         docker = self.world.dockerd
         self.addCleanup(docker.logout, self.address)
         docker.login(registry=self.address)
@@ -201,7 +210,7 @@ class RegistriesConfTests(RegistriesCase):
         self.pullWith({name: f"{self.address}/{name}" for name in IMAGES})
 
     def test_host(self) -> None:
-        """A name of the mirror for each registry."""
+        """Each registry has a name of the mirror."""
         self.pullWith(
             {
                 HUB: self.address,
@@ -211,14 +220,17 @@ class RegistriesConfTests(RegistriesCase):
         )
 
     def test_loggedIn(self) -> None:
-        """Who has logged in to the mirror, with an account of the Hub, pulls from all the same."""
+        """
+        A client that has logged in to the mirror, with an account of the Hub, can still pull from
+        the others.
+        """
         authfile = self.several.folder / "alice.json"
         self.world.podman.login(self.address, authfile)
         self.pullWith({name: f"{self.address}/{name}" for name in IMAGES}, authfile)
 
 
 class PrivateTests(RegistriesCase):
-    """C{bob/secret} of quay.test, which the public does not see."""
+    """Pulls of C{bob/secret} of quay.test, which is private."""
 
     name = "bob/secret:1"
 
@@ -226,12 +238,12 @@ class PrivateTests(RegistriesCase):
         return self.several.quay.images[self.name].digest
 
     def assertKnown(self) -> None:
-        """The token service of quay.test, and no other, knew who asked."""
+        """Check that the token service of quay.test, and no other, has authenticated the client."""
         asked = self.seen(self.several.quay.services)
         self.assertTrue([each for each in asked if each["credentials"] or each.get("form")])
 
     def test_nobody(self) -> None:
-        """Without a login nobody gets it, by whichever way."""
+        """Without a login, no client can pull it in any way."""
         self.assertRaises(
             CommandFailed, self.world.dockerd.pullByName, f"{self.address}/{QUAY}/{self.name}"
         )
@@ -242,7 +254,9 @@ class PrivateTests(RegistriesCase):
         self.assertRaises(CommandFailed, pull, f"{QUAY}/{self.name}", folder)
 
     def test_ofTheHub(self) -> None:
-        """C{podman login} at the mirror is one at the Hub, whatever else the mirror mirrors."""
+        """
+        C{podman login} at the mirror is a login at the Hub, whatever other registries are mirrored.
+        """
         podman, authfile = self.world.podman, self.several.folder / "private.json"
         podman.login(self.address, authfile)
         secret = "alice/secret:latest"
@@ -252,7 +266,9 @@ class PrivateTests(RegistriesCase):
             self.assertIn(self.hub.images[secret].digest, pulled)
 
     def test_podmanLogin(self) -> None:
-        """C{podman login} at the mirror's name for the registry, where passwords are handed on."""
+        """
+        C{podman login} at the mirror's name for the registry works when passwords are passed on.
+        """
         mirror = f"quay.{self.several.passing.address}"
         podman, authfile = self.world.podman, self.several.folder / "bob.json"
         self.mark()
@@ -263,7 +279,7 @@ class PrivateTests(RegistriesCase):
         self.assertEqual(self.seen(self.hub.services), [])
 
     def test_dockerLogin(self) -> None:
-        """C{docker login} there, and the image under that name."""
+        """C{docker login} there works, and then the image under that name."""
         mirror = f"quay.{self.several.passing.address}"
         docker = self.world.dockerd
         self.addCleanup(docker.logout, mirror)
@@ -272,7 +288,7 @@ class PrivateTests(RegistriesCase):
         self.assertKnown()
 
     def test_containerdUser(self) -> None:
-        """containerd has one user for a host, here for the one that it names by C{ns}."""
+        """containerd has one user for a host, which here is for the registry in C{ns}."""
         folder = self.several.certsD(
             self.unique("certs.d"), {QUAY: f"https://{self.several.passing.address}"}
         )
@@ -282,7 +298,9 @@ class PrivateTests(RegistriesCase):
         self.assertKnown()
 
     def test_passwordNotHandedOn(self) -> None:
-        """Without C{pass_credentials} no password of a client reaches quay.test, not even bob's."""
+        """
+        Without C{pass_credentials} no password of a client is sent to quay.test, not even bob's.
+        """
         folder = self.several.certsD(self.unique("certs.d"), {QUAY: f"https://{self.address}"})
         user = f"{BOB.user}:{BOB.password}"
         pull = self.world.containerd.pullByName
@@ -295,7 +313,7 @@ class PrivateTests(RegistriesCase):
         self.assertEqual(told, [])
 
     def test_operatorsAccount(self) -> None:
-        """With an account of the mirror's own its clients need none, whatever they are."""
+        """With the operator's account, clients need no login, whichever program they are."""
         address = self.several.account.address
         folder = self.several.certsD(self.unique("certs.d"), {QUAY: f"https://{address}"})
         conf = self.several.registriesConf(self.unique("registries"), {QUAY: f"{address}/{QUAY}"})
@@ -311,7 +329,7 @@ class PrivateTests(RegistriesCase):
         self.assertKnown()
 
     def test_operatorsAccountAndLogin(self) -> None:
-        """What clients of such a mirror send as their own goes to the Hub alone."""
+        """The clients' own credentials are sent only to the Hub by such a mirror."""
         address = self.several.account.address
         docker = self.world.dockerd
         self.addCleanup(docker.logout, address)
@@ -327,14 +345,14 @@ class PrivateTests(RegistriesCase):
 
 class PushTests(RegistriesCase):
     def write(self, name: str) -> tuple[Path, Image]:
-        """An image of two layers that no registry has seen."""
+        """Create an image with two layers that no registry has."""
         image = Image.make([Layer.make(f"{name}/{n}", 2 * MIB) for n in range(2)])
         folder = self.several.folder / self.unique(name)
         image.write(folder)
         return folder, image
 
     def created(self, registry: str) -> list[str]:
-        """What was put there, without the queries."""
+        """What was uploaded to a registry, without the queries."""
         return [
             request["uri"].partition("?")[0]
             for request in self.asked(registry)
@@ -342,7 +360,7 @@ class PushTests(RegistriesCase):
         ]
 
     def test_skopeo(self) -> None:
-        """C{skopeo copy} to C{MIRROR/NAME/...}: the registry gets it, and no other does."""
+        """C{skopeo copy} to C{MIRROR/NAME/...} uploads to that registry, and to no other."""
         folder, image = self.write("skopeo")
         target = f"docker://{self.address}/{K8S}/pushed/skopeo:1"
         digest = self.world.skopeo.copy(f"dir:{folder}", target)
@@ -354,7 +372,7 @@ class PushTests(RegistriesCase):
             self.assertEqual([r["uri"] for r in self.asked(other) if r["uri"] != "/v2/"], [])
 
     def test_skopeoMounts(self) -> None:
-        """A layer that is in another repository of the registry is mounted from there."""
+        """A layer that another repository of the registry has is mounted."""
         folder, _ = self.write("mounts")
         skopeo = self.world.skopeo
         first, second = (f"docker://{self.address}/{K8S}/mounts/{each}:1" for each in "ab")
@@ -372,8 +390,8 @@ class PushTests(RegistriesCase):
 
     def test_dockerMounts(self) -> None:
         """
-        docker offers the repository that it has pulled from: one of the same registry is mounted,
-        one of another is not, and the layer is uploaded.
+        docker tries to mount from the repository that it has pulled from.  One of the same registry
+        works; one of another does not, and the layer is uploaded.
         """
         docker = self.world.dockerd
         pulled = f"{self.address}/{K8S}/{IMAGES[K8S]}"
@@ -391,7 +409,7 @@ class PushTests(RegistriesCase):
         return [request["uri"] for request in self.asked(registry)]
 
     def test_login(self) -> None:
-        """With a login that is handed on, to a registry that wants one, by name and by C{Host}."""
+        """A login that is passed on works, by name and by C{Host}."""
         mirror = self.several.passing.address
         podman, skopeo = self.world.podman, self.world.skopeo
         folder, image = self.write("login")
@@ -405,7 +423,7 @@ class PushTests(RegistriesCase):
 
 class ListTests(RegistriesCase):
     def test_tags(self) -> None:
-        """Tags over three pages, each asked of the registry of the first."""
+        """A list of tags over three pages is requested from the registry of the first page."""
         for name in (f"{self.address}/{QUAY}", f"quay.{self.address}"):
             self.mark()
             tags = self.world.skopeo.tags(f"{name}/library/one")

@@ -1,5 +1,6 @@
 """
-A release, but for the upload: the changelog is built as a draft, and the package is checked.
+Tests of a release, except for the upload: the changelog is built as a draft, and the package is
+checked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class ReleaseTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         require("unshare")
-        # Building writes into the folder that is built.
+        # The build writes into the folder that is built.
         self.folder = Path(self.mktemp()).absolute()
         shutil.copytree(
             ROOT,
@@ -39,7 +40,7 @@ class ReleaseTests(SynchronousTestCase):
         return done.stdout
 
     def test_changelog(self) -> None:
-        """Every note of a change is in the draft."""
+        """The draft contains every fragment of the changelog."""
         draft = " ".join(self.run_("towncrier", "build", "--draft", "--version", "9.9.9").split())
         self.assertIn("9.9.9", draft)
         for fragment in (ROOT / "changelog.d").glob("*.*.rst"):
@@ -47,6 +48,6 @@ class ReleaseTests(SynchronousTestCase):
                 self.assertIn(" ".join(line.split())[:60], draft)
 
     def test_package(self) -> None:
-        """What would be uploaded passes the index's own checks."""
+        """The package passes C{twine check}."""
         self.run_("build", "--outdir", "dist")
         self.run_("twine", "check", "--strict", *map(str, (self.folder / "dist").iterdir()))

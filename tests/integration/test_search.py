@@ -1,5 +1,5 @@
 """
-docker and podman search through the mirror.
+Tests of searches with docker and podman through the mirror.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tests.integration.world import IntegrationTestCase
 
 class SearchTests(IntegrationTestCase):
     def assertSearched(self, output: str, term: str) -> None:
-        """The answer reached the user, the term reached the index, a credential did not."""
+        """Check that the user got the result, the index the term, and no credential."""
         self.assertIn(FOUND, output)
         searches = [
             request
@@ -27,11 +27,11 @@ class SearchTests(IntegrationTestCase):
         self.assertSearched(self.world.dockerd.search("one"), "one")
 
     def test_dockerOfficialImage(self) -> None:
-        """The index knows official images without their C{library/}."""
+        """The index does not know official images with C{library/}."""
         self.assertSearched(self.world.dockerd.search("library/one"), "one")
 
     def test_dockerLoggedIn(self) -> None:
-        """The credentials for the mirror are not for the index."""
+        """The credentials for the mirror are not sent to the index."""
         docker = self.world.dockerd
         self.addCleanup(docker.logout)
         docker.login()

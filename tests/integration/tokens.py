@@ -1,11 +1,12 @@
 """
-A stand-in registry's token service and index, one process: C{python -m tests.integration.tokens
-FOLDER}. (The registry and the CDN are real programs; for these two Debian has none.)
+The token service and index of a stand-in registry, in one process: C{python -m
+tests.integration.tokens FOLDER}.  (Debian has no programs for these two.)
 
-The token service signs what docker-registry's C{auth: token} verifies: a JWT whose header carries
-the certificate. Everybody may pull what does not belong to its one user; he may pull and push his.
+The token service issues tokens for docker-registry's C{auth: token}: JWTs whose header has the
+certificate.  Its only user may push and pull repositories below his name; all clients may pull the
+others.
 
-Each request is a line of JSON in C{tokens.log} before it is answered.
+C{tokens.log} has a line of JSON for each request, which is written before the response.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from tests.integration.ca import privatePem, selfSigned
 
 class Realm(NamedTuple):
     """
-    Whom a token service knows, and what it says of itself.
+    The settings of a token service.
 
-    @ivar service: what the registry calls itself in its challenge.
-    @ivar issuer: what the token service calls itself in its tokens.
-    @ivar user: its one user, who owns the repositories below his name.
-    @ivar padding: bytes of nothing in each token.
+    @ivar service: the C{service} in the registry's challenge.
+    @ivar issuer: the C{iss} in tokens.
+    @ivar user: its only user, who owns the repositories below his name.
+    @ivar padding: bytes of padding in each token.
     """
 
     service: str
@@ -49,12 +50,12 @@ class Realm(NamedTuple):
 HUB = Realm("registry.docker.io", "auth.docker.io", "alice", "correct horse")
 SERVICE, ISSUER, USER, PASSWORD, _ = HUB
 
-#: What the index finds, whatever it is asked.
+#: The results of the index for every search.
 FOUND = "library/one"
 
 
 class Signer:
-    """Makes registry tokens; the key lies in a folder that the service and the tests share."""
+    """Signs the registry's tokens.  The key is in a folder that the service and the tests share."""
 
     def __init__(self, folder: Path, realm: Realm) -> None:
         self._realm = realm
@@ -66,7 +67,11 @@ class Signer:
 
     @staticmethod
     def makeKey(folder: Path) -> Path:
-        """Make the key; gives the certificate that the registry is to trust."""
+        """
+        Create the key.
+
+        @return: the certificate that the registry trusts.
+        """
         key, certificate = selfSigned("token service")
         (folder / "token.key").write_bytes(privatePem(key))
         bundle = folder / "token.crt"
@@ -100,10 +105,12 @@ def _base64(data: bytes) -> bytes:
 
 def access(user: str, scopes: Iterable[str], owner: str) -> list[dict[str, object]]:
     """
-    What this user (C{""} is nobody) gets of the scopes asked for.
+    The permissions of a user for some scopes.
 
-    @param owner: whose repositories nobody else gets.
-    @param scopes: each one or several C{repository:NAME:ACTION,ACTION}, apart by spaces.
+    @param user: the user; empty for anonymous clients.
+    @param owner: the user whose repositories are private.
+    @param scopes: values of C{scope}, each with one or several C{repository:NAME:ACTION,ACTION},
+        separated by spaces.
     """
     granted: list[dict[str, object]] = []
     for scope in " ".join(scopes).split():
@@ -118,7 +125,7 @@ def access(user: str, scopes: Iterable[str], owner: str) -> list[dict[str, objec
 
 
 class _Logged(Resource):
-    """Writes down each request, with what it says of who asks."""
+    """Logs each request with its credentials."""
 
     isLeaf = True
 
@@ -183,7 +190,7 @@ class TokenResource(_Logged):
 
 
 class IndexResource(_Logged):
-    """C{/v1/search}: finds one image, whatever was asked."""
+    """C{/v1/search}: returns one image for every search."""
 
     def render_GET(self, request: Request) -> bytes:
         self.note(request)
@@ -202,7 +209,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def main(folder: Path) -> None:
-    """Serve as C{services.json} in the folder says."""
+    """Serve with the settings in C{services.json} in the folder."""
     settings = json.loads((folder / "services.json").read_text())
     log, realm = folder / "tokens.log", Realm(*settings["realm"])
     for resource, port in (

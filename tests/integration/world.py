@@ -1,6 +1,7 @@
 """
-All of it together, started when a test first needs it and stopped when the process ends: the
-stand-in Hub, two mirrors of it, one the fallback of the other, and the clients of the first.
+All programs together, which are started when a test first needs them and stopped when the process
+ends: the stand-in Hub, two mirrors of it, one of which is the fallback of the other, and the
+clients of the first.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from tests.integration.registries import MIRRORS, REGISTRIES
 
 class World:
     """
-    @ivar folder: where everything lies; removed at the end.
-    @ivar hubHosts: C{/etc/hosts} for those who may know the Hub.
-    @ivar mirror: the mirror under test, by way of C{hub.front}, then of the fallback.
+    All programs.
+
+    @ivar folder: the folder of all files, which is removed at the end.
+    @ivar hubHosts: the C{/etc/hosts} with the names of the Hub.
+    @ivar mirror: the mirror under test, whose upstreams are C{hub.front} and then the fallback.
     """
 
     def __init__(self) -> None:
@@ -59,8 +62,8 @@ class World:
 
     def hostsFile(self, name: str, lines: str) -> Path:
         """
-        Make an C{/etc/hosts}. The names of the real Hub lead to an address where nobody listens,
-        so that nothing here depends on a network, or reaches it.
+        Write an C{/etc/hosts}. The names of the real Hub have an address where nothing listens, so
+        that the tests neither depend on a network nor reach it.
         """
         path = self.folder / f"{name}.hosts"
         path.write_text(
@@ -117,7 +120,7 @@ class World:
 
 @cache
 def _started() -> World | AssertionError:
-    """The world, or why there is none: it is tried once, not once a test."""
+    """The world, or the reason why it can't be started: this is tried once, not for each test."""
     world = World()
     try:
         world.start()
@@ -128,8 +131,8 @@ def _started() -> World | AssertionError:
 
 class IntegrationTestCase(SynchronousTestCase):
     """
-    A test in that world. It blocks: everything that it waits for is another process, and every
-    wait has its end.
+    A test with all programs.  It blocks, because everything that it waits for is in another
+    process, and each wait has a time limit.
     """
 
     def setUp(self) -> None:
@@ -144,13 +147,13 @@ class IntegrationTestCase(SynchronousTestCase):
 
     def forgetAfterwards(self) -> None:
         """
-        Let the mirrors begin anew when this test is over: what they have learned of an upstream's
-        fault would decide whom they ask in the next.
+        Restart the mirrors after this test, because what they have learned about an upstream's
+        fault would affect the next test.
         """
         for mirror in (self.world.mirror, self.world.fallback):
             self.addCleanup(mirror.server.start)
             self.addCleanup(mirror.server.stop)
 
     def seen(self, log: Log) -> list[dict[str, str]]:
-        """What a server has seen since this test began."""
+        """The requests that a server has received since this test began."""
         return log.since(self._marks[log])

@@ -14,7 +14,7 @@ PLATFORM = ("linux", "amd64")
 
 
 class MirrorCase(TestCase):
-    """Tests with a Hub on loopback, which has one image for two platforms."""
+    """Tests with a Hub on loopback, which has an image for two platforms."""
 
     async def setUp(self) -> None:
         self.hub = EmbeddedHub(reactor)
@@ -29,7 +29,11 @@ class MirrorCase(TestCase):
         self.trust = loadTrust(self.hub.caFile)
 
     def startMirror(self, **options: object) -> str:
-        """A mirror of this Hub, with TLS; its URL."""
+        """
+        Start a mirror of this Hub, with TLS.
+
+        @return: its URL.
+        """
         pem = Path(self.mktemp())
         pem.write_bytes(self.hub.serverPEM(["127.0.0.1"]))
         config = MirrorConfig(

@@ -1,5 +1,5 @@
 """
-One line a request, which says everything but secrets.
+Tests of the access log: one line for each request, without secrets.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class ShownTargetTests(SynchronousTestCase):
             (b"/?a", "/?..."),
             (b"/?n", "/?n"),
             (b"/?&&", "/?&&"),
-            # Names in another spelling are not known to be harmless.
+            # Parameters with encoded names are not known to be harmless.
             (b"/?%6Es=secret", "/?%6Es=..."),
             (b"/?N=secret", "/?N=..."),
-            # A client that takes the mirror for an open proxy.
+            # The target of a client that uses the mirror as an open proxy.
             (b"http://user:secret@host/v2/?a=b", "...@host/v2/?a=..."),
             (b"http://user:se/cr?@et@host/v2/", "...@host/v2/"),
             (b"user:secret@host:443", "...@host:443"),
@@ -56,7 +56,7 @@ class ShownTargetTests(SynchronousTestCase):
             self.assertEqual(shownTarget(target), shown)
 
     def test_unprintable(self) -> None:
-        """No line break, no escape sequence, nothing but ASCII gets into a log."""
+        """A log contains only printable ASCII: no line breaks, and no escape sequences."""
         self.assertEqual(shownTarget(b"/a\x1b[2J\r\n\xe9"), "/a\\x1b[2J\\x0d\\x0a\\xe9")
 
     @given(st.binary())
@@ -97,7 +97,7 @@ class LineTests(SynchronousTestCase):
         self.assertIs(level, LogLevel.info)
 
     def test_warnings(self) -> None:
-        """What an operator should see is a warning."""
+        """Events that an operator should notice are warnings."""
         for outcome, attributes, level in (
             (Outcome.COMPLETE, {}, LogLevel.info),
             (Outcome.REFUSED, {}, LogLevel.info),
@@ -119,14 +119,14 @@ class LineTests(SynchronousTestCase):
         )
 
     def test_braces(self) -> None:
-        """What a client writes is no format."""
+        """Braces in what a client sends are not interpreted as a format."""
         line, _ = self.log(Outcome.COMPLETE, target=b"/{client}{0}", method=b"{x}")
         self.assertIn(" {x} /{client}{0} ", line)
 
 
 class FormatTests(SynchronousTestCase):
     """
-    The formats, and the file of its own.
+    The formats, and the separate file.
     """
 
     def setUp(self) -> None:
@@ -183,7 +183,7 @@ class FormatTests(SynchronousTestCase):
 
     def test_combined(self) -> None:
         """
-        As nginx's documentation of ngx_http_log_module has it.
+        The format is that of the documentation of nginx's ngx_http_log_module.
         """
         log = self.configured("combined")
         self.end(log, status=200, sent=7, version=b"HTTP/1.1", userAgent=b'a "b\\c\x1b')
@@ -213,7 +213,7 @@ class FormatTests(SynchronousTestCase):
 
     def test_moved(self) -> None:
         """
-        A file that was moved away, or removed, is made again.
+        If the file is renamed or removed, a new one is created.
         """
         log = self.configured("combined")
         self.end(log)
@@ -232,7 +232,7 @@ class FormatTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        A full disk is told once, and harms no exchange.
+        A full disk is reported once, and affects no exchange.
         """
         log = self.configured("json", "/dev/full")
         with capturedLogs() as events:
@@ -243,7 +243,7 @@ class FormatTests(SynchronousTestCase):
 
     def test_configured(self) -> None:
         """
-        Other settings hold from then on; such as can't work change nothing.
+        New settings apply from then on; if they are invalid, nothing is changed.
         """
         log = self.configured("text")
         other = self.mktemp()

@@ -1,4 +1,4 @@
-"""What a mirror says when it begins to listen."""
+"""Tests of the log messages of a mirror that starts."""
 
 import socket
 import sys
@@ -35,7 +35,7 @@ class AnnounceTests(SynchronousTestCase):
         return [formatEvent(event) for event in events]
 
     def test_ports(self) -> None:
-        """Each port is named with its real number, or as it was asked for."""
+        """Each port is logged with its actual number, or with its description."""
         self.assertEqual(
             self.announced(
                 [LOOPBACK, ANY, ANY6, SOCKET],
@@ -50,7 +50,7 @@ class AnnounceTests(SynchronousTestCase):
         )
 
     def test_upstreams(self) -> None:
-        """The registry and the fallbacks are named, without paths, which may be secret."""
+        """The registry and the fallbacks are logged without paths, which may be secret."""
         for options, text in [
             ({}, "mirroring https://registry-1.docker.io"),
             (
@@ -62,11 +62,11 @@ class AnnounceTests(SynchronousTestCase):
             self.assertEqual(self.announced([LOOPBACK], **options)[-1], text)
 
     def test_embedded(self) -> None:
-        """Without a port of its own a mirror says nothing."""
+        """A mirror without ports logs nothing."""
         self.assertEqual(self.announced([], terminal=True, port=[]), [])
 
     def test_settings(self) -> None:
-        """On a terminal there are the settings for dockerd and containerd."""
+        """On a terminal, the settings for dockerd and containerd are logged."""
         [*_, settings] = self.announced([LOOPBACK], terminal=True)
         for part in (
             "/etc/docker/daemon.json",
@@ -77,7 +77,10 @@ class AnnounceTests(SynchronousTestCase):
             self.assertIn(part, settings)
 
     def test_settingsForOthers(self) -> None:
-        """A port on all addresses is reached by the machine's name, which is of use elsewhere."""
+        """
+        The settings for a port on all addresses have the machine's name, which other machines can
+        use.
+        """
         self.patch(socket, "gethostname", lambda: "mirrorhost")
         for description, port, url in [
             ("ssl:0", ANY, "https://mirrorhost:40002"),
@@ -87,7 +90,7 @@ class AnnounceTests(SynchronousTestCase):
             self.assertIn(f'[host."{url}"]', settings)
 
     def test_publicURL(self) -> None:
-        """Where a public URL is set, clients use that, whatever the port is."""
+        """If there is a public URL, the settings have that."""
         for description, port in [("ssl:0", ANY), ("unix:/run/mirror", SOCKET)]:
             [*_, settings] = self.announced(
                 [port], terminal=True, port=[description], public_url="https://mirror.example"
@@ -95,14 +98,17 @@ class AnnounceTests(SynchronousTestCase):
             self.assertIn('[host."https://mirror.example"]', settings)
 
     def test_noSettings(self) -> None:
-        """A mirror that no client could be told of starts all the same."""
+        """A mirror whose URL no client can use starts all the same."""
         lines = self.announced([SOCKET], terminal=True, port=["unix:/run/mirror"])
         self.assertTrue(lines[-1].startswith("mirroring"))
         lines = self.announced([LOOPBACK], terminal=True, public_url="https://mirror.example/%41")
         self.assertTrue(lines[-1].startswith("no settings"))
 
     def test_noTerminal(self) -> None:
-        """Whether there is a terminal is seen from the process's own output, not from twistd's."""
+        """
+        The process's own standard output decides whether there is a terminal, not twistd's
+        replacement.
+        """
 
         class Output:
             def isatty(self) -> bool:

@@ -1,4 +1,4 @@
-"""The settings for each client."""
+"""Tests of the settings for each client."""
 
 import json
 import sys
@@ -36,7 +36,7 @@ def texts(client: str, url: str) -> list[str]:
 
 class URLTests(SynchronousTestCase):
     def test_usable(self) -> None:
-        """A URL is taken apart, its host in lower case, and put together again."""
+        """A URL is split, its host converted to lower case, and joined again."""
         for url, parts in [
             (SECURE, ("https", "mirror.example", "")),
             ("HTTPS://Mirror.Example:443/", ("https", "mirror.example", "")),
@@ -49,7 +49,7 @@ class URLTests(SynchronousTestCase):
             self.assertEqual(readURL(str(mirror)), mirror)
 
     def test_unusable(self) -> None:
-        """What some client would refuse is refused, in one line that does not repeat it."""
+        """A URL that some client would refuse is refused, with one line that does not repeat it."""
         for url in [
             "mirror.example",
             "ftp://mirror.example",
@@ -71,7 +71,7 @@ class URLTests(SynchronousTestCase):
             self.assertNotIn("\n", text)
 
     def test_unknownClient(self) -> None:
-        """The clients that there are settings for are named."""
+        """The error lists the known clients."""
         error = self.assertRaises(Unusable, settingsFor, "rkt", readURL(SECURE))
         for client in CLIENTS:
             self.assertIn(client, str(error))
@@ -79,7 +79,7 @@ class URLTests(SynchronousTestCase):
 
 class TextTests(SynchronousTestCase):
     def test_docker(self) -> None:
-        """A plain mirror is named as insecure as well, on loopback too."""
+        """A mirror without TLS is listed as insecure, even on loopback."""
         for url, settings in [
             (SECURE, {"registry-mirrors": [SECURE]}),
             (SECRET, {"registry-mirrors": [SECRET]}),
@@ -88,7 +88,7 @@ class TextTests(SynchronousTestCase):
             self.assertEqual(json.loads(texts("docker", url)[0]), settings)
 
     def test_hosts(self) -> None:
-        """dockerd and containerd take the whole URL, and put /v2 after it themselves."""
+        """dockerd and containerd use the whole URL, and append /v2 themselves."""
         for client, number in [("docker", 1), ("containerd", 0)]:
             for url in (SECURE, PLAIN, SECRET):
                 self.assertEqual(
@@ -100,14 +100,14 @@ class TextTests(SynchronousTestCase):
                 )
 
     def test_containerdConfig(self) -> None:
-        """containerd is told where hosts.toml lies."""
+        """containerd's configuration names the folder of hosts.toml."""
         hosts, config = settingsFor("containerd", readURL(SECURE))
         settings = tomllib.loads(config.text)
         [plugin] = settings["plugins"].values()
         self.assertEqual(f"{plugin['registry']['config_path']}/docker.io/hosts.toml", hosts.path)
 
     def test_podman(self) -> None:
-        """podman and skopeo take host and path, and are told when there is no TLS."""
+        """podman and skopeo use host and path, and need a setting when there is no TLS."""
         for client in ("podman", "skopeo"):
             for url, mirror in [
                 (SECURE, {"location": "mirror.example"}),
@@ -120,13 +120,18 @@ class TextTests(SynchronousTestCase):
                 )
 
     def test_podmanLowerCase(self) -> None:
-        """The path is part of a repository's name there, and takes no capital letters."""
+        """
+        The path is part of a repository's name for these clients, and must have no capital letters.
+        """
         mirror = readURL("https://mirror.example/Secret")
         self.assertRaises(Unusable, settingsFor, "podman", mirror)
         self.assertTrue(settingsFor("docker", mirror))
 
     def test_buildkit(self) -> None:
-        """buildkit takes host and path; what else is said of the mirror goes by its host."""
+        """
+        buildkit uses host and path in its list of mirrors; other settings of the mirror are by
+        host.
+        """
         for url, hub, others in [
             (SECURE, "mirror.example", {}),
             (SECRET, "mirror.example:8443/secret/path", {}),
@@ -139,7 +144,7 @@ class TextTests(SynchronousTestCase):
             )
 
     def test_k3s(self) -> None:
-        """An endpoint with a path is taken as it is, so it gets its /v2 here."""
+        """k3s does not append /v2 to an endpoint with a path, so the setting has it."""
         for url, endpoint in [(SECURE, SECURE), (PLAIN, PLAIN), (SECRET, SECRET + "/v2")]:
             self.assertEqual(
                 texts("k3s", url),
@@ -149,7 +154,7 @@ class TextTests(SynchronousTestCase):
 
 class DocumentationTests(SynchronousTestCase):
     def test_same(self) -> None:
-        """The documentation shows the settings that the command prints."""
+        """The documentation has the settings that the command prints."""
         documented = (ROOT / "docs" / "clients.rst").read_text()
         for client in CLIENTS:
             for file in settingsFor(client, readURL(SECURE)):
@@ -159,7 +164,7 @@ class DocumentationTests(SynchronousTestCase):
 
 class DescriptionTests(SynchronousTestCase):
     def test_complete(self) -> None:
-        """Each file comes with its path and with what makes the client read it."""
+        """Each file has a path, and a note on how to make the client read it."""
         for client in CLIENTS:
             for url in (SECURE, PLAIN, SECRET):
                 mirror = readURL(url)
@@ -169,7 +174,7 @@ class DescriptionTests(SynchronousTestCase):
                         self.assertIn(part, description)
 
     def test_path(self) -> None:
-        """With a path, what will be asked for is told; without one it is not."""
+        """For a URL with a path, the note has the target that the client will request."""
         for client, asked in [
             ("docker", "/secret/path/v2/..."),
             ("containerd", "/secret/path/v2/..."),
@@ -195,7 +200,7 @@ class RegistriesTests(SynchronousTestCase):
         return {file.path: file.text for file in settingsFor(client, readURL(url), REGISTRIES)}
 
     def test_hosts(self) -> None:
-        """One file for each registry, which the client names in ns."""
+        """Each registry has a file, and the client names the registry in ns."""
         for client, folder in (("docker", "docker"), ("containerd", "containerd")):
             files = self.files(client)
             for name, server in (
@@ -208,7 +213,7 @@ class RegistriesTests(SynchronousTestCase):
                 self.assertIn(f'[host."{SECURE}"]', text)
 
     def test_podman(self) -> None:
-        """The registry's name follows the mirror's."""
+        """The registry's name follows that of the mirror."""
         [text] = self.files("podman").values()
         for name, location in (
             ("docker.io", "mirror.example"),
@@ -230,7 +235,7 @@ class RegistriesTests(SynchronousTestCase):
         self.assertIn('  "registry.example:5000":\n', text)
 
     def test_oldDocker(self) -> None:
-        """One without mirrors for other registries gets the names to pull by."""
+        """For a docker without mirrors of other registries, the names to pull by are printed."""
         text = describe("docker", readURL(SECURE), REGISTRIES)
         self.assertIn("docker pull mirror.example/ghcr.io/NAME", text)
         self.assertNotIn("docker pull", describe("docker", readURL(SECURE)))
@@ -251,7 +256,7 @@ class WriteTests(SynchronousTestCase):
         self.assertIn("is right already", self.write("podman"))
 
     def test_kept(self) -> None:
-        """What was there is kept beside it."""
+        """The former content is kept in a file beside it."""
         self.write("podman", PLAIN)
         path = self.root / "etc/containers/registries.conf.d/hubmirror.conf"
         before = path.read_text()
@@ -259,7 +264,7 @@ class WriteTests(SynchronousTestCase):
         self.assertEqual(path.with_name(path.name + ".before-hubmirror").read_text(), before)
 
     def test_joined(self) -> None:
-        """Other settings of dockerd stay."""
+        """Other settings of dockerd are kept."""
         path = self.root / "etc/docker/daemon.json"
         path.parent.mkdir(parents=True)
         path.write_text('{"debug": true, "registry-mirrors": ["https://old.example"]}')
@@ -269,7 +274,7 @@ class WriteTests(SynchronousTestCase):
         )
 
     def test_notJoined(self) -> None:
-        """A file that can't be joined is left as it is."""
+        """A file that can't be merged is left as it is."""
         path = self.root / "etc/rancher/k3s/registries.yaml"
         path.parent.mkdir(parents=True)
         path.write_text("mirrors: {}\n")

@@ -1,4 +1,4 @@
-"""What the doctor finds in the settings of a machine's clients."""
+"""Tests of the doctor's checks of the settings of a machine's clients."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class ClientMachineTests(SynchronousTestCase):
         **environment: str,
     ) -> list[tuple[str, str]]:
         """
-        The findings on a machine that has these files: which check, and the state.
+        The check and state of each finding on a machine with these files.
         """
         root = Path(self.mktemp())
         for name, text in files.items():
@@ -39,11 +39,13 @@ class ClientMachineTests(SynchronousTestCase):
         return [(finding.check, finding.state) for finding in self.findings]
 
     def test_noDocker(self) -> None:
-        """A machine without dockerd has nothing to be said of."""
+        """A machine without dockerd has no findings."""
         self.assertEqual(self.examine({}, None), [])
 
     def test_settings(self) -> None:
-        """Which of the two files counts depends on the version, and has to name the mirror."""
+        """
+        Which of the two files is used depends on the version, and that file must name the mirror.
+        """
         for files, docker, state, text in [
             ({}, (29, 1), "WRONG", "does not name the mirror"),
             ({DAEMON: NAMES_MIRROR}, (20, 10), "ok", "daemon.json names"),
@@ -66,7 +68,7 @@ class ClientMachineTests(SynchronousTestCase):
             self.assertIn(text, self.findings[0].text)
 
     def test_login(self) -> None:
-        """A login for the Hub is worth knowing of, wherever it is kept."""
+        """A login for the Hub is noted, wherever it is stored."""
         found = [("settings", "ok"), ("login", "note")]
         self.assertEqual(
             self.examine({DAEMON: NAMES_MIRROR, LOGIN: LOGGED_IN}, HOME="/root"), found
@@ -79,7 +81,7 @@ class ClientMachineTests(SynchronousTestCase):
         self.assertEqual(self.examine({DAEMON: NAMES_MIRROR, LOGIN: other}), [("settings", "ok")])
 
     def test_plainLoopback(self) -> None:
-        """A mirror without TLS on loopback has to be named once other insecure ones are."""
+        """A mirror without TLS on loopback must be listed if other insecure ones are."""
         for url in ("http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000"):
             host = url.removeprefix("http://")
             for insecure, docker, state in [
@@ -96,7 +98,7 @@ class ClientMachineTests(SynchronousTestCase):
                 )
 
     def test_version(self) -> None:
-        """The daemon's version, when there is one that answers."""
+        """The version of the daemon, if one responds."""
         folder = Path(self.mktemp())
         folder.mkdir()
         program = folder / "docker"

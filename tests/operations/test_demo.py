@@ -1,4 +1,4 @@
-"""The demonstration, as its users see it."""
+"""Tests of the demo."""
 
 import os
 import re
@@ -23,9 +23,9 @@ ROOT = Path(hubmirror.__file__).parent.parent
 
 class Demo(ProcessProtocol):
     """
-    C{python -m hubmirror demo}.
+    The process of C{python -m hubmirror demo}.
 
-    @ivar signalAt: interrupt it when it says this.
+    @ivar signalAt: the output at which it is interrupted.
     """
 
     def __init__(self, folder: str, signalAt: str | None = None) -> None:
@@ -57,7 +57,7 @@ class CommandTests(TestCase):
         self.folder = os.path.abspath(self.folder)
 
     def assertNothingLeft(self, output: str) -> None:
-        """Its two mirrors have ended, and its files are gone."""
+        """Check that its two mirrors have ended, and its files are removed."""
         processes = re.findall(r"process (\d+)", output)
         self.assertEqual(len(processes), 2, output)
         for process in processes:
@@ -65,7 +65,7 @@ class CommandTests(TestCase):
         self.assertEqual(os.listdir(self.folder), [])
 
     async def test_shows(self) -> None:
-        """It shows all pulls, ends with status 0, and leaves nothing."""
+        """The demo shows all pulls, ends with status 0, and leaves nothing behind."""
         command = Demo(self.folder)
         self.assertEqual(await command.ended, 0, command.output)
         for words in (
@@ -88,7 +88,7 @@ class CommandTests(TestCase):
         self.assertNothingLeft(command.output)
 
     async def test_interrupted(self) -> None:
-        """Whoever interrupts it finds nothing left either."""
+        """When it is interrupted, it leaves nothing behind either."""
         command = Demo(self.folder, signalAt="1. A pull")
         self.assertEqual(await command.ended, 1, command.output)
         self.assertIn("The demo failed: interrupted", command.output)
@@ -96,21 +96,21 @@ class CommandTests(TestCase):
 
 
 class FailureTests(TestCase):
-    """In this process, so that something can be made to go wrong."""
+    """Failures of the demo, which runs in this process so that they can be caused."""
 
     async def failure(self, kind: type[Exception]) -> str:
-        """Why it fails."""
+        """The reason why the demo fails."""
         performing = Deferred.fromCoroutine(perform(reactor, lambda line: None))
         return str(await self.assertFailure(performing, kind))
 
     async def test_noMirror(self) -> None:
-        """A mirror that does not start is quoted."""
+        """If a mirror does not start, the error has its last output."""
         self.patch(twistd, "_COMMAND", (sys.executable, "-c", "raise SystemExit('no, thanks')"))
         reason = await self.failure(NotRunning)
         self.assertEqual(reason, "twistd ended, and said last: no, thanks")
 
     async def test_wrongBytes(self) -> None:
-        """A pull that gets other bytes fails."""
+        """A pull that gets wrong bytes makes the demo fail."""
 
         async def act(stage: demo.Stage) -> None:
             stage.hub.cdn.corrupt(0)
@@ -120,7 +120,7 @@ class FailureTests(TestCase):
         self.assertIn("not those of sha256:", await self.failure(PullFailed))
 
     async def test_credentialAtTheCDN(self) -> None:
-        """A credential that gets to the CDN is noticed."""
+        """A credential that is sent to the CDN makes the demo fail."""
 
         async def act(stage: demo.Stage) -> None:
             def leak(seen: object) -> bool:
@@ -134,7 +134,7 @@ class FailureTests(TestCase):
         self.assertEqual(await self.failure(DemoFailed), "a credential went to the CDN")
 
     async def test_noFallback(self) -> None:
-        """An act that shows something else than it says fails."""
+        """An act that does not behave as expected makes the demo fail."""
 
         async def act(stage: demo.Stage) -> None:
             self.patch(stage.hub.registry, "fail", lambda *args, **options: None)
@@ -154,7 +154,7 @@ class FailureTests(TestCase):
 
 class TwistdTests(TestCase):
     async def test_stubborn(self) -> None:
-        """A process that takes no notice of SIGTERM is killed in the end."""
+        """A process that ignores SIGTERM is killed in the end."""
         self.patch(twistd, "PATIENCE", 0.1)
         code = (
             "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"

@@ -1,4 +1,4 @@
-"""What the doctor says of mirrors, good and bad, and of the Hub."""
+"""Tests of the doctor, with good and bad mirrors and with the Hub."""
 
 import socket
 from collections.abc import Callable
@@ -20,13 +20,13 @@ PULL = ["name", "connection", "version", "clock", "token", "head", "manifest", "
 
 
 def gets(reference: str) -> Callable[[Seen], bool]:
-    """Which requests GET a manifest."""
+    """The requests that GET a manifest."""
     target = f"/manifests/{reference}".encode()
     return lambda seen: seen.method == b"GET" and seen.target.endswith(target)
 
 
 def without(field: str) -> Callable[[HubRequest, Serve], Answer]:
-    """A fault: an answer that lacks a field."""
+    """A fault: the response lacks a field."""
 
     def fault(request: HubRequest, serve: Serve) -> Answer:
         answer = serve(request)
@@ -39,7 +39,7 @@ def without(field: str) -> Callable[[HubRequest, Serve], Answer]:
 
 class ExaminationTests(MirrorCase):
     async def examine(self, subject: Subject | str, **options: object) -> list[str]:
-        """The lines of an examination; the last one tells how it ended."""
+        """The lines of an examination; the last one has the result."""
         if isinstance(subject, str):
             subject = mirrorAt(subject)
         examined = {
@@ -62,7 +62,7 @@ class ExaminationTests(MirrorCase):
     async def assertWrong(
         self, subject: Subject | str, check: str, text: str, **options: object
     ) -> list[str]:
-        """Exactly one check finds something, and says this."""
+        """Check that exactly one check fails, with this text."""
         lines = await self.examine(subject, **options)
         self.assertFalse(self.healthy)
         wrong = [line.split(None, 2)[1:] for line in lines if line.startswith("WRONG")]
@@ -71,11 +71,11 @@ class ExaminationTests(MirrorCase):
         return lines
 
     def answerPing(self) -> None:
-        """Let the embedded Hub's own mirror pass for one that C{docker search} knows."""
+        """Make the embedded Hub's own mirror respond to the ping of C{docker search}."""
         self.hub.mirror.fail(200, when=lambda seen: seen.target == b"/v1/_ping")
 
     async def test_goodMirror(self) -> None:
-        """Each check says what is right, a line each."""
+        """Each check of a good mirror succeeds, with one line."""
         lines = await self.examine(self.startMirror())
         self.assertTrue(self.healthy, lines)
         words = [line.split(None, 2) for line in lines]
@@ -98,7 +98,7 @@ class ExaminationTests(MirrorCase):
         self.assertIn("without TLS", lines[1])
 
     async def test_hub(self) -> None:
-        """The Hub has its services on origins of their own, and no ping."""
+        """The Hub has its services on separate origins, and no ping."""
         hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
         lines = await self.examine(hub)
         self.assertTrue(self.healthy, lines)
@@ -106,7 +106,7 @@ class ExaminationTests(MirrorCase):
         self.assertIn(f"by way of {self.hub.cdnOrigin}", lines[PULL.index("blob")])
 
     async def test_noCredential(self) -> None:
-        """No token and no signed link is in what is said."""
+        """The output contains no token and no signed URL."""
         mirror = self.startMirror()
         lines = await self.examine(mirror)
         hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
@@ -117,7 +117,7 @@ class ExaminationTests(MirrorCase):
         self.assertNotIn("Signature", text)
 
     async def test_noName(self) -> None:
-        """A name that does not resolve ends it at once."""
+        """A name that does not resolve ends the examination at once."""
 
         def fail(*args: object, **kwargs: object) -> None:
             raise socket.gaierror
@@ -128,13 +128,13 @@ class ExaminationTests(MirrorCase):
         self.assertEqual(len(lines), 2)
 
     async def test_dead(self) -> None:
-        """Nothing listens there."""
+        """No server listens on the port."""
         await self.hub.mirror.stopListening()
         lines = await self.assertWrong(self.hub.mirrorURL, "connection", "connection refused")
         self.assertIn("look whether it listens", lines[-1])
 
     async def test_unknownCA(self) -> None:
-        """A certificate of a CA that is not known here, and one for another name."""
+        """The certificate is of an unknown CA, or for another name."""
         lines = await self.assertWrong(
             self.hub.mirrorURL, "connection", "does not verify", trust=loadTrust(None)
         )
@@ -146,19 +146,22 @@ class ExaminationTests(MirrorCase):
         await self.assertWrong(url, "connection", "for another name")
 
     async def test_notTLS(self) -> None:
-        """A mirror without TLS that is asked for it."""
+        """The URL has https, but the mirror has no TLS."""
         url = self.startMirror(port="tcp:0:interface=127.0.0.1")
         lines = await self.assertWrong(url, "connection", "TLS failed (wrong version number)")
         self.assertIn("with TLS or without", lines[-1])
 
     async def test_silent(self) -> None:
-        """A check takes no longer than it may."""
+        """A check ends after its time limit."""
         self.hub.mirror.hang(when=lambda seen: seen.target == b"/v2/")
         lines = await self.examine(self.hub.mirrorURL, limit=0.3)
         self.assertIn("WRONG  version     no answer within 0.3 s", lines)
 
     async def test_wrongRealm(self) -> None:
-        """Tokens from elsewhere, as when a TLS terminator's scheme or port is lost."""
+        """
+        The realm has another origin, for instance because the scheme or port of a TLS terminator
+        was lost.
+        """
         mirror = self.startMirror(public_url="http://127.0.0.1")
         lines = await self.assertWrong(
             mirror, "version", f"sends clients to http://127.0.0.1 for tokens, not to {mirror}"
@@ -167,7 +170,7 @@ class ExaminationTests(MirrorCase):
         self.assertEqual(self.hub.token.seen, [])
 
     async def test_noRealm(self) -> None:
-        """A realm that is no URL, and none at all."""
+        """The realm is not a URL, or missing."""
         fields = {"WWW-Authenticate": 'Bearer realm="/token"'}
         self.hub.mirror.fail(401, fields=fields, count=1)
         subject = mirrorAt(self.hub.mirrorURL)
@@ -181,7 +184,7 @@ class ExaminationTests(MirrorCase):
         self.assertFalse(self.healthy)
 
     async def test_open(self) -> None:
-        """A mirror that wants no token is as good."""
+        """A mirror that requires no token is as good."""
 
         def authorized(request: HubRequest, serve: Serve) -> Answer:
             token = self.hub.tokens.issue("", {REPOSITORY: frozenset({"pull"})})
@@ -194,23 +197,23 @@ class ExaminationTests(MirrorCase):
         self.assertIn("none is needed", lines[PULL.index("token")])
 
     async def test_limited(self) -> None:
-        """The Hub's 429, and what helps against it."""
+        """The Hub's 429 is reported, with advice."""
         self.hub.registry.fail(429, when=lambda seen: b"/manifests/" in seen.target)
         lines = await self.assertWrong(self.startMirror(), "head", "429")
         self.assertIn("--fallback", "".join(lines))
 
     async def test_unavailable(self) -> None:
-        """A mirror that does not reach the Hub."""
+        """The mirror can't reach the Hub."""
         await self.hub.registry.stopListening()
         await self.assertWrong(self.startMirror(), "version", "answers 502")
 
     async def test_noImage(self) -> None:
-        """An image that is not there."""
+        """The image does not exist."""
         lines = await self.assertWrong(self.startMirror(), "head", "answers 404", tag="none")
         self.assertIn("--tag", "".join(lines))
 
     async def test_noLength(self) -> None:
-        """A HEAD of a manifest lacks what clients take from it."""
+        """The response to HEAD of a manifest lacks fields that clients use."""
         for field in ("Docker-Content-Digest", "Content-Length"):
             self.hub.mirror.restore()
             self.hub.mirror.script(without(field), when=lambda seen: seen.method == b"HEAD")
@@ -218,14 +221,14 @@ class ExaminationTests(MirrorCase):
             self.assertIn(f"has no {field}", lines[PULL.index("head")])
 
     async def test_wrongManifest(self) -> None:
-        """A manifest, by tag or by digest, that is not what its digest says."""
+        """The content of a manifest, requested by tag or by digest, does not match its digest."""
         for reference in (TAG, self.image.digest):
             self.hub.registry.restore()
             self.hub.registry.corrupt(3, when=gets(reference))
             await self.assertWrong(self.startMirror(), "manifest", "not those of sha256:")
 
     async def test_notManifest(self) -> None:
-        """JSON that is no manifest."""
+        """The content of a manifest is other JSON."""
         self.hub.registry.fail(
             200,
             b'{"layers": []}',
@@ -238,17 +241,17 @@ class ExaminationTests(MirrorCase):
         await self.assertWrong(self.startMirror(), "manifest", "not what a registry sends")
 
     async def test_corruptBlob(self) -> None:
-        """A blob that is not what its digest says."""
+        """The content of a blob does not match its digest."""
         self.hub.cdn.corrupt(3)
         await self.assertWrong(self.startMirror(), "blob", "not those of sha256:")
 
     async def test_lostLength(self) -> None:
-        """A blob whose length was lost on the way."""
+        """A blob has no Content-Length."""
         self.hub.cdn.script(without("Content-Length"))
         await self.assertWrong(self.startMirror(), "blob", "without Content-Length")
 
     async def test_redirectLoop(self) -> None:
-        """A blob that is redirected in a circle."""
+        """A blob is redirected in a loop."""
         self.hub.mirror.script(
             lambda request, serve: Answer(307, {"Location": request.uri.decode()}, 0),
             when=lambda seen: b"/blobs/" in seen.target,
@@ -257,13 +260,13 @@ class ExaminationTests(MirrorCase):
         self.assertIn("more than 10 redirects", lines[PULL.index("blob")])
 
     async def test_redirectToClient(self) -> None:
-        """A mirror that leaves the way to the CDN to its clients."""
+        """The mirror redirects its clients to the CDN."""
         subject = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=True)
         lines = await self.examine(subject)
         self.assertIn(f"redirected to {self.hub.cdnOrigin}", lines[PULL.index("blob")])
 
     async def test_noRange(self) -> None:
-        """A Range that is ignored, and one that is answered with another part."""
+        """A Range is ignored, or the response has another part."""
         self.hub.cdn.ignoreRange()
         await self.assertWrong(self.startMirror(), "range", "answered with 200")
         self.hub.cdn.restore()
@@ -277,12 +280,15 @@ class ExaminationTests(MirrorCase):
         await self.assertWrong(self.startMirror(), "range", "another part")
 
     async def test_noPing(self) -> None:
-        """A mirror that docker search takes for no registry; the rest is examined all the same."""
+        """
+        The mirror does not respond to the ping of docker search; the other checks are performed all
+        the same.
+        """
         lines = await self.assertWrong(self.hub.mirrorURL, "ping", "GET /v1/_ping answers 404")
         self.assertEqual([line.split()[1] for line in lines[: len(PULL)]], PULL)
 
     async def test_clock(self) -> None:
-        """A clock that is off by more than a token's life, and no clock to compare with."""
+        """The clocks differ by more than the life of a token, or the response has no Date."""
         examination = Examination(
             reactor, mirrorAt(self.hub.mirrorURL), self.trust, REPOSITORY, TAG
         )
@@ -296,7 +302,7 @@ class ExaminationTests(MirrorCase):
                 await examination.clock()
 
     async def test_limitedAddress(self) -> None:
-        """The 429 of a network that throttles an address, which is no registry's."""
+        """A 429 that is not a registry's: the network limits the address."""
         self.answerPing()
         fields = {"Content-Type": "text/plain"}
         self.hub.mirror.fail(429, b"slow down", fields, when=lambda seen: seen.method == b"HEAD")
@@ -315,14 +321,14 @@ class ExaminationTests(MirrorCase):
         self.assertIn("shared by a whole IPv6 /64", lines[PULL.index("manifest")])
 
     async def test_blockedCDN(self) -> None:
-        """The Hub can be reached from here, its CDN can't."""
+        """The Hub can be reached from here, but its CDN can't."""
         await self.hub.cdn.stopListening()
         hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
         lines = await self.assertWrong(hub, "blob", "a blob can't be had: connection refused")
         self.assertIn("the CDN", "".join(lines))
 
     async def test_refusedClient(self) -> None:
-        """Something before the mirror that refuses one kind of client."""
+        """A server in front of the mirror refuses one kind of client."""
         for agent in CLIENTS:
             self.hub.mirror.restore()
             self.answerPing()
@@ -345,7 +351,7 @@ class ExaminationTests(MirrorCase):
         await self.assertWrong(self.hub.mirrorURL, "clients", "different manifests")
 
     async def test_path(self) -> None:
-        """The path of a mirror's address may stand where podman writes it, or may not."""
+        """The path of a mirror's address works where podman puts it, or does not."""
         mirror = self.startMirror(secret_path="k3yk3yk3yk3yk3yk3yk3y")
         lines = await self.examine(f"{mirror}/k3yk3yk3yk3yk3yk3yk3y")
         self.assertTrue(self.healthy, lines)
@@ -357,7 +363,7 @@ class ExaminationTests(MirrorCase):
         self.assertEqual(str(caught.exception), "/v2/o.../... is answered with 404")
 
     async def test_speed(self) -> None:
-        """How fast a layer comes, from the mirror and without it."""
+        """The speed of a layer is measured from the mirror and from the registry."""
         hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
         said = "".join(await self.examine(self.startMirror(), direct=hub))
         self.assertRegex(said, r"[0-9.]+ MB/s from the mirror, [0-9.]+ MB/s from the registry")
@@ -366,6 +372,6 @@ class ExaminationTests(MirrorCase):
         self.assertIn("from the mirror; the registry itself: connection refused", said)
 
     async def test_noSearch(self) -> None:
-        """An index that answers with something else."""
+        """The response of the index is not that of an index."""
         self.hub.search.fail(200, b"<html>")
         await self.assertWrong(self.startMirror(), "search", "not a JSON object")

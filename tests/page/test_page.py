@@ -1,4 +1,4 @@
-"""The page, in memory: who gets it, what is on it, and what is not."""
+"""Tests of the page in memory: which clients get it, and what it contains."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def found(document: Any = INDEX) -> Any:
 
 class PageCase(MemoryCase):
     def page(self, target: bytes = b"/", *fields: tuple[bytes, bytes], **other: Any) -> str:
-        """The page that is answered without asking an upstream."""
+        """Get the page, for which no upstream is asked."""
         got = self.local(target, fields=(*HTML, *fields), **other)
         self.assertEqual(got.status, 200)
         self.assertEqual(got.values(b"Content-Type"), [b"text/html; charset=utf-8"])
@@ -59,13 +59,13 @@ class RouteTests(PageCase):
         self.assertEqual((got.status, got.body), (200, b""))
 
     def test_clients(self) -> None:
-        """Clients of registries get the registry's answer, as before."""
+        """Clients of registries still get the registry's response."""
         for fields in ((), ((b"Accept", ACCEPTED),), ((b"Accept", b"*/*"),)):
             asked, got = self.exchange(b"/", answer(404, b"none"), fields=fields)
             self.assertEqual((asked.target, got.status), (b"/", 404))
 
     def test_elsewhere(self) -> None:
-        """Nothing but the root is a page."""
+        """There is a page only at the root."""
         for target in (b"/v2/", b"/x", b"/v2/library/a/manifests/1", b"/ghcr.io/v2/"):
             _, got = self.exchange(target, answer(404, b"none"), fields=HTML)
             self.assertEqual((got.status, got.body), (404, b"none"), target)
@@ -80,7 +80,7 @@ class RouteTests(PageCase):
         self.assertEqual(got.body, b"none")
 
     def test_fields(self) -> None:
-        """The policy allows what stands in the document, and nothing else."""
+        """The policy allows the style and script in the document, and nothing else."""
         html = self.page()
         [policy] = self.got.values(b"Content-Security-Policy")
         self.assertNotIn(b"unsafe", policy)
@@ -102,7 +102,7 @@ class RouteTests(PageCase):
         self.assertEqual(self.got.values(b"Access-Control-Allow-Origin"), [])
 
     def test_denied(self) -> None:
-        """The operator's rules hold for it."""
+        """The operator's rules apply to the page."""
         self.configure(deny_client=["192.0.2.0/24"])
         got = self.local(b"/", fields=HTML)
         self.assertEqual((got.status, got.error), (403, "DENIED"))
@@ -112,7 +112,7 @@ class SecretTests(PageCase):
     options = {"secret_path": "k3yk3yk3yk3yk3yk3yk3y"}
 
     def test_only(self) -> None:
-        """Below the secret path alone; without it there is nothing."""
+        """If there is a secret path, the page is only below it."""
         for target in (b"/k3yk3yk3yk3yk3yk3yk3y", b"/k3yk3yk3yk3yk3yk3yk3y/"):
             self.assertIn("/k3yk3yk3yk3yk3yk3yk3y", self.page(target))
         got = self.local(b"/", fields=HTML)
@@ -128,7 +128,7 @@ class ContentTests(PageCase):
     }
 
     def test_settings(self) -> None:
-        """The settings are those of client-config, for this mirror's own address."""
+        """The settings are those of client-config, for the mirror's own address."""
         html = unescape(self.page())
         url = MirrorURL("https", "mirror.example", "/hub")
         for client in ("docker", "containerd", "podman", "buildkit", "k3s", "cri-o"):
@@ -150,7 +150,7 @@ class ContentTests(PageCase):
         self.assertIn('<html lang="zh-CN">', self.page(b"/?lang=zh"))
 
     def test_search(self) -> None:
-        """It works without a script: the index is asked, with nothing of the browser's."""
+        """The search works without a script; the index is sent none of the browser's fields."""
         fields = (*HTML, (b"Cookie", b"a=b"), (b"Authorization", b"Basic eDp5"))
         asked, got = self.exchange(b"/?q=library/ngin%78&lang=en", found(), fields=fields)
         self.assertEqual(asked.target, b"/v1/search?q=nginx&n=25&page=1")
@@ -176,7 +176,7 @@ class ContentTests(PageCase):
         self.assertIn("Nothing was found.", got.body.decode())
 
     def test_brokenIndex(self) -> None:
-        """Whatever goes wrong there, the rest of the page is shown."""
+        """If the search fails, the rest of the page is shown."""
         for reply in (
             answer(200, b"<html>"),
             answer(200, b"{}"),
@@ -196,7 +196,9 @@ class ContentTests(PageCase):
         self.assertIn("The search does not answer now.", got.body.decode())
 
     def test_limit(self) -> None:
-        """A search that the operator's limits refuse is refused as any other, and counted."""
+        """
+        A search that exceeds the operator's limits is refused and counted like other requests.
+        """
         self.configure(client_streams=1, queue_timeout=1)
         self.send(b"/v2/library/a/blobs/sha256:" + b"0" * 64)
         client = self.send(b"/?q=x", fields=HTML)
@@ -206,12 +208,12 @@ class ContentTests(PageCase):
         self.assertEqual(self.exchanges[-1].rule, "client-streams")
 
     def test_queries(self) -> None:
-        """A query that is not this page's is none."""
+        """Unknown or invalid parameters are ignored."""
         for query in (b"a=b", b"q=", b"page=-1", b"page=%F0", b"&".join([b"a=1"] * 50), b"lang=xx"):
             self.assertNotIn("does not answer", self.page(b"/?" + query))
 
     def test_noSearch(self) -> None:
-        """Nor is there a search where the name stands for a registry without an index."""
+        """There is no search when the mirror's name stands for a registry without an index."""
         registry = RegistryConfig(name="ghcr.io", hosts=["ghcr.example"])
         self.configure(registries=[registry])
         html = self.page(b"/?q=x", host=b"ghcr.example")
@@ -231,7 +233,7 @@ class StateTests(PageCase):
         self.assertEqual(self.state(), ["docker.io", "reachable", "not known"])
 
     def test_down(self) -> None:
-        """Which upstreams there are, and why one is down, is nobody's business."""
+        """The page reveals neither the upstreams nor the reason why one is down."""
         [registry] = self.mirror.service._mirror.settings.registries.values()
         hub, other = registry.upstreams
         registry.health.failed(hub, "route", "secret reason")
@@ -244,7 +246,7 @@ class StateTests(PageCase):
 
 class TextTests(SynchronousTestCase):
     def test_complete(self) -> None:
-        """Each text has its Chinese, and there is none for nothing."""
+        """Each text has a Chinese translation, and no translation is unused."""
         said = set()
 
         def note(text: str, language: str) -> str:
@@ -320,7 +322,7 @@ JSON = st.recursive(
 class SearchTests(SynchronousTestCase):
     @given(st.binary() | JSON.map(lambda found: json.dumps(found).encode()))
     def test_any(self, body: bytes) -> None:
-        """Whatever an index sends is read or refused."""
+        """Any response of an index is read or refused."""
         try:
             read = readFound(body, 1)
         except ValueError:

@@ -1,5 +1,5 @@
 """
-Which addresses are public, and which hosts stand for one.
+Tests of which addresses are public, and which hosts stand for an address.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ GLOBAL = [
     "2a01:4f8::1",
     "2001:200::1",
     "3fff:1000::1",
-    # An IPv4 address of the Internet in an IPv6 one.
+    # IPv6 addresses that carry a public IPv4 address.
     "::ffff:1.1.1.1",
     "64:ff9b::1.1.1.1",
     "2002:101:101::1",
 ]
 
-#: Addresses that are not of the public Internet, and whose they are.
+#: Addresses that are not public, and what they are.
 NOT_GLOBAL = {
     "0.0.0.0": "RFC 791",
     "0.255.255.255": "RFC 791",
@@ -86,7 +86,7 @@ NOT_GLOBAL = {
     "fec0::1": "RFC 3879",
     "ff02::1": "RFC 4291",
     "ff0e::1": "RFC 4291",
-    # What clouds tell their machines, credentials among it.
+    # The metadata services of clouds, which may contain credentials.
     "169.254.169.254": "AWS, Azure, Google Cloud, DigitalOcean and many more: metadata",
     "169.254.170.2": "AWS: credentials of ECS tasks",
     "169.254.169.253": "AWS: DNS",
@@ -98,7 +98,7 @@ NOT_GLOBAL = {
     "fd00:ec2::253": "AWS: DNS",
     "fd20:ce::254": "Google Cloud: metadata",
     "fd00:42::42": "Scaleway: metadata",
-    # One of the above in an IPv6 one.
+    # IPv6 addresses that carry one of the IPv4 addresses above.
     "::127.0.0.1": "RFC 4291, IPv4-compatible",
     "::ffff:127.0.0.1": "RFC 4291, IPv4-mapped",
     "::ffff:168.63.129.16": "RFC 4291, IPv4-mapped",
@@ -116,17 +116,17 @@ NOT_GLOBAL = {
 
 class AddressTests(SynchronousTestCase):
     def test_global(self) -> None:
-        """Addresses that a registry or a CDN can have."""
+        """Addresses that a registry or a CDN can have are public."""
         for address in GLOBAL:
             self.assertTrue(isGlobal(ip_address(address)), address)
 
     def test_notGlobal(self) -> None:
-        """Addresses that lead into the mirror's own network or nowhere."""
+        """Addresses in the mirror's own network, and unusable ones, are not public."""
         for address, whose in NOT_GLOBAL.items():
             self.assertFalse(isGlobal(ip_address(address)), (address, whose))
 
     def test_everyRow(self) -> None:
-        """Each reserved network is refused to its borders, and says where that is written."""
+        """Each reserved network is refused from its first to its last address, and has a source."""
         for row in RESERVED:
             self.assertTrue(row.purpose and row.source, row)
             for address in (row.network[0], row.network[-1]):
@@ -135,7 +135,7 @@ class AddressTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.ip_addresses(v=4))
     def test_carried(self, address: IPv4Address) -> None:
-        """An IPv6 address that carries an IPv4 one is judged as that one."""
+        """An IPv6 address that carries an IPv4 address is judged by that."""
         number = int(address)
         for wrapped in (
             f"::ffff:{address}",
@@ -147,7 +147,7 @@ class AddressTests(SynchronousTestCase):
 
 class HostTests(SynchronousTestCase):
     def test_literal(self) -> None:
-        """An address in its usual spelling is that address."""
+        """An address in its usual spelling stands for that address."""
         for host, address in (
             (b"1.1.1.1", "1.1.1.1"),
             (b"1.1.1.1.", "1.1.1.1"),
@@ -158,7 +158,7 @@ class HostTests(SynchronousTestCase):
             self.assertEqual(hostAddress(host), ip_address(address))
 
     def test_notPublic(self) -> None:
-        """Hosts that only look like names."""
+        """Some hosts that look like names stand for an address that is not public."""
         for host in (
             b"127.1",
             b"127.0.1",
@@ -190,7 +190,7 @@ class HostTests(SynchronousTestCase):
             self.assertFalse(isGlobal(address), host)
 
     def test_names(self) -> None:
-        """Names are not judged before they are looked up."""
+        """Names are not judged before they are resolved."""
         for host in (
             b"registry-1.docker.io",
             b"1.1.1.1.example",
@@ -218,7 +218,7 @@ class HostTests(SynchronousTestCase):
         st.sampled_from(["", "."]),
     )
     def test_systems(self, parts: list[tuple[int, str]], dot: str) -> None:
-        """What the system's C library takes for an address is never taken for a name."""
+        """A host that the system's C library interprets as an address is never taken for a name."""
         host = ".".join(form % number for number, form in parts)
         address = hostAddress((host + dot).encode())
         self.assertIsNotNone(address)

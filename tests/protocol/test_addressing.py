@@ -1,5 +1,5 @@
 """
-Which registry a request means: by C{ns}, path, C{Host} and default, in this order.
+Tests of which registry a request addresses: by C{ns}, path, C{Host} or default, in this order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GHCR = RegistryNames(b"ghcr.io", hosts=(b"ghcr.mirror.example",))
 LOCAL = RegistryNames(b"localhost:5000")
 REGISTRIES = (HUB, GHCR, LOCAL)
 
-#: What is asked, and what of it reaches which registry.
+#: Targets, the registry that they address, and the target at that registry.
 FOUND = [
     (b"/v2/", b"docker.io", b"/v2/"),
     (b"/v2", b"docker.io", b"/v2/"),
@@ -50,14 +50,14 @@ FOUND = [
     (b"/localhost:5000/v2/a/blobs/sha256:00", b"localhost:5000", b"/v2/a/blobs/sha256:00"),
     (b"/token/ghcr.io?scope=x", b"ghcr.io", b"/token?scope=x"),
     (b"/ghcr.io/token?scope=x", b"ghcr.io", b"/token?scope=x"),
-    # Names of one component, at the Hub alone.
+    # Names of one component are completed at the Hub only.
     (b"/v2/a/manifests/1", b"docker.io", b"/v2/library/a/manifests/1"),
     (b"/v2/a/blobs/sha256:00", b"docker.io", b"/v2/library/a/blobs/sha256:00"),
     (b"/v2/a/blobs/uploads/?x", b"docker.io", b"/v2/library/a/blobs/uploads/?x"),
     (b"/v2/a/tags/list", b"docker.io", b"/v2/library/a/tags/list"),
     (b"/v2/a/referrers/sha256:00", b"docker.io", b"/v2/library/a/referrers/sha256:00"),
     (b"/v2/a/manifests/1?ns=ghcr.io", b"ghcr.io", b"/v2/a/manifests/1"),
-    # A name with a dot is a part of the repository where the registry is known already.
+    # A name with a dot is part of the repository's name when the registry is known already.
     (b"/v2/my.project/a/manifests/1?ns=ghcr.io", b"ghcr.io", b"/v2/my.project/a/manifests/1"),
     # Mounts.
     (
@@ -99,7 +99,7 @@ UNKNOWN = (
     b"/v2/o/a/manifests/1?ns=",
     b"/v2/o/a/manifests/1?ns=ghcr.io&ns=quay.io",
     b"/v2/quay.io/a/manifests/1?ns=docker.io",
-    # What means a mirrored registry only when it is decoded or merged.
+    # Targets that address a mirrored registry only when they are decoded or merged.
     b"/v2/ghcr%2eio/o/a/manifests/1",
     b"/v2//ghcr.io/o/a/manifests/1",
     b"/v2/x/../ghcr.io/o/a/manifests/1",
@@ -130,19 +130,19 @@ class FindTests(AddressingCase):
             self.assertEqual((found.registry.name, found.target.raw), (name, own), raw)
 
     def test_unknown(self) -> None:
-        """Nothing that was not named by the operator can be reached."""
+        """A registry that the operator has not configured can't be addressed."""
         for raw in UNKNOWN:
             error = self.assertRaises(UnknownName, self.find, raw)
             self.assertEqual((error.status, error.code), (404, "NAME_UNKNOWN"), raw)
 
     def test_invalid(self) -> None:
-        """Two registries at once."""
+        """A target that names two registries is refused."""
         for raw in INVALID:
             error = self.assertRaises(InvalidName, self.find, raw)
             self.assertEqual((error.status, error.code), (400, "NAME_INVALID"), raw)
 
     def test_host(self) -> None:
-        """A host of a registry's own counts when nothing else does."""
+        """A registry's own host counts when the target names none."""
         for raw, name in (
             (b"/v2/", b"ghcr.io"),
             (b"/v2/a/manifests/1", b"ghcr.io"),
@@ -154,7 +154,7 @@ class FindTests(AddressingCase):
                 self.assertEqual(self.find(raw, host).registry.name, name, raw)
 
     def test_kind(self) -> None:
-        """The route is found by what is asked for, wherever the registry's name stands."""
+        """The kind is found wherever the registry's name stands."""
         for raw, kind in (
             (b"/token", Kind.TOKEN),
             (b"/token/ghcr.io?a", Kind.TOKEN),
@@ -167,7 +167,7 @@ class FindTests(AddressingCase):
             self.assertIs(self.addressing.kindOf(raw), kind, raw)
 
     def test_spelling(self) -> None:
-        """What the registry says of its targets is written as the client writes them."""
+        """The registry's targets are converted to the client's spelling."""
         for raw, own, written in (
             (b"/v2/o/a/tags/list", b"/v2/o/a/tags/list?n=1", b"/v2/o/a/tags/list?n=1"),
             (b"/v2/a/tags/list", b"/v2/library/a/tags/list?n=1", b"/v2/a/tags/list?n=1"),
@@ -205,7 +205,7 @@ class FindTests(AddressingCase):
 
     @given(st.binary(max_size=40), st.sampled_from([b"", b"/v2/ghcr.io", b"/ghcr.io/v2", b"/v2"]))
     def test_anything(self, raw: bytes, start: bytes) -> None:
-        """Whatever is asked: a registry that is mirrored, or a refusal."""
+        """Any target addresses a mirrored registry, or is refused."""
         try:
             found = self.find(start + b"/" + raw)
         except RequestRefused:

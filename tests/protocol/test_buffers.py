@@ -1,6 +1,6 @@
 """
-What has arrived is read in time that is proportional to it, and to the same result however it was
-cut.
+Tests of the receive buffer: reading takes time in proportion to the data, and the result does not
+depend on how it is split.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tests.protocol.test_decoders import split
 
 
 def buffered(data: bytes) -> ReceiveBuffer:
-    """A buffer with what came in one piece."""
+    """A buffer with data that was received at once."""
     buffer = ReceiveBuffer()
     buffer.add(data)
     return buffer
 
 
 def headOf(data: bytes, most: int = MAX_HEAD) -> tuple[bytes | None, bytes]:
-    """The head in some bytes, and what is left of them."""
+    """The head at the beginning of some bytes, and the rest."""
     buffer = buffered(data)
     head = buffer.takeHead(most)
     return head, buffer.takeAll()
@@ -44,12 +44,15 @@ class HeadTests(SynchronousTestCase):
             self.assertEqual(headOf(data), (head, rest))
 
     def test_bareLF(self) -> None:
-        """Nothing makes a head of it any more, so nothing is waited for."""
+        """A bare LF makes a head invalid, so it is reported at once."""
         for data in (b"GET / HTTP/1.1\n", b"GET / HTTP/1.1\r\nHost: a\n\n", b"\n"):
             self.assertRaises(BadRequest, headOf, data)
 
     def test_longLine(self) -> None:
-        """As long as is allowed; one byte more is not, before or after the end is there."""
+        """
+        A line of the greatest length is accepted, and a longer one is not, before or after its end
+        is received.
+        """
         longest = b"a" * MAX_START_LINE
         for rest in (b"", b"\r", b"\r\n", b"\r\n\r"):
             self.assertIsNone(headOf(longest + rest)[0])
@@ -77,7 +80,7 @@ class HeadTests(SynchronousTestCase):
         st.sets(st.integers(1, 60_000), max_size=20),
     )
     def test_anySplit(self, data: bytes, places: set[int]) -> None:
-        """However the bytes of a head are cut, the same comes of them."""
+        """However the bytes of a head are split, the result is the same."""
 
         def outcome(pieces: Iterable[bytes]) -> Any:
             buffer = ReceiveBuffer()
@@ -91,8 +94,8 @@ class HeadTests(SynchronousTestCase):
                     return head
             return None
 
-        # A head that is whole is parsed by others, who refuse a bare LF in it: here it may be seen
-        # before the end is there.
+        # A bare LF may be noticed before the end of the head is received; in a complete head, the
+        # parser refuses it.
         whole = outcome([data])
         cut = outcome(split(data, places))
         if isinstance(whole, bytes) and cut == "refused":
@@ -123,7 +126,7 @@ class Counting(bytearray):
         return super().__iadd__(other)
 
     def __delitem__(self, key: Any) -> None:
-        # To drop bytes at the front moves nothing.
+        # Dropping bytes at the front moves nothing.
         assert isinstance(key, slice) and key.start in (None, 0)
         Counting.work += 1
         super().__delitem__(key)
@@ -136,7 +139,7 @@ class Counting(bytearray):
 
 class CostTests(SynchronousTestCase):
     """
-    To read bytes one by one costs a few times as much as to read them at once.
+    Reading bytes one by one costs only a few times as much as reading them at once.
     """
 
     size = 60_000
@@ -169,7 +172,7 @@ class CostTests(SynchronousTestCase):
         self.assertLinear(MAX_START_LINE)
 
     def test_manyHeads(self) -> None:
-        """Requests that come one after another in one read."""
+        """The heads of many requests are received at once."""
         head = b"GET / HTTP/1.1\r\n\r\n"
         buffer = buffered(head * (self.size // len(head)))
         while buffer:
@@ -190,7 +193,7 @@ class CostTests(SynchronousTestCase):
         self.assertTrue(decoder.done)
 
     def test_chunks(self) -> None:
-        """Many small chunks at once, and a chunk byte by byte."""
+        """Many small chunks are received at once, and a chunk byte by byte."""
         many = b"1\r\na\r\n" * (self.size // 6) + b"0\r\n\r\n"
         large = b"%x\r\n%b\r\n0\r\n\r\n" % (self.size, b"a" * self.size)
         for wire in (many, large):

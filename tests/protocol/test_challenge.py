@@ -1,4 +1,4 @@
-"""A challenge keeps everything but its realm."""
+"""Tests of the change of a challenge's realm, which leaves everything else unchanged."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,16 +9,16 @@ from hubmirror.protocol.challenge import bearerParameters, onMirror
 REALM = b"https://mirror.example/token"
 NEW = b'"' + REALM + b'"'
 
-#: Values with %b where the realm that is put on the mirror stands, and what stood there.
+#: Field values with %b in place of the realm that is changed, and the realm that was there.
 CHALLENGES = [
-    # Docker Hub, without and with what was asked for.
+    # Docker Hub, without a scope and with one.
     (b'Bearer realm=%b,service="registry.docker.io"', b'"https://auth.docker.io/token"'),
     (
         b'Bearer realm=%b,service="registry.docker.io",'
         b'scope="repository:library/debian:pull",error="invalid_token"',
         b'"https://auth.docker.io/token"',
     ),
-    # Others.
+    # Other registries.
     (b'Bearer service="r",scope="repository:a:pull,push",realm=%b', b'"https://a.example/t?x=1"'),
     (b'bearer Realm = %b , error="insufficient_scope"', b'"x"'),
     (b"BEARER realm=%b", b"token"),
@@ -31,7 +31,7 @@ CHALLENGES = [
     (b'Bearer realm=%b,service="r", Basic realm="registry"', b'"a"'),
     (b"Negotiate, Bearer realm=%b", b'"a"'),
     (b"Negotiate YWJj==, Bearer realm=%b", b'"a"'),
-    # Wrongly quoted, and not to be followed for that.
+    # Malformed quoting.
     (b'Bearer realm=%b, service="r"', b"https://a.example/token?x=1"),
     (b"Bearer realm=%b", b'"never closed'),
     (b"Bearer realm=%b", b'"never closed\\'),
@@ -93,7 +93,7 @@ class RealmTests(SynchronousTestCase):
             self.assertEqual(onMirror(value, REALM), value)
 
     def test_quoting(self) -> None:
-        """A realm can't break out of its quotes."""
+        """A realm with quotes in it is quoted properly."""
         value = onMirror(b'Bearer realm="x",service="y"', b'a"b\\')
         self.assertEqual(value, b'Bearer realm="a\\"b\\\\",service="y"')
 
@@ -124,13 +124,13 @@ class RealmTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.binary())
     def test_anything(self, value: bytes) -> None:
-        """No challenge, no change."""
+        """A field value without a challenge is not changed."""
         if b"bearer" not in value.lower():
             self.assertEqual(onMirror(value, REALM), value)
 
     def test_endless(self) -> None:
         """
-        A long token is read once, not once from each of its bytes: that would take hours.
+        A long token is read only once; reading it again from each of its bytes would take hours.
         """
         for value in (b"a" * 1_000_000 + b'"', b"a" * 500_000 + b'="' + b"b" * 500_000):
             self.assertEqual(onMirror(b"Bearer " + value, REALM), b"Bearer " + value)

@@ -1,4 +1,4 @@
-"""Preflights, and what is no preflight."""
+"""Tests of preflight requests."""
 
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
@@ -36,7 +36,7 @@ class PreflightTests(SynchronousTestCase):
         )
 
     def test_names(self) -> None:
-        """Names that were asked for return; what is no list of names does not."""
+        """The requested names are repeated if they are a valid list."""
         for values, contained in (
             ([], b"Authorization"),
             ([b"a", b"b"], b"a, b"),

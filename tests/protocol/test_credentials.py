@@ -1,5 +1,5 @@
 """
-The firewall for credentials: a table of what goes to whom.
+Tests of which credentials may be sent to which registry.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ GHCR = b"ghcr.io"
 class AuthorizationTests(SynchronousTestCase):
     def test_table(self) -> None:
         for name, isDefault, passes, given_, permitted in (
-            # The default registry: passwords, and tokens that bear no mark.
+            # The default registry gets passwords, and tokens without a mark.
             (b"docker.io", True, False, BASIC, BASIC),
             (b"docker.io", True, False, b"Bearer abc.d-e_f", b"Bearer abc.d-e_f"),
             (b"docker.io", True, False, b"Bearer ghcr.io~abc", None),
             (b"docker.io", True, False, b"bearer  ghcr.io~abc", None),
-            # Others: their own tokens alone.
+            # Other registries get only their own tokens.
             (GHCR, False, False, BASIC, None),
             (GHCR, False, True, BASIC, BASIC),
             (GHCR, False, False, b"Bearer abc", None),
@@ -69,7 +69,7 @@ class AuthorizationTests(SynchronousTestCase):
 class MarkTests(SynchronousTestCase):
     @given(st.sampled_from([GHCR, b"a.example:5000"]), st.binary())
     def test_roundTrip(self, name: bytes, token: bytes) -> None:
-        """What was marked is the same again, and only for its own registry."""
+        """Unmarking a token yields the same token again, and only for its own registry."""
         self.assertEqual(unmark(name, mark(name, token)), token)
         self.assertIsNone(unmark(b"other.example", mark(name, token)))
 

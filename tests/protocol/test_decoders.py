@@ -1,4 +1,4 @@
-"""Bodies, taken out of their framing however the bytes happen to arrive."""
+"""Tests of body framing, however the bytes are split."""
 
 import contextlib
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ trailers = st.lists(st.sampled_from([b"X: a", b"Digest:sha256=ab", b"X-Y:"]), ma
 
 @st.composite
 def encoded(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """A body, and the same as somebody may write it in the chunked coding."""
+    """A body and a chunked encoding of it."""
     wire = body = b""
     for data, extension in draw(chunks):
         size = draw(st.sampled_from([b"%x", b"%X", b"%04x"])) % len(data)
@@ -59,20 +59,24 @@ def encoded(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 
 def split(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """Cut some bytes at some places; those that are too far don't count."""
+    """Split bytes at some positions; positions beyond the end are ignored."""
     ends = [0, *sorted({place for place in places if 0 < place < len(data)}), len(data)]
     return [data[start:end] for start, end in pairwise(ends)]
 
 
 def feed(decoder: Decoder, data: bytes) -> list[bytes]:
-    """The body in some bytes, to which nothing is added."""
+    """Decode the body in some bytes that arrive at once."""
     buffer = ReceiveBuffer()
     buffer.add(data)
     return decoder.feed(buffer)
 
 
 def decode(decoder: Decoder, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
-    """All of a body, and what follows it."""
+    """
+    Decode a whole body.
+
+    @return: the body, and the bytes after it.
+    """
     buffer, body = ReceiveBuffer(), b""
     for piece in pieces:
         buffer.add(piece)
@@ -93,13 +97,13 @@ class ChunkedTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(encoded())
     def test_unfinished(self, coded: tuple[bytes, bytes]) -> None:
-        """Without its last byte, no body is whole."""
+        """Without its last byte, no body is complete."""
         decoder = ChunkedDecoder()
         self.assertEqual(decode(decoder, [coded[1][:-1]]), (coded[0], b""))
         self.assertFalse(decoder.done)
 
     def test_atOnce(self) -> None:
-        """What there is of a chunk is not held back until the rest is there."""
+        """The available part of a chunk is not held back until the rest arrives."""
         decoder = ChunkedDecoder()
         self.assertEqual(feed(decoder, b"a\r\nhel"), [b"hel"])
         self.assertEqual(feed(decoder, b"lo"), [b"lo"])
@@ -116,7 +120,7 @@ class ChunkedTests(SynchronousTestCase):
             decode(ChunkedDecoder(), [wire])
 
     def test_longLines(self) -> None:
-        """Neither a line nor the trailers may be as long as somebody likes."""
+        """The length of chunk lines and trailers is limited."""
         for line in (b"5;" + b"a" * 4096, b"5;" + b"a" * 4096 + b"\r\n"):
             self.assertRaises(BodyFailed, feed, ChunkedDecoder(), line)
         decoder = ChunkedDecoder()

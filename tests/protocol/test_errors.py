@@ -1,4 +1,4 @@
-"""Errors as clients get them."""
+"""Tests of the error responses to clients."""
 
 import json
 
@@ -25,7 +25,7 @@ JSON = st.recursive(
 
 class BodyTests(SynchronousTestCase):
     def test_shape(self) -> None:
-        """That of the OCI distribution spec."""
+        """The body has the form of the OCI distribution spec."""
         error = errors.UnknownName("quay.io is not mirrored here", {"name": "quay.io"})
         self.assertEqual(
             json.loads(error.body()),
@@ -43,12 +43,12 @@ class BodyTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text(), st.dictionaries(st.text(), JSON))
     def test_anyText(self, message: str, detail: dict[str, object]) -> None:
-        """JSON in ASCII, whatever was named."""
+        """The body is JSON in ASCII for any text."""
         [error] = json.loads(MirrorError(message, detail).body().decode("ascii"))["errors"]
         self.assertEqual(error, {"code": "UNKNOWN", "message": message, "detail": detail})
 
     def test_upstreams(self) -> None:
-        """What an upstream does wrong is never the client's fault, nor the mirror's."""
+        """The status of an upstream's failure is neither a client error nor 500."""
         kinds = [
             kind
             for kind in vars(errors).values()
@@ -65,7 +65,7 @@ class BodyTests(SynchronousTestCase):
 
 class UpstreamsTests(SynchronousTestCase):
     def test_all(self) -> None:
-        """Names every one that was asked; the status is the first one's."""
+        """The error lists all upstreams that were asked, and has the status of the first."""
         attempts = [
             ("registry-1.docker.io", ConnectTimedOut("could not connect within 5 s")),
             ("mirror.example", HeadFailed("no response head")),

@@ -1,4 +1,4 @@
-"""Fields that pass and fields that stop, in each direction."""
+"""Tests of which fields are forwarded in each direction."""
 
 from ipaddress import ip_address
 
@@ -108,7 +108,7 @@ class UpstreamTests(SynchronousTestCase):
         self.assertEqual(passed.getRawHeaders(b"X-C"), [b"3"])
 
     def test_ownFraming(self) -> None:
-        """What the mirror says itself of a request is not said twice."""
+        """Fields that the mirror sets itself are not duplicated."""
         names = (b"Host", b"Content-Length", b"Expect")
         passed = up(headersOf(*((name, b"x") for name in names)))
         for name in names:
@@ -129,7 +129,7 @@ class UpstreamTests(SynchronousTestCase):
             self.assertEqual(passed.getRawHeaders(b"Via"), [after])
 
     def test_nothingOfTheClient(self) -> None:
-        """Without an address to tell, no field tells one, whatever the client wrote."""
+        """Without a client address, no field has one, whatever the client sent."""
         for client in (None, Client(None)):
             passed = up(headersOf(*OF_THE_CLIENT), client)
             for name, _ in OF_THE_CLIENT:
@@ -137,7 +137,9 @@ class UpstreamTests(SynchronousTestCase):
                     self.assertFalse(passed.hasHeader(name), name)
 
     def test_client(self) -> None:
-        """The chain is told as far as it is believed; what the client wrote itself is not."""
+        """
+        The chain of the L{Client} is passed on; forwarding fields of the request itself are not.
+        """
         client = Client(ip_address("192.0.2.7"), (b"192.0.2.7", b"10.0.0.1"))
         passed = up(headersOf(*OF_THE_CLIENT), client)
         for name, values in (
@@ -177,7 +179,7 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(passed.getRawHeaders(name), [value], name)
 
     def test_stop(self) -> None:
-        """Hop by hop, and what the upstream says as the origin that it is."""
+        """Hop-by-hop fields, and those that apply to the upstream's origin, are removed."""
         names = [
             *HOP_BY_HOP,
             b"X-Named",
@@ -211,7 +213,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(passed.getRawHeaders(b"Set-Cookie"), [b"a", b"b"])
 
     def test_via(self) -> None:
-        """Names the version that the upstream spoke."""
+        """The C{Via} field has the upstream's version of HTTP."""
         for minor, value in ((0, b"1.1 cache, 1.0 " + VIA), (1, b"1.1 cache, 1.1 " + VIA)):
             passed = forClient(headersOf((b"Via", b"1.1 cache")), VIA, minor)
             self.assertEqual(passed.getRawHeaders(b"Via"), [value])

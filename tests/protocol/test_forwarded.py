@@ -1,4 +1,4 @@
-"""Who the client is, as far as those in between are trusted."""
+"""Tests of the client's address behind trusted and untrusted proxies."""
 
 from ipaddress import ip_address, ip_network
 
@@ -23,7 +23,7 @@ def client(peer: object = PROXY, **fields: list[bytes] | bytes) -> Client:
 
 class TrustTests(SynchronousTestCase):
     def test_untrusted(self) -> None:
-        """Whoever is not trusted is the client, whatever it says."""
+        """An untrusted peer is the client, whatever it sends."""
         for peer in ("192.0.2.1", "2001:db9::1", "127.0.0.1"):
             found = client(
                 peer,
@@ -38,7 +38,7 @@ class TrustTests(SynchronousTestCase):
         self.assertEqual(client(None, X_Forwarded_For=b"1.2.3.4"), Client(None))
 
     def test_dualStack(self) -> None:
-        """What a dual-stack socket sees is the IPv4 address that it stands for."""
+        """An IPv4 client on a dual-stack socket has its IPv4 address."""
         self.assertEqual(str(client("::ffff:192.0.2.1").address), "192.0.2.1")
         found = client("::ffff:10.0.0.1", X_Forwarded_For=b"192.0.2.9")
         self.assertEqual(
@@ -61,7 +61,9 @@ class TrustTests(SynchronousTestCase):
 
 class ChainTests(SynchronousTestCase):
     def test_addresses(self) -> None:
-        """The client is the last hop that no trusted proxy is; what comes before, it may say."""
+        """
+        The client is the last hop that is not a trusted proxy; hops before it are not trusted.
+        """
         for hops, address in (
             ([], "10.0.0.1"),
             ([b"192.0.2.1"], "192.0.2.1"),
@@ -74,7 +76,7 @@ class ChainTests(SynchronousTestCase):
             ([b"[2001:db9::1]:4711"], "2001:db9::1"),
             ([b"[2001:db9::1]"], "2001:db9::1"),
             ([b"::ffff:192.0.2.1"], "192.0.2.1"),
-            # Behind what can't be read nothing is believed.
+            # Hops before one that can't be parsed are not trusted.
             ([b"192.0.2.1, unknown"], "10.0.0.1"),
             ([b"192.0.2.1, _hidden, 10.0.0.2"], "10.0.0.2"),
             ([b"192.0.2.1, 999.0.2.1"], "10.0.0.1"),
@@ -86,7 +88,7 @@ class ChainTests(SynchronousTestCase):
         self.assertEqual(found.chain, (b"1.1.1.1", b"192.0.2.1", b"10.0.0.2", b"10.0.0.1"))
 
     def test_forwarded(self) -> None:
-        """RFC 7239's own examples among them."""
+        """The examples of RFC 7239 and others."""
         for lines, hops, scheme, host in (
             ([b'for="_gazonk"'], [b"_gazonk"], None, None),
             ([b'For="[2001:db8:cafe::17]:4711"'], [b"[2001:db8:cafe::17]:4711"], None, None),
@@ -111,7 +113,7 @@ class ChainTests(SynchronousTestCase):
             self.assertEqual((found.scheme, found.host), (scheme, host), lines)
 
     def test_forwardedFirst(self) -> None:
-        """The standard's field decides; the older ones say what it does not."""
+        """The standard field takes precedence; the older fields add what it lacks."""
         found = client(
             Forwarded=b"for=192.0.2.1;proto=https",
             X_Forwarded_For=b"192.0.2.2",
@@ -133,5 +135,5 @@ class ChainTests(SynchronousTestCase):
         self.assertIsNotNone(found.address)
 
     def test_endless(self) -> None:
-        """A long name is read once, not once from each of its bytes."""
+        """A long name is read only once, not again from each of its bytes."""
         self.assertEqual(client(Forwarded=b"a" * 1_000_000).chain, (b"10.0.0.1",))

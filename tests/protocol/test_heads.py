@@ -1,4 +1,4 @@
-"""Heads are read strictly: what could be read in two ways is refused."""
+"""Tests of the strict parsing of heads: ambiguous ones are refused."""
 
 import contextlib
 
@@ -210,14 +210,14 @@ class RequestTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.one_of(st.binary(), st.binary().map(lambda tail: LINE + b"\r\n" + tail)))
     def test_anything(self, head: bytes) -> None:
-        """Read, or refused with what the client can be told."""
+        """Any head is read, or refused with an error for the client."""
         try:
             readRequest(head)
         except RequestRefused as error:
             self.assertTrue(400 <= error.status <= 505)
 
     def test_blanks(self) -> None:
-        """White space within a value is passed once, not once from each of its bytes."""
+        """White space in a value is read only once, not again from each of its bytes."""
         value = b"a" + b" " * 1_000_000 + b"b"
         headers = parseRequestHead(LINE + b"\r\nX: " + value).headers
         self.assertEqual(headers.getRawHeaders(b"X"), [value])

@@ -1,5 +1,5 @@
 """
-Which part of an entity an answer holds, and what is asked for the rest of it.
+Tests of which part of an entity a response contains, and of the request for the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PartTests(SynchronousTestCase):
         self.assertIsNone(partOf(200, None, fields(tag=TAG)))
 
     def test_weakTag(self) -> None:
-        """Two entities with the same weak tag need not have the same bytes (RFC 9110 8.8.1)."""
+        """Two entities with the same weak tag may have different bytes (RFC 9110 8.8.1)."""
         self.assertEqual(partOf(200, 10, fields(tag=b'W/"weak"')), Part(0, 10, 10, None))
 
     def test_part(self) -> None:
@@ -63,7 +63,7 @@ class PartTests(SynchronousTestCase):
             self.assertIsNone(partOf(206, 10, fields(value)), value)
 
     def test_twoLengths(self) -> None:
-        """An answer whose two lengths contradict each other tells nothing to go on with."""
+        """A response with contradictory lengths is not resumed."""
         for length in (0, 9, 11):
             self.assertIsNone(partOf(206, length, fields(b"bytes 0-9/100")))
 
@@ -83,7 +83,9 @@ class PartTests(SynchronousTestCase):
 
 class RestTests(SynchronousTestCase):
     def test_toTheEnd(self) -> None:
-        """What reaches to the entity's end is asked for without one, as clients do."""
+        """
+        A part that reaches to the entity's end is requested without a last position, as clients do.
+        """
         self.assertEqual(rangeFrom(Part(0, 100, 100, None), 1), b"bytes=1-")
         self.assertEqual(rangeFrom(Part(40, 60, 100, None), 10), b"bytes=50-")
 
@@ -96,7 +98,7 @@ class RestTests(SynchronousTestCase):
 
     @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 10**6), st.data())
     def test_isTheRest(self, first: int, length: int, after: int, data: st.DataObject) -> None:
-        """A server that is asked for it gives what was left, whatever came before."""
+        """A server that is sent the range returns the bytes that were missing."""
         part = Part(first, length, first + length + after, None)
         position = data.draw(st.integers(0, length - 1))
         start, _, end = rangeFrom(part, position).removeprefix(b"bytes=").partition(b"-")

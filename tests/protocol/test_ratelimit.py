@@ -1,5 +1,5 @@
 """
-What an upstream says of its limits.
+Tests of the fields of rate limits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class QuotaTests(SynchronousTestCase):
         self.assertEqual(quota(b"7"), Quota(7, 60))
 
     def test_longWindow(self) -> None:
-        """Nobody is marked down for longer than a day, whatever is said."""
+        """A window is never longer than a day."""
         self.assertEqual(quota(b"0;w=999999999"), Quota(0, DAY))
 
     def test_nonsense(self) -> None:
@@ -94,7 +94,7 @@ class RetryAfterTests(SynchronousTestCase):
         | st.from_regex(rb"[A-Za-z]{3}, [0-9]{1,4} Oct [0-9]{1,30} [0-9:]{1,30} [+-][0-9]{1,30}")
     )
     def test_anything(self, value: bytes) -> None:
-        """It is a number of seconds within a day, or nothing."""
+        """For any value, the result is a number of seconds within a day, or nothing."""
         seconds = after(value.replace(b"\r", b"").replace(b"\n", b""))
         if seconds is not None:
             self.assertTrue(0 <= seconds <= DAY)

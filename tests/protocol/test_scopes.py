@@ -1,5 +1,5 @@
 """
-The scopes of token requests and challenges: names of repositories change, all else stays.
+Tests of the scopes of token requests and challenges: only names of repositories change.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hubmirror.protocol.scopes import changeForm, changeScopes, namesIn
 
 
 def complete(name: bytes) -> bytes | None:
-    """Names without a slash are of a library, those of C{other} are left out."""
+    """Complete names without a slash, and remove those of C{other}."""
     if name.startswith(b"other/"):
         return None
     return name if b"/" in name else b"library/" + name
@@ -51,7 +51,7 @@ class ScopesTests(SynchronousTestCase):
                 b"scope=repository:a:pull+repository:b:pull",
                 b"scope=repository:library/a:pull%20repository:library/b:pull",
             ),
-            # containerd joins its own scope with the challenge's.
+            # containerd joins its own scope and the challenge's.
             (
                 b"scope=repository:a:pull&scope=repository:library/a:pull",
                 b"scope=repository:library/a:pull",
@@ -70,7 +70,7 @@ class ScopesTests(SynchronousTestCase):
 
     @given(st.binary())
     def test_anything(self, form: bytes) -> None:
-        """Whatever is no repository's scope stays."""
+        """Scopes that are not for repositories stay."""
         if b"repository" not in form and form.count(b"scope=") < 2:
             self.assertEqual(changeForm(form, complete), form)
         changeForm(form, complete)

@@ -1,4 +1,6 @@
-"""A target is found by what it means, in whatever spelling, and sent on as it was written."""
+"""
+Tests of targets: the route depends on the meaning, and the target is sent on as it was written.
+"""
 
 import posixpath
 import re
@@ -14,7 +16,7 @@ from hubmirror.protocol.target import Kind, Target, readTarget, searchTarget
 
 DIGEST = b"sha256:" + b"ab" * 32
 
-#: Ways to write the catalog for which somebody's server has an ear.
+#: Spellings of the catalog that some server interprets as such.
 CATALOGS = [
     b"/v2/_catalog",
     b"/v2/_catalog/",
@@ -43,17 +45,17 @@ CATALOGS = [
     b"/v2/%2E/_catalog",
     b"/v2/x/%2e%2E/_catalog",
     b"/v2/_catalog%2F",
-    # Only one who decodes twice, and takes what follows as a query or a fragment.
+    # For a server that decodes twice, and then splits off a query or a fragment.
     b"/v2/_catalog%3Fn=1",
     b"/v2/_catalog%23x",
-    # Only one who decodes once, or never, before dot segments are resolved.
+    # For a server that decodes once or never before it removes dot segments.
     b"/v2/%252e%252e/../_catalog",
     b"/v2/%2e%2e/../_catalog",
-    # Only one who decodes once, for whom this is not a manifest called _catalog.
+    # For a server that decodes once, for which this is not a manifest called _catalog.
     b"/v2/x%252fmanifests%252fy/../_catalog",
-    # Only one who resolves dot segments before slashes are merged.
+    # For a server that removes dot segments before it merges slashes.
     b"/v2/x//../../_catalog",
-    # Only one for whom a path does not end at the "#".
+    # For a server that does not end a path at the "#".
     b"/v2/x#/../_catalog",
 ]
 
@@ -81,7 +83,9 @@ soup = st.one_of(
 
 @st.composite
 def catalogs(draw: st.DrawFn) -> bytes:
-    """The catalog, with any of its bytes encoded, over and over, and detours at its slashes."""
+    """
+    The catalog, with any of its bytes encoded any number of times, and with detours at its slashes.
+    """
     slash = st.sampled_from([b"/", b"//", b"/./", b"/x/../", b"/x/.//.././"])
     written = b""
     for part in (b"v2", b"_catalog"):
@@ -97,7 +101,10 @@ def catalogs(draw: st.DrawFn) -> bytes:
 
 
 def readings(path: bytes) -> Iterator[bytes]:
-    """What servers make of a path, however often they decode it, wherever it ends for them."""
+    """
+    The interpretations of a path by servers, however often they decode it, and wherever it ends for
+    them.
+    """
     while True:
         for read in (path, re.split(b"[?#]", path)[0]):
             yield posixpath.normpath(b"/" + read.lstrip(b"/"))
@@ -128,7 +135,10 @@ class CatalogTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=400)
     @given(soup)
     def test_noWayPast(self, raw: bytes) -> None:
-        """What any server could read as the catalog is the catalog; all else is read or refused."""
+        """
+        A target that any server could interpret as the catalog is the catalog; all others are read
+        or refused.
+        """
         try:
             kind = kindOf(raw)
         except BadRequest:
@@ -199,7 +209,7 @@ class RawTests(SynchronousTestCase):
             (b"/v2/a?ns=docker.io&ns=quay.io", b"/v2/a", (b"docker.io", b"quay.io")),
             (b"/v2/a?ns=Reg.Example%3A5000", b"/v2/a", (b"reg.example:5000",)),
             (b"/v2/a?ns=", b"/v2/a", (b"",)),
-            # No ns: nothing changes.
+            # Without ns, nothing changes.
             (b"/v2/a?dns=x&&NS=y&answers=", b"/v2/a?dns=x&&NS=y&answers=", ()),
             (b"/v2/a?x=ns=", b"/v2/a?x=ns=", ()),
             (b"/v2/a?", b"/v2/a?", ()),
@@ -209,7 +219,7 @@ class RawTests(SynchronousTestCase):
             self.assertEqual((target.raw, target.namespaces), (sent, namespaces), raw)
 
     def test_ping(self) -> None:
-        """C{/v2} goes out as C{/v2/}, where every registry answers."""
+        """C{/v2} is sent as C{/v2/}, which every registry supports."""
         for raw, sent in ((b"/v2", b"/v2/"), (b"/v2?x=1", b"/v2/?x=1"), (b"/%762", b"/v2/")):
             self.assertEqual(readTarget(raw).raw, sent)
 
@@ -251,7 +261,10 @@ class SearchTests(SynchronousTestCase):
 
 class DecodingTests(SynchronousTestCase):
     def test_oftenEncoded(self) -> None:
-        """What is encoded many times over is refused: each decoding costs its length."""
+        """
+        A path that is encoded many times is refused, because each round of decoding takes time in
+        proportion to its length.
+        """
         self.assertEqual(readTarget(b"/v2/" + b"%25" * 3 + b"2Fa").kind, Kind.OTHER)
         for path in (b"/v2/%" + b"25" * 8 + b"41", b"/%" + b"25" * 6000):
             self.assertRaises(BadRequest, readTarget, path)

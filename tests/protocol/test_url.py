@@ -1,4 +1,4 @@
-"""URLs are split and resolved without a byte of what is sent being changed."""
+"""Tests of URLs: they are split and resolved without changing a byte of what is sent."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ SIGNED = (
     b"?Expires=1767225600&Signature=Ab~c-d_%2B%2f==&Key-Pair-Id=K1&&empty=&a=;b,c:@'()*!$|^`{}\\"
 )
 
-#: RFC 3986 5.4, reference and target, at http://a/b/c/d;p?q; what has a fragment is without it.
+#: The examples of RFC 3986 5.4 with the base http://a/b/c/d;p?q; fragments are removed.
 RFC3986 = [
     (b"g", b"http://a/b/c/g"),
     (b"./g", b"http://a/b/c/g"),
@@ -52,7 +52,8 @@ RFC3986 = [
     (b"g?y/./x", b"http://a/b/c/g?y/./x"),
     (b"g?y/../x", b"http://a/b/c/g?y/../x"),
     (b"g#s/./x", b"http://a/b/c/g"),
-    # Not as the RFC: the path of a whole location may be part of what is signed.
+    # This differs from the RFC: the path of an absolute location is not changed, since it may be
+    # signed.
     (b"/./g", b"http://a/./g"),
     (b"/../g", b"http://a/../g"),
 ]
@@ -141,7 +142,7 @@ class ResolveTests(SynchronousTestCase):
         self.assertEqual(resolve(b"http://[::1]:5000/a", b"b"), b"http://[::1]:5000/b")
 
     def test_unsafeBytes(self) -> None:
-        """What would end the request line early is encoded."""
+        """Bytes that would end the request line early are encoded."""
         for reference, expected in (
             (b"/a b", b"/a%20b"),
             (b"/\r\nHost: evil", b"/%0D%0AHost:%20evil"),
@@ -168,7 +169,7 @@ class ResolveTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.one_of(st.binary(max_size=80), visible))
     def test_anything(self, reference: bytes) -> None:
-        """Whatever a Location holds, there is a URL that fits into a request line, or none."""
+        """For any C{Location}, the result is a URL that fits into a request line, or an error."""
         try:
             target = resolve(HUB, reference)
         except ValueError:

@@ -5,4 +5,10 @@ C{plain-transport}: they use Twisted's TLS and h2's frames instead of their own.
 
 import os
 
+from hypothesis import settings
+
 PLAIN = os.environ.get("HUBMIRROR_PLAIN") == "1"
+
+# A slow machine is no reason to fail.
+settings.register_profile("hubmirror", deadline=None)
+settings.load_profile("hubmirror")

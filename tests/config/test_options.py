@@ -4,7 +4,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -273,7 +273,6 @@ class ConfigTests(SynchronousTestCase):
         }
         self.assertEqual({name for name, _, _ in BAD}, names - free)
 
-    @settings(deadline=None)
     @given(st.sampled_from([field.name for field in options()]), st.text())
     def test_anything(self, name: str, value: str) -> None:
         try:

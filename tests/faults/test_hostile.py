@@ -208,7 +208,7 @@ class UpstreamTests(MemoryCase):
     )
 
     @given(HEADS, PIECES, st.booleans())
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_anything(self, head: bytes, pieces: list[bytes], leaves: bool) -> None:
         """
         For any bytes of the upstream, the client receives one complete response, or an aborted one.
@@ -275,7 +275,7 @@ class ClientTests(MemoryCase):
     )
 
     @given(PIECES, st.booleans())
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_chunks(self, pieces: list[bytes], together: bool) -> None:
         """
         For any chunks that a client sends, the upstream is sent one request with chunks of the

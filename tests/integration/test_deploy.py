@@ -580,7 +580,6 @@ class KubernetesTests(DeployTestCase):
 
     def test_schemas(self) -> None:
         """No field is unknown, in an older version and in the newest one that is available."""
-        require("kubernetes-validate")
         files = []
         for kind, document in self.documents.items():
             if kind != "ServiceMonitor":
@@ -591,7 +590,6 @@ class KubernetesTests(DeployTestCase):
 
     def test_schemasFind(self) -> None:
         """The check would find a misspelt field."""
-        require("kubernetes-validate")
         document = json.loads(json.dumps(self.documents["Deployment"]))
         document["spec"]["template"]["spec"]["terminationGracePeriod"] = 1
         path = self.folder / "wrong.json"

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -60,7 +60,6 @@ class ShownTargetTests(SynchronousTestCase):
         self.assertEqual(shownTarget(b"/a\x1b[2J\r\n\xe9"), "/a\\x1b[2J\\x0d\\x0a\\xe9")
 
     @given(st.binary())
-    @settings(deadline=None)
     def test_anything(self, target: bytes) -> None:
         self.assertTrue(re.fullmatch(r"[\x21-\x7e]*", shownTarget(target)))
 

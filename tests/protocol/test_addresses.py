@@ -7,7 +7,7 @@ from __future__ import annotations
 import socket
 from ipaddress import IPv4Address, ip_address
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -132,7 +132,6 @@ class AddressTests(SynchronousTestCase):
             for address in (row.network[0], row.network[-1]):
                 self.assertFalse(isGlobal(address), address)
 
-    @settings(deadline=None)
     @given(st.ip_addresses(v=4))
     def test_carried(self, address: IPv4Address) -> None:
         """An IPv6 address that carries an IPv4 address is judged by that."""
@@ -206,7 +205,6 @@ class HostTests(SynchronousTestCase):
         ):
             self.assertIsNone(hostAddress(host), host)
 
-    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(

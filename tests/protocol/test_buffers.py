@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -72,7 +72,6 @@ class HeadTests(SynchronousTestCase):
         self.assertRaises(FieldsTooLarge, headOf, largest + b"a\r\n\r")
         self.assertRaises(FieldsTooLarge, headOf, largest + b"a\r\n\r\n")
 
-    @settings(deadline=None)
     @given(
         st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"a" * 9000])).map(
             b"".join

@@ -1,6 +1,6 @@
 """Tests of the change of a challenge's realm, which leaves everything else unchanged."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -97,7 +97,6 @@ class RealmTests(SynchronousTestCase):
         value = onMirror(b'Bearer realm="x",service="y"', b'a"b\\')
         self.assertEqual(value, b'Bearer realm="a\\"b\\\\",service="y"')
 
-    @settings(deadline=None)
     @given(st.lists(challenge, min_size=1, max_size=3), st.sampled_from([b",", b", ", b" , "]))
     def test_allElseStays(
         self, challenges: list[tuple[bytes, list[tuple[bytes, bytes, bytes]]]], comma: bytes
@@ -121,7 +120,6 @@ class RealmTests(SynchronousTestCase):
 
         self.assertEqual(onMirror(written(False), REALM), written(True))
 
-    @settings(deadline=None)
     @given(st.binary())
     def test_anything(self, value: bytes) -> None:
         """A field value without a challenge is not changed."""

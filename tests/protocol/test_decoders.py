@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterable
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -86,7 +86,6 @@ def decode(decoder: Decoder, pieces: Iterable[bytes]) -> tuple[bytes, bytes]:
 
 
 class ChunkedTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(encoded(), st.binary(max_size=20), st.sets(st.integers(1, 400), max_size=40))
     def test_anySplit(self, coded: tuple[bytes, bytes], rest: bytes, places: set[int]) -> None:
         body, wire = coded
@@ -94,7 +93,6 @@ class ChunkedTests(SynchronousTestCase):
         self.assertEqual(decode(decoder, split(wire + rest, places)), (body, rest))
         self.assertTrue(decoder.done)
 
-    @settings(deadline=None)
     @given(encoded())
     def test_unfinished(self, coded: tuple[bytes, bytes]) -> None:
         """Without its last byte, no body is complete."""
@@ -113,7 +111,6 @@ class ChunkedTests(SynchronousTestCase):
             self.assertRaises(BodyFailed, feed, ChunkedDecoder(), wire)
             self.assertRaises(BodyFailed, decode, ChunkedDecoder(), split(wire, range(len(wire))))
 
-    @settings(deadline=None)
     @given(st.binary())
     def test_anything(self, wire: bytes) -> None:
         with contextlib.suppress(BodyFailed):
@@ -131,7 +128,6 @@ class ChunkedTests(SynchronousTestCase):
 
 
 class IdentityTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(st.binary(min_size=1), st.binary(max_size=20), st.sets(st.integers(1, 100)))
     def test_anySplit(self, body: bytes, rest: bytes, places: set[int]) -> None:
         decoder = IdentityDecoder(len(body))

@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -40,7 +40,6 @@ class BodyTests(SynchronousTestCase):
             },
         )
 
-    @settings(deadline=None)
     @given(st.text(), st.dictionaries(st.text(), JSON))
     def test_anyText(self, message: str, detail: dict[str, object]) -> None:
         """The body is JSON in ASCII for any text."""

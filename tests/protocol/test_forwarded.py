@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address, ip_network
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
@@ -127,7 +127,6 @@ class ChainTests(SynchronousTestCase):
         for value, scheme in ((b"https", b"https"), (b"HTTP, https", b"http"), (b"ftp", None)):
             self.assertEqual(client(X_Forwarded_Proto=value).scheme, scheme)
 
-    @settings(deadline=None)
     @given(st.binary(), st.binary())
     def test_anything(self, forwarded: bytes, forwardedFor: bytes) -> None:
         found = client(Forwarded=forwarded, X_Forwarded_For=forwardedFor)

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
@@ -194,7 +194,6 @@ class RequestTests(SynchronousTestCase):
             self.assertIs(type(body), kind, lines)
             self.assertEqual(getattr(body, "length", None), length)
 
-    @settings(deadline=None)
     @given(token, st.text("/?#%ab;&=", min_size=1).map(str.encode), fields)
     def test_whole(
         self, method: bytes, target: bytes, lines: list[tuple[bytes, bytes, bytes, bytes]]
@@ -207,7 +206,6 @@ class RequestTests(SynchronousTestCase):
             expected.addRawHeader(name, value)
         self.assertEqual(parseRequestHead(head), (method, target, b"HTTP/1.0", expected))
 
-    @settings(deadline=None)
     @given(st.one_of(st.binary(), st.binary().map(lambda tail: LINE + b"\r\n" + tail)))
     def test_anything(self, head: bytes) -> None:
         """Any head is read, or refused with an error for the client."""
@@ -257,7 +255,6 @@ class ResponseTests(SynchronousTestCase):
             _, body = readResponse(b"HTTP/1.1 %d X%b" % (status, lines), method)
             self.assertIs(type(body), kind, (method, status, lines))
 
-    @settings(deadline=None)
     @given(st.one_of(st.binary(), st.binary().map(lambda tail: b"HTTP/1.1 200 OK\r\n" + tail)))
     def test_anything(self, head: bytes) -> None:
         with contextlib.suppress(HeadFailed):

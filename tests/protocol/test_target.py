@@ -127,12 +127,11 @@ class CatalogTests(SynchronousTestCase):
         for raw in NOT_CATALOGS:
             self.assertIsNot(kindOf(raw), Kind.CATALOG, raw)
 
-    @settings(deadline=None)
     @given(catalogs())
     def test_anySpelling(self, raw: bytes) -> None:
         self.assertIs(kindOf(raw), Kind.CATALOG)
 
-    @settings(deadline=None, max_examples=400)
+    @settings(max_examples=400)
     @given(soup)
     def test_noWayPast(self, raw: bytes) -> None:
         """
@@ -223,7 +222,6 @@ class RawTests(SynchronousTestCase):
         for raw, sent in ((b"/v2", b"/v2/"), (b"/v2?x=1", b"/v2/?x=1"), (b"/%762", b"/v2/")):
             self.assertEqual(readTarget(raw).raw, sent)
 
-    @settings(deadline=None)
     @given(soup)
     def test_byteForByte(self, raw: bytes) -> None:
         try:

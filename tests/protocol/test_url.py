@@ -1,6 +1,6 @@
 """Tests of URLs: they are split and resolved without changing a byte of what is sent."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -105,7 +105,6 @@ class SplitTests(SynchronousTestCase):
     def test_signed(self) -> None:
         self.assertEqual(SIGNED, b"https://production.cloudfront.docker.com" + splitURL(SIGNED)[1])
 
-    @settings(deadline=None)
     @given(targets)
     def test_targetStays(self, target: bytes) -> None:
         self.assertEqual(splitURL(b"https://a.example" + target)[1], target.partition(b"#")[0])
@@ -166,7 +165,6 @@ class ResolveTests(SynchronousTestCase):
         ):
             self.assertRaises(ValueError, resolve, HUB, reference)
 
-    @settings(deadline=None)
     @given(st.one_of(st.binary(max_size=80), visible))
     def test_anything(self, reference: bytes) -> None:
         """For any C{Location}, the result is a URL that fits into a request line, or an error."""
@@ -177,7 +175,6 @@ class ResolveTests(SynchronousTestCase):
         self.assertRegex(target, rb"\Ahttps?://[!-~]+\Z")
         splitURL(target)
 
-    @settings(deadline=None)
     @given(visible)
     def test_absoluteStays(self, tail: bytes) -> None:
         url = b"https://cdn.example/" + tail
@@ -185,7 +182,6 @@ class ResolveTests(SynchronousTestCase):
 
 
 class DotSegmentTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(st.lists(st.sampled_from([b".", b"..", b"", b"a", b"b.", b"..."])))
     def test_properties(self, segments: list[bytes]) -> None:
         path = b"/" + b"/".join(segments)

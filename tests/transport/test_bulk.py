@@ -32,7 +32,7 @@ STEPS = st.lists(
 
 
 class OrderTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=150)
+    @settings(max_examples=150)
     @given(st.sampled_from(ROLES), st.sampled_from([5_000, 60_000, 400_000]), st.booleans(), STEPS)
     def test_anyOrder(
         self, roles: tuple[bool, bool], room: int, established: bool, steps: list[Any]

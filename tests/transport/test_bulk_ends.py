@@ -133,7 +133,7 @@ class SilentTests(SynchronousTestCase):
 
 
 class InFlightTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(st.sampled_from(ROLES), st.sampled_from([5_000, 400_000]), st.lists(SIZES, max_size=6))
     def test_lose(self, roles: tuple[bool, bool], room: int, sizes: list[int]) -> None:
         """What was written before the connection is lost arrives, and then its orderly end."""
@@ -149,7 +149,7 @@ class InFlightTests(SynchronousTestCase):
         sent = b"".join(bytesOf(size, number) for number, size in enumerate(sizes))
         self.assertTrue(pair.client.got == sent)
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(st.sampled_from(ROLES), st.sampled_from([5_000, 400_000]), STEPS, SIDES)
     def test_abort(
         self, roles: tuple[bool, bool], room: int, steps: list[Any], aborting: str

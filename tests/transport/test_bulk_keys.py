@@ -179,7 +179,7 @@ class Client:
 
 
 class KeyUpdateTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=100)
+    @settings(max_examples=100)
     @given(st.booleans(), STEPS)
     def test_anywhere(self, bulk: bool, steps: list[tuple[str, int]]) -> None:
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -277,7 +277,6 @@ class BodyTests(ClientCase):
             self.assertIsInstance(receiver.reason, BodyFailed)
             self.assertEqual(self.line.ended, "aborted")
 
-    @settings(deadline=None)
     @given(st.data())
     def test_anySplit(self, data: st.DataObject) -> None:
         """Two answers, however their bytes happen to arrive."""

@@ -108,7 +108,7 @@ class RequestTests(SynchronousTestCase):
         line.says(GET[-1:])
         self.assertEqual(len(server.held.requests), 1)
 
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(st.data())
     def test_anySplit(self, data: st.DataObject) -> None:
         """Pipelined requests and their bodies, however the bytes happen to arrive."""
@@ -260,7 +260,6 @@ class MalformedTests(SynchronousTestCase):
         line.says(b"\x16\x03\x01\r\n\r\n")
         self.assertEqual((line.ended, statuses(line)), ("closed", [400]))
 
-    @settings(deadline=None)
     @given(st.binary())
     def test_anything(self, wire: bytes) -> None:
         """Whatever comes, there is an error, an end, or a wait for more; or an answer, since

@@ -11,7 +11,7 @@ from hyperframe.frame import (
     PingFrame,
     WindowUpdateFrame,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,7 +33,6 @@ FRAMES = [
 
 
 class FrameReaderTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(st.sets(st.integers(1, 17_000), max_size=30))
     def test_anySplit(self, places: set[int]) -> None:
         """However the bytes are cut, the same frames come of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -145,7 +145,6 @@ class SocksTests(ProxyCase):
             self.assertEqual(self.line.hears(), request)
             self.assertNoResult(connecting)
 
-    @settings(deadline=None)
     @given(st.sampled_from(CONNECTED), st.data())
     def test_accepted(self, answer: bytes, data: st.DataObject) -> None:
         """However the answers arrive."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -269,7 +269,6 @@ STEPS = st.lists(
 
 class AnyOrderTests(StallCase):
     @given(STEPS)
-    @settings(deadline=None)
     def test_anyOrder(self, steps: list[tuple[Any, float]]) -> None:
         """
         There is a stall only after fifteen seconds in which it might have sent and sent nothing,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -601,7 +601,6 @@ class TotalTimeTests(FailoverCase):
         st.sampled_from(list(Kind)),
         st.lists(st.sampled_from(["dead", "limited", "well"]), min_size=3, max_size=3),
     )
-    @settings(deadline=None)
     def test_anything(
         self, behaviours: list[tuple[Any, float]], count: int, kind: Kind, states: list[str]
     ) -> None:

@@ -267,7 +267,7 @@ STEPS = st.lists(
 
 class AnyOrderTests(ResumingResponseCase):
     @given(STEPS, st.booleans(), st.sampled_from(["", "leave", "other"]))
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     def test_anyOrder(self, steps: list[Any], checked: bool, last: str) -> None:
         """
         Whatever upstream and client do, at whatever byte: the client has exactly the blob, or

@@ -4,7 +4,7 @@ Whoever sends nonsense gets an error of the registry's kind, and leaves no trace
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 
@@ -105,7 +105,6 @@ class MalformedTests(MemoryCase):
         self.assertEqual(self.network.lines, [])
 
     @given(st.binary(max_size=200), st.binary(max_size=200))
-    @settings(deadline=None)
     def test_anything(self, first: bytes, second: bytes) -> None:
         """No bytes break a connection's reader: trial sees to the log."""
         self.setUp()

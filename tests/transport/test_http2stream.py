@@ -296,7 +296,7 @@ class UploadTests(HTTP2Case):
         self.assertEqual(self.client.sendBody(stream, bytes(2**20)), 2**20)
 
     def test_windowOfTheConnection(self) -> None:
-        """When a stream ends, the window that its unread body took is returned to the connection."""
+        """When a stream ends, the window that its unread body took returns to the connection."""
         ends = [
             lambda stream, request: self.client.resetStream(stream),
             lambda stream, request: request.finish(),

@@ -90,13 +90,13 @@ class Options(usage.Options):
 
     def opt_config(self, path: str) -> None:
         """
-        TOML file with options, by the same words with "_" for "-"; the command line wins over it
+        TOML file with options, whose names have "_" for "-"; the command line overrides it
         """
         self._file = os.path.abspath(path)
 
     def opt_check_config(self) -> None:
         """
-        say what would run, and end: with status 1 if it can't
+        print the resulting configuration, and exit with status 1 if it is invalid
         """
         self._isCheck = True
 

@@ -1,5 +1,5 @@
 """
-The admin port and the PROXY protocol with real processes.
+Tests of the admin port and the PROXY protocol with real processes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AdminCase(CommandCase):
 
     def sum(self, name: str) -> float:
         """
-        The sum of all samples of a name.
+        The sum of all samples of a metric.
         """
         text = self.get("/metrics")[1].decode()
         families = text_string_to_metric_families(text)
@@ -54,7 +54,7 @@ class AdminCase(CommandCase):
 class OneProcessTests(AdminCase):
     def test_all(self) -> None:
         """
-        What is shown of a mirror whose registry can't be reached.
+        The status and metrics of a mirror whose registry can't be reached.
         """
         with socket.create_server(("127.0.0.1", 0)) as closed:
             dead = closed.getsockname()[1]
@@ -69,8 +69,7 @@ class OneProcessTests(AdminCase):
 
     def test_draining(self) -> None:
         """
-        The admin port stays open, and says that the mirror is not ready, until the last request
-        has ended.
+        While the mirror drains, the admin port stays open and reports that the mirror is not ready.
         """
         with socket.create_server(("127.0.0.1", 0)) as registry:
             self.begin(f"--registry-url=http://127.0.0.1:{registry.getsockname()[1]}")
@@ -112,7 +111,7 @@ class OneProcessTests(AdminCase):
 class WorkersTests(AdminCase):
     def test_sums(self) -> None:
         """
-        Whichever worker has served, and also when it has died since then.
+        The counts of all workers are summed, including those of workers that have died.
         """
         self.begin("--workers=2")
         for _ in "12":
@@ -137,7 +136,7 @@ class WorkersTests(AdminCase):
 
     def test_rates(self) -> None:
         """
-        A client's rate is one for all workers.
+        A client's rate applies to all workers together.
         """
         self.begin("--workers=2", "--client-requests=10/1h")
         for _ in "12":
@@ -149,7 +148,7 @@ class WorkersTests(AdminCase):
 
 class ProxyProtocolTests(CommandCase):
     """
-    Behind a load balancer that speaks the PROXY protocol.
+    The mirror behind a load balancer that uses the PROXY protocol.
     """
 
     V1 = b"PROXY TCP4 192.0.2.9 192.0.2.1 50000 443\r\n"
@@ -186,12 +185,12 @@ class ProxyProtocolTests(CommandCase):
     def test_plain(self) -> None:
         self.begin("tcp:0:interface=127.0.0.1")
         self.assertServes(tls=False)
-        # Without the balancer's line there is no connection.
+        # Without the balancer's header, the connection is closed.
         self.assertEqual(self.ask(b"", tls=False), b"")
 
     def test_tls(self) -> None:
         """
-        The line comes before the client's handshake.
+        The header comes before the client's TLS handshake.
         """
         self.begin("ssl:0:interface=127.0.0.1")
         self.assertServes(tls=True)

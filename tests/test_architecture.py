@@ -1,4 +1,4 @@
-"""Which module of hubmirror may import which, and which names are public."""
+"""Tests of which module of hubmirror may import which, and of the public names."""
 
 import ast
 import os
@@ -12,17 +12,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import hubmirror
 
-#: What each part of hubmirror may import beside itself; "" is the package itself, with its public
-#: names. A part is a module, or a package with all modules in it that have no line of their own.
+#: What each part of hubmirror may import besides itself; "" is the package itself, with its public
+#: names. A part is a module, or a package without those of its modules that have a line of their
+#: own.
 ALLOWED = {
     "protocol": set(),
     "config": {"config.file", "protocol"},
-    # It is read where it is asked for, which is the one thing that is not pure in there.
+    # This module reads the file, which is the only thing in the package that is not pure.
     "config.file": {"config", "protocol"},
     "exchange": {"protocol"},
     "limits": {"config"},
     "transport": {"protocol"},
-    # Nothing that serves requests knows of it.
+    # The modules that serve requests do not import it.
     "admin": {
         "config",
         "downstream",
@@ -88,7 +89,7 @@ ALLOWED = {
         "workers",
     },
     "testing": set(),
-    # Programs of their own, which nothing in a mirror knows.
+    # Programs of their own, which no module of a mirror imports.
     "operations.examination": {"config", "operations", "protocol", "transport"},
     "operations.clientmachine": {"operations", "protocol"},
     "operations.doctor": {
@@ -102,8 +103,8 @@ ALLOWED = {
     "__main__": {"", "config", "operations", "operations.demo", "operations.doctor"},
 }
 
-#: The parts that only compute, and the imports that they may not have. A name stands for all below
-#: it.
+#: The parts that only compute, and the imports that they must not have. A name includes all modules
+#: below it.
 PURE = {"protocol", "config", "limits", "upstream.policy"}
 IMPURE = {
     "asyncio",
@@ -128,10 +129,10 @@ FILES = {module.name: module.filePath for module in getModule("hubmirror").walkM
 
 def findImports(source: str, package: str) -> Iterator[tuple[int, str]]:
     """
-    Find the imports of a module, those within functions too.
+    Find the imports of a module, including those within functions.
 
-    @param package: the package that the module is in, which relative imports start from.
-    @return: the line, and the full name of what is imported, for each.
+    @param package: the package of the module, to which relative imports are relative.
+    @return: the line and the full name of each import.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -144,7 +145,9 @@ def findImports(source: str, package: str) -> Iterator[tuple[int, str]]:
 
 
 def importsOf(module: str) -> Iterator[tuple[str, str]]:
-    """Find the imports of a module here: the place (file and line) and the full name for each."""
+    """
+    Find the imports of a module of hubmirror: the place (file and line) and the full name of each.
+    """
     path = FILES[module]
     package = module if path.basename() == "__init__.py" else module.rpartition(".")[0]
     for line, name in findImports(path.getContent().decode(), package):
@@ -152,7 +155,7 @@ def importsOf(module: str) -> Iterator[tuple[str, str]]:
 
 
 def partOf(name: str) -> str:
-    """Tell which part a module of hubmirror, or something in one, belongs to."""
+    """Find the part to which a module of hubmirror, or a name in one, belongs."""
     part = name.removeprefix("hubmirror").removeprefix(".")
     while part not in ALLOWED:
         part = part.rpartition(".")[0]
@@ -160,15 +163,15 @@ def partOf(name: str) -> str:
 
 
 def isUnder(name: str, ancestors: set[str]) -> bool:
-    """Tell whether a name is one of some others or lies below one."""
+    """Whether a name is one of some others or below one of them."""
     return any(f"{name}.".startswith(f"{ancestor}.") for ancestor in ancestors)
 
 
 class ReaderTests(SynchronousTestCase):
-    """The tests below can see what they look for."""
+    """Tests of the functions above."""
 
     def test_spellings(self) -> None:
-        """Every way to write an import is read."""
+        """Every form of import is found."""
         for statement, name in [
             ("import hubmirror.tap", "hubmirror.tap"),
             ("import hubmirror.tap as t", "hubmirror.tap"),
@@ -182,7 +185,7 @@ class ReaderTests(SynchronousTestCase):
             self.assertEqual(found, [name], statement)
 
     def test_parts(self) -> None:
-        """The nearest part counts."""
+        """The innermost part counts."""
         for name, part in [
             ("hubmirror.upstream.policy.order", "upstream.policy"),
             ("hubmirror.upstream.agents", "upstream"),
@@ -198,12 +201,12 @@ class ImportTests(SynchronousTestCase):
             self.fail("\n".join(faults))
 
     def test_everyModuleIsListed(self) -> None:
-        """A new module is given its place in L{ALLOWED} on purpose."""
+        """Every module must be given its place in L{ALLOWED}."""
         homeless = [name for name in FILES if name != "hubmirror" and not partOf(name)]
         self.assertNothing([f"{FILES[name].path}: ALLOWED has no part for it" for name in homeless])
 
     def test_direction(self) -> None:
-        """No part imports one that is further out."""
+        """No part imports one that is not allowed."""
         self.assertNothing(
             [
                 f"{place} imports {name}: '{partOf(module)}' may not know '{partOf(name)}'"
@@ -227,7 +230,7 @@ class ImportTests(SynchronousTestCase):
         )
 
     def test_reactorByName(self) -> None:
-        """Only the plugin takes the global reactor; all else is given one."""
+        """Only the plugin uses the global reactor; all other modules are passed one."""
         self.assertNothing(
             [
                 f"{place} imports the global reactor"
@@ -239,7 +242,7 @@ class ImportTests(SynchronousTestCase):
         )
 
     def test_reactorByImport(self) -> None:
-        """To import any module installs no reactor, so that an embedder can still choose one."""
+        """Importing a module installs no reactor, so that an embedder can still choose one."""
         names = ", ".join(name for name in FILES if partOf(name) != "__main__")
         code = f"import {names}, sys; assert 'twisted.internet.reactor' not in sys.modules"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -255,7 +258,9 @@ class ImportTests(SynchronousTestCase):
 
 class PublicNamesTests(SynchronousTestCase):
     def test_exported(self) -> None:
-        """These names are a promise: one more is a decision, one less breaks somebody's program."""
+        """
+        The public names are a promise: adding one is a decision, and removing one breaks programs.
+        """
         self.assertEqual(
             sorted(hubmirror.__all__), ["HubMirror", "MirrorConfig", "__version__", "makeSite"]
         )

@@ -1,5 +1,5 @@
 """
-The mirror in services of other people: the example of the documentation, and Twisted's own site.
+Tests of the mirror in other services: the example of the documentation, and Twisted's own site.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
 class ExampleTests(SynchronousTestCase):
     def setUp(self) -> None:
-        """Start the example as its docstring says, on a port that the kernel chooses."""
+        """Start the example as its docstring explains, on a port that the kernel chooses."""
         self.process = subprocess.Popen(
             [*TWISTD, "--nodaemon", "--pidfile=", "--python", str(EXAMPLE)],
             env={
@@ -58,7 +58,7 @@ class ExampleTests(SynchronousTestCase):
         return response.status, response.read()
 
     def test_beside(self) -> None:
-        """The page and the mirror are on one port."""
+        """The page and the mirror are on the same port."""
         self.assertEqual(self.get("/status"), (200, b"all is well\n"))
         self.assertEqual(self.get("/v1/_ping"), (200, b"true"))
         status, body = self.get("/v2/_catalog")
@@ -68,7 +68,7 @@ class ExampleTests(SynchronousTestCase):
 
 class PlainSiteTests(LoopbackCase):
     """
-    Under Twisted's own site everything works, too.
+    Everything works under Twisted's own site, too.
     """
 
     async def setUp(self) -> None:
@@ -100,7 +100,7 @@ class PlainSiteTests(LoopbackCase):
             self.assertEqual(reply.body, body)
 
     async def test_refusedPush(self) -> None:
-        """An answer to a body that nobody read."""
+        """A push is refused whose body was not read."""
         reply = await self.ask(
             "PUT", f"{self.base}/v2/alice/a/blobs/uploads/1", None, b"x" * 3_000_000
         )

@@ -1,5 +1,5 @@
 """
-The record of a request: closed once, told once.
+Tests of the record of a request, which is completed once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual((exchange.outcome, exchange.seconds), (Outcome.BROKEN, 2.5))
 
     def test_endsWhileTelling(self) -> None:
-        """A listener that ends it again changes nothing."""
+        """If a listener ends the exchange again, nothing happens."""
         exchange = Exchange(
             b"GET", b"/", None, 0.0, (lambda told: told.end(Outcome.FAILED, 1.0), self.listen)
         )
@@ -34,7 +34,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(self.told, [(exchange, Outcome.COMPLETE)])
 
     def test_listenerFails(self) -> None:
-        """One listener's fault is logged, and hides nothing from the next."""
+        """If a listener raises, the error is logged, and the next listener is called."""
 
         def fail(exchange: Exchange) -> None:
             raise ZeroDivisionError
@@ -45,7 +45,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_identity(self) -> None:
-        """Two requests for the same are two."""
+        """Two exchanges with the same values are not equal."""
         first, second = (Exchange(b"GET", b"/", None, 0.0) for _ in range(2))
         self.assertNotEqual(first, second)
         self.assertEqual(len({first, second}), 2)

@@ -1,4 +1,4 @@
-"""How many connections fit a process's file descriptors."""
+"""Tests of how many connections fit into a process's file descriptors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from hubmirror import MirrorConfig
 from hubmirror.limits import Limits, limitsOf, mostDescriptors, shortage
 
 TABLE: list[tuple[int, dict[str, int], tuple[int, int, int, int]]] = [
-    # Open files, what is set; connections of clients and of one, at upstreams and for one client.
+    # The number of open files and the options; the connections of all clients and of one, and to
+    # all upstreams and for one client.
     (128, {}, (26, 13, 26, 13)),
     (256, {}, (80, 40, 80, 40)),
     (1024, {}, (404, 202, 404, 202)),
     (4096, {}, (1697, 848, 1697, 848)),
     (20_000, {}, (8192, 1024, 8192, 1024)),
     (sys.maxsize, {}, (8192, 1024, 8192, 1024)),
-    # Too few for anything: a mirror that nobody can use would be no better.
+    # With too few descriptors, the least limits apply, although they do not fit.
     (40, {}, (4, 2, 4, 2)),
     (0, {}, (4, 2, 4, 2)),
-    # What is set leaves the rest to the other.
+    # If one limit is set, the other gets the remaining descriptors.
     (1024, {"max_connections": 100}, (100, 50, 625, 312)),
     (1024, {"max_upstream_connections": 100}, (823, 411, 100, 50)),
     (1024, {"max_connections": 1000}, (1000, 500, 4, 2)),
@@ -41,27 +42,27 @@ class LimitsTests(SynchronousTestCase):
         return limitsOf(MirrorConfig(**options), files)
 
     def test_table(self) -> None:
-        """What is set holds; all else is made to fit."""
+        """Limits that are set are kept, and the others are computed."""
         for files, options, expected in TABLE:
             self.assertEqual(self.limits(files, **options), Limits(*expected), (files, options))
 
     @given(st.integers(128, 100_000))
     def test_fits(self, files: int) -> None:
-        """Whatever the limit, clients' and upstreams' connections fit into it together."""
+        """For any number of open files, the connections of clients and upstreams fit into it."""
         limits = self.limits(files)
         self.assertLessEqual(limits.descriptors, files)
         self.assertIsNone(shortage(limits, files))
 
     @given(st.integers(128, 100_000), st.integers(1, 100))
     def test_fitsBeside(self, files: int, percent: int) -> None:
-        """What is derived beside a limit that leaves something fits too."""
+        """Computed limits fit, too, if the limit that is set leaves enough."""
         given = max(1, (files - 100) * percent // 300)
         for name in ("max_connections", "max_upstream_connections"):
             limits = self.limits(files, **{name: given})
             self.assertLessEqual(limits.descriptors, files)
 
     def test_shortage(self) -> None:
-        """What is set and can't fit is told in one line, with what to do."""
+        """If the limits that are set do not fit, a warning of one line states what to do."""
         limits = self.limits(1024, max_connections=8192, max_upstream_connections=1000)
         self.assertEqual(
             shortage(limits, 1024),
@@ -72,7 +73,7 @@ class LimitsTests(SynchronousTestCase):
         self.assertIsNone(shortage(limits, 9631))
 
     def test_useful(self) -> None:
-        """A process needs no more open files than this, but for those who set higher limits."""
+        """A process needs no more open files than this, unless higher limits are set."""
         most = mostDescriptors(MirrorConfig())
         self.assertEqual(self.limits(most), Limits(8192, 1024, 8192, 1024))
         self.assertNotEqual(self.limits(most - 1).clients, 8192)

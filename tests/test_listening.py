@@ -1,5 +1,5 @@
 """
-Certificates that are renewed while the mirror runs.
+Tests of certificates that are renewed while the mirror runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hubmirror.transport.tlsendpoints import TLSReactor
 
 
 class Listener:
-    """Listens nowhere."""
+    """A reactor that does not listen."""
 
     def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> None:
         pass
@@ -89,13 +89,13 @@ class CertificatesTests(SynchronousTestCase):
         self.first = self.server.contextFor(b"")
 
     def renew(self, pem: bytes) -> None:
-        """As certbot does: another file in place of this one."""
+        """Replace a file by another one, as certbot does."""
         with open(self.path + ".new", "wb") as file:
             file.write(pem)
         os.replace(self.path + ".new", self.path)
 
     def test_renewed(self) -> None:
-        """Within a minute, new handshakes get the new one."""
+        """Within a minute, the renewed certificate is used for new handshakes."""
         self.renew(self.authority.serverPEM(["a.example"]))
         with capturedLogs() as logs:
             self.clock.pump([30, 30])
@@ -107,7 +107,9 @@ class CertificatesTests(SynchronousTestCase):
         self.assertIs(self.server.contextFor(b""), self.first)
 
     def test_halfWritten(self) -> None:
-        """A pair that does not belong together changes nothing, and is told once."""
+        """
+        A key and a certificate that do not belong together change nothing, which is logged once.
+        """
         key = self.authority.serverPEM(["a.example"]).partition(b"-----BEGIN CERT")[0]
         certificate = self.authority.serverPEM(["a.example"]).partition(b"-----BEGIN CERT")
         for pem in (key + certificate[1] + certificate[2], b"", b"-----BEGIN CERTIFICATE-----"):

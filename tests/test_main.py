@@ -1,4 +1,4 @@
-"""The command line of ``python -m hubmirror``."""
+"""Tests of the command line of ``python -m hubmirror``."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(hubmirror.__file__).parent.parent
 
 class MainTests(SynchronousTestCase):
     def run_(self, *arguments: str) -> tuple[int, str, str]:
-        """Status, standard output and standard error of a command."""
+        """The status, standard output and standard error of a command."""
         out, err = StringIO(), StringIO()
         with redirect_stdout(out), redirect_stderr(err):
             try:
@@ -27,7 +27,7 @@ class MainTests(SynchronousTestCase):
         return status, out.getvalue(), err.getvalue()
 
     def test_help(self) -> None:
-        """The commands are listed, and no reactor is installed for that."""
+        """The help lists the commands; it installs no reactor."""
         code = (
             "import runpy, sys; sys.argv = ['hubmirror', '--help']\n"
             "try: runpy.run_module('hubmirror', run_name='__main__')\n"
@@ -45,20 +45,20 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(self.run_("--version"), (0, f"hubmirror {hubmirror.__version__}\n", ""))
 
     def test_noCommand(self) -> None:
-        """Without a command there is the help, and status 2."""
+        """Without a command, the help is printed, and the status is 2."""
         status, out, err = self.run_()
         self.assertEqual((status, out), (2, ""))
         self.assertIn("client-config", err)
 
     def test_clientConfig(self) -> None:
-        """The settings, and nothing else."""
+        """The command prints only the settings."""
         status, out, err = self.run_("client-config", "https://mirror.example", "docker")
         self.assertEqual((status, err), (0, ""))
         self.assertIn('"https://mirror.example"', out)
         self.assertIn("/etc/docker/daemon.json", out)
 
     def test_unusable(self) -> None:
-        """One line that says what is wrong with the arguments, and status 2."""
+        """If the arguments are invalid, the command prints one line, and the status is 2."""
         for arguments, text in [
             (("client-config", "https://mirror.example", "rkt"), "not for 'rkt'"),
             (("client-config", "mirror.example", "docker"), "not an absolute URL"),
@@ -71,7 +71,7 @@ class MainTests(SynchronousTestCase):
             self.assertRegex(err, rf"\Ahubmirror {arguments[0]}: .*{text}.*\n\Z")
 
     def test_doctor(self) -> None:
-        """A mirror that is not there: one finding, and status 1."""
+        """For a mirror that can't be reached, there is one finding, and the status is 1."""
         done = subprocess.run(
             [sys.executable, "-m", "hubmirror", "doctor", "http://127.0.0.1:1"],
             cwd=ROOT,
@@ -83,7 +83,7 @@ class MainTests(SynchronousTestCase):
         self.assertIn("WRONG  connection  connection refused", done.stdout)
 
     def test_doctorAsJSON(self) -> None:
-        """The same for programs."""
+        """The finding as JSON."""
         done = subprocess.run(
             [sys.executable, "-m", "hubmirror", "doctor", "http://127.0.0.1:1", "--json"],
             cwd=ROOT,

@@ -1,5 +1,5 @@
 """
-The README in two languages: whoever changes one has to change the other.
+Tests that the READMEs in both languages correspond.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def shapeOf(name: str) -> list[str]:
     """
-    What both have in common, in its order: the levels of headings, blocks of code, the names of
-    files and commands, and how many points each list has.
+    What both READMEs have in common, in order: the levels of headings, blocks of code, the names of
+    files and commands, and the number of items in each list.
     """
     text = (ROOT / name).read_text("utf-8")
     pattern = r"^```.*?^```|^#+ |^\* |`[^`\n]+`"

@@ -1,5 +1,6 @@
 """
-Other settings while the mirror runs: for requests from then on, and only if they can work.
+Tests of a new configuration while the mirror runs: it applies to later requests, and only if it is
+valid.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class ReloadTests(MemoryCase):
         self.mirror.service.reload(config)
 
     def test_upstream(self) -> None:
-        """Requests from now on go elsewhere, and one under way ends as it began."""
+        """Later requests use the new upstream, and a request in progress ends with the old one."""
         before = self.send(b"/v2/o/a/manifests/1")
         self.reload()
         self.send(b"/v2/o/a/manifests/1")
@@ -47,7 +48,7 @@ class ReloadTests(MemoryCase):
         self.assertEqual(got.status, 405)
 
     def test_health(self) -> None:
-        """What is known of an upstream that stays is not forgotten."""
+        """What is known of an upstream that stays is kept."""
         self.network.refuses.add(b"hub.example")
         options = {"fallback": ["https://f.example"], "auth_url": "https://auth.example/token"}
         self.reload(registry_url="https://hub.example", **options)
@@ -58,7 +59,7 @@ class ReloadTests(MemoryCase):
         self.assertEqual(self.network.origins[-1].host, b"f.example")
 
     def test_wrong(self) -> None:
-        """What can't work changes nothing."""
+        """An invalid configuration changes nothing."""
         account = Account(username="me", password_file=self.mktemp())
         with self.assertRaises(ConfigError):
             self.reload(registries=[RegistryConfig(name="ghcr.test", account=[account])])
@@ -66,7 +67,7 @@ class ReloadTests(MemoryCase):
         self.assertEqual(self.network.origins[-1].host, b"hub.example")
 
     def test_atStart(self) -> None:
-        """What takes effect only at the start is named."""
+        """Changed options that take effect only at the start are logged."""
         with capturedLogs() as logs:
             self.reload(port=["tcp:1"], max_head="8k", read_only=True)
         [warning] = [formatEvent(event) for event in logs if event["log_level"].name == "warn"]
@@ -78,7 +79,7 @@ class ReloadTests(MemoryCase):
 
 class HangUpTests(CommandCase):
     """
-    SIGHUP.
+    Tests of SIGHUP.
     """
 
     def configure(self, text: str) -> None:
@@ -114,7 +115,7 @@ class HangUpTests(CommandCase):
         self.assertIn("PUT", self.allowed(port))
 
     def test_workers(self) -> None:
-        """All of them read it again, or none."""
+        """All workers read the configuration again, or none."""
         port = self.begin("--workers=2")
         for _ in "12":
             self.said(r"MirrorSite .*starting on")
@@ -129,7 +130,7 @@ class HangUpTests(CommandCase):
             self.assertNotIn("PUT", self.allowed(port))
 
     def test_whileStarting(self) -> None:
-        """A signal that comes while workers are starting ends none of them."""
+        """A signal while workers start ends none of them."""
         port = self.begin("--workers=2")
         self.configure("read_only = true\n")
         os.kill(self.process.pid, signal.SIGHUP)
@@ -147,7 +148,7 @@ class CheckTests(CommandCase):
         return self.process.returncode, output
 
     def test_good(self) -> None:
-        """Every value and where it comes from; nothing is started."""
+        """C{--check-config} prints every value and its source, and starts nothing."""
         Path(self.folder, "password").write_text("hunter2\n")
         status, output = self.check(
             'resumes = 7\n[registry."quay.io"]\nusername = "me"\npassword_file = "password"\n',
@@ -171,7 +172,7 @@ class CheckTests(CommandCase):
         self.assertEqual(status, 1)
 
     def test_certificate(self) -> None:
-        """A key that is another certificate's is found without a client."""
+        """A key that does not belong to the certificate is found without a client."""
         (self.folder / "ca-key.pem").write_bytes((self.folder / "server.pem").read_bytes())
         status, _ = self.check(
             "", "--port=ssl:0:privateKey=server.pem:certKey=ca.pem:interface=127.0.0.1"

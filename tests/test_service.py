@@ -1,5 +1,5 @@
 """
-The mirror as a service: how it begins to listen, and how it ends.
+Tests of the mirror as a service: how it starts to listen, and how it stops.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ Seconds that requests under way have to end when the mirror stops.
 @implementer(IHandshakeListener)
 class Shaken(Protocol):
     """
-    @ivar shaken: fires when TLS is there.
+    A client.
+
+    @ivar shaken: fires when the TLS handshake is complete.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class ListenTests(TestCase):
         return endpoint.connect(Factory.forProtocol(Protocol))
 
     async def test_several(self) -> None:
-        """Every port is the mirror; stopped, none is."""
+        """The mirror listens on every port, and on none after it is stopped."""
         service = self.mirror(*["tcp:0:interface=127.0.0.1"] * 2).service
         service.privilegedStartService()
         service.startService()
@@ -71,8 +73,10 @@ class ListenTests(TestCase):
             await self.assertFailure(self.connect(number), ConnectError)
 
     async def test_chain(self) -> None:
-        """All certificates of a file are sent, each once: without its chain a public one is not
-        trusted."""
+        """
+        All certificates of a file are sent, each once: without its chain, a public certificate is
+        not trusted.
+        """
         authority = Authority()
         folder = Path(self.mktemp(), "with:colon")
         folder.mkdir(parents=True)
@@ -95,13 +99,13 @@ class ListenTests(TestCase):
         await service.stopService()
 
     def test_started(self) -> None:
-        """Whoever does not start it with privileges has its ports as well."""
+        """The ports are bound even without C{privilegedStartService}."""
         service = self.mirror("tcp:0:interface=127.0.0.1").service
         service.startService()
         self.assertEqual(len(service.ports), 1)
 
     def test_taken(self) -> None:
-        """A port that is taken is an error at once, and the others are given back."""
+        """If a port is in use, starting fails at once, and the other ports are closed."""
         first = self.mirror("tcp:0:interface=127.0.0.1").service
         first.startService()
         number = first.ports[0].getHost().port
@@ -126,7 +130,7 @@ class RefusalTests(SynchronousTestCase):
         return text
 
     def test_noCertificate(self) -> None:
-        """C{ssl:443} wants a file, and says which."""
+        """The error for C{ssl:443} names the file that is missing."""
         text = self.refused(port=("ssl:443",))
         self.assertTrue(text.startswith("--port ssl:443: "), text)
         self.assertIn("server.pem", text)
@@ -150,7 +154,7 @@ class EmbeddingTests(SynchronousTestCase):
         self.assertIsInstance(site, MirrorSite)
 
     def test_names(self) -> None:
-        """No two mirrors take each other for themselves."""
+        """Each mirror has a different name in C{Via}."""
         vias = {
             HubMirror(reactor, MirrorConfig(port=()), RecordingAgent()).service._mirror.via
             for _ in range(20)
@@ -186,7 +190,7 @@ class DrainTests(MemoryCase):
         self.successResultOf(stopping)
 
     def test_transfer(self) -> None:
-        """What is under way ends in peace, and then its connection."""
+        """A request in progress ends normally, and then its connection is closed."""
         client = self.send(b"/v2/a")
         upstream = self.network.lines[0]
         upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
@@ -202,7 +206,7 @@ class DrainTests(MemoryCase):
         self.assertIs(self.exchanges[0].outcome, Outcome.COMPLETE)
 
     def test_beforeTheHead(self) -> None:
-        """An answer that comes while the mirror stops tells the client that it was the last."""
+        """A response that begins while the mirror stops has C{Connection: close}."""
         client = self.send(b"/v2/a")
         stopping = self.stop()
         self.network.lines[0].says(answer(200, b"body"))
@@ -221,7 +225,7 @@ class DrainTests(MemoryCase):
         self.successResultOf(stopping)
 
     def test_tooLong(self) -> None:
-        """In the end it ends whatever is left, and says how much that was."""
+        """After the timeout, the remaining requests are aborted, and their number is logged."""
         clients = [self.send(b"/v2/a") for _ in range(2)]
         for upstream in self.network.lines:
             upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
@@ -244,7 +248,7 @@ class DrainTests(MemoryCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_clientThatDoesNotRead(self) -> None:
-        """A connection that can't be closed in good order is aborted."""
+        """A connection that can't be closed properly is aborted."""
         client = self.connect()
         client.loseConnection = lambda: None
         stopping = self.stop()
@@ -257,14 +261,14 @@ class DrainTests(MemoryCase):
 
 class PlainSiteDrainTests(MemoryCase):
     """
-    Under another site, whose connections are not the mirror's to end.
+    The mirror under another site, whose connections it can't close.
     """
 
     def makeSite(self) -> Site:
         return Site(self.mirror.resource, reactor=self.clock)
 
     def test_refused(self) -> None:
-        """Requests that still come are refused, so that the client goes on to its next host."""
+        """New requests are refused, so that the client tries its next host."""
         client = self.connect()
         stopping = self.mirror.service.stopService()
         got = self.local(b"/v2/", line=client)

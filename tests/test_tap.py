@@ -1,4 +1,4 @@
-"""The command line of C{twistd hubmirror}."""
+"""Tests of the command line of C{twistd hubmirror}."""
 
 import gc
 import io
@@ -22,7 +22,7 @@ from hubmirror.testing.ca import Authority
 
 
 class ParsingTests(SynchronousTestCase):
-    """What the options make of the configuration."""
+    """Tests of how the options become the configuration."""
 
     def setUp(self) -> None:
         self.patch(tap, "HubMirror", Mock())
@@ -41,8 +41,9 @@ class ParsingTests(SynchronousTestCase):
         self.assertEqual(self.parse(), MirrorConfig())
 
     def test_file(self) -> None:
-        """The command line wins over a file, and adds registries to those of it, each time that it
-        is read.
+        """
+        The command line overrides the file, and adds registries to it, each time that the file is
+        read.
         """
         path = self.mktemp()
         with open(path, "w") as file:
@@ -59,7 +60,7 @@ class ParsingTests(SynchronousTestCase):
             self.assertEqual(config.registries[0].hosts, ("a.example",))
 
     def test_badFile(self) -> None:
-        """Each problem has a line of its own."""
+        """The error has a line for each problem."""
         path = self.mktemp()
         with open(path, "w") as file:
             file.write("resumes = -1\nx = 1\n")
@@ -105,7 +106,7 @@ class ParsingTests(SynchronousTestCase):
         self.refused("--read-only=yes")
 
     def test_repeated(self) -> None:
-        """Adds up, in order; the first port takes the default's place."""
+        """Values of a repeated option are added in order; the first port replaces the default."""
         for name, values in (
             ("port", ["ssl:443", "tcp6:5000"]),
             ("fallback", ["https://a.example", "https://b.example"]),
@@ -126,7 +127,7 @@ class ParsingTests(SynchronousTestCase):
             self.assertIn(advice, self.refused(*arguments))
 
     def test_help(self) -> None:
-        """Every option is there, with its default where it has one."""
+        """The help has every option, with its default if there is one."""
         shown = io.StringIO()
         self.patch(os, "environ", {**os.environ, "COLUMNS": "80"})
         with redirect_stdout(shown):
@@ -144,7 +145,7 @@ class ParsingTests(SynchronousTestCase):
 
 
 class FileTests(SynchronousTestCase):
-    """Files and endpoints that are named must be of use; there is one line that says how."""
+    """Files and endpoints in options must be usable; otherwise there is an error of one line."""
 
     def setUp(self) -> None:
         self.addCleanup(os.chdir, os.getcwd())
@@ -167,7 +168,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("privateKey=", text)
 
     def test_certificate(self) -> None:
-        """C{--port ssl:443} works literally, once there is a server.pem."""
+        """C{--port ssl:443} works without changes if there is a server.pem."""
         self.write("server.pem", Authority().serverPEM(["mirror.example"]))
         tap.Options().parseOptions(["--port", "ssl:443"])
 
@@ -192,7 +193,7 @@ class FileTests(SynchronousTestCase):
 
 
 class ServiceTests(TestCase):
-    """The service that a command line asks for, on real ports of 127.0.0.1."""
+    """The services of command lines, on real ports of 127.0.0.1."""
 
     def setUp(self) -> None:
         self.handlers: dict[int, Any] = {}
@@ -218,7 +219,7 @@ class ServiceTests(TestCase):
             pass
 
     def test_signals(self) -> None:
-        """The first lets answers under way end, the second does not wait for them."""
+        """The first signal lets requests in progress end, the second does not."""
         for first, second in ((signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)):
             self.makeService("--port=tcp:0:interface=127.0.0.1").startService()
             stopped: list[bool] = []
@@ -232,7 +233,7 @@ class ServiceTests(TestCase):
             self.assertEqual(ended, [128 + second])
 
     def test_garbage(self) -> None:
-        """What is there from the start is not searched for garbage over and over."""
+        """Objects that exist at the start are excluded from garbage collection."""
         self.makeService("--port=tcp:0:interface=127.0.0.1").startService()
         self.assertGreater(gc.get_freeze_count(), 1000)
 
@@ -248,10 +249,10 @@ class ServiceTests(TestCase):
 
 
 class FileLimitTests(SynchronousTestCase):
-    """The soft limit of open files, in a process whose limits are 256 and 600."""
+    """Tests of the soft limit of open files, in a process whose limits are 256 and 600."""
 
     def softLimit(self, *lines: str) -> int:
-        """What it is after some lines of Python."""
+        """The soft limit after running some Python code."""
         program = "; ".join(
             ["import resource", *lines, "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"]
         )
@@ -269,19 +270,19 @@ class FileLimitTests(SynchronousTestCase):
         return int(done.stdout)
 
     def test_raised(self) -> None:
-        """As far as it may be, and no further than it is of use."""
+        """The limit is raised as far as allowed, but not further than is useful."""
         parse = "from hubmirror.tap import Options; Options().parseOptions({})"
         self.assertEqual(self.softLimit(parse.format([])), 600)
         limits = ["--max-connections=100", "--max-upstream-connections=100"]
         self.assertEqual(self.softLimit(parse.format(limits)), 301)
 
     def test_select(self) -> None:
-        """select(2) can do nothing with what is above 1024."""
+        """The limit is not raised for select(2), which can't use descriptors above 1024."""
         install = "from twisted.internet import selectreactor; selectreactor.install()"
         parse = "from hubmirror.tap import Options; Options().parseOptions([])"
         self.assertEqual(self.softLimit(install, parse), 256)
 
     def test_embedded(self) -> None:
-        """An embedder's process stays as it is."""
+        """The process of an embedder is not changed."""
         make = "from hubmirror import HubMirror, MirrorConfig; from twisted.internet import reactor"
         self.assertEqual(self.softLimit(make, "HubMirror(reactor, MirrorConfig(port=()))"), 256)

@@ -1,4 +1,4 @@
-"""Several processes on the same sockets, as C{twistd -n hubmirror --workers 2} starts them."""
+"""Tests of several processes on the same ports, as with C{twistd -n hubmirror --workers 2}."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class InheritanceTests(SynchronousTestCase):
 
 
 class Adopter:
-    """A reactor that only notes what is adopted."""
+    """A reactor that only records the adopted sockets."""
 
     def __init__(self) -> None:
         self.adopted: list[tuple[int, int, Any]] = []
@@ -53,7 +53,7 @@ class Adopter:
 
 class AdoptingTests(SynchronousTestCase):
     def test_inOrder(self) -> None:
-        """However a port is to be bound, it takes the next inherited socket."""
+        """Whatever the arguments are, each port uses the next inherited socket."""
         reactor, factory = Adopter(), Factory()
         adopting = AdoptingReactor(reactor, [(7, 2), (8, 10)])
         adopting.listenTCP(5000, factory, backlog=50, interface="127.0.0.1")
@@ -62,7 +62,7 @@ class AdoptingTests(SynchronousTestCase):
 
 
 class ListeningTests(SynchronousTestCase):
-    """Who gets the connections to a port, with the kernel's own word for it."""
+    """Tests of how the kernel distributes the connections to a port."""
 
     def listening(self, family: socket.AddressFamily, address: Any) -> socket.socket:
         first = socket.socket(family)
@@ -73,7 +73,7 @@ class ListeningTests(SynchronousTestCase):
         return first
 
     def connections(self, address: Any, *sockets: socket.socket) -> list[int]:
-        """How many of a hundred each of these got."""
+        """How many of a hundred connections each socket gets."""
         clients = [socket.create_connection(address, timeout=30) for _ in range(100)]
         counts = []
         for each in sockets:
@@ -87,7 +87,10 @@ class ListeningTests(SynchronousTestCase):
         return counts
 
     def test_dealtOut(self) -> None:
-        """Each worker has its share; that of one that has ended goes to the others."""
+        """
+        Each worker gets a share of the connections; that of a worker that has ended goes to the
+        others.
+        """
         first = self.listening(socket.AF_INET, ("127.0.0.1", 0))
         address = first.getsockname()
         listening = _Listening(first, 2)
@@ -103,7 +106,10 @@ class ListeningTests(SynchronousTestCase):
             sockets[left] = listening.take(left + 1)
 
     def test_shared(self) -> None:
-        """What can't be bound twice is shared, and nobody's end harms it."""
+        """
+        A port that can't be bound twice has one socket for all workers, and stays open when a
+        worker ends.
+        """
         path = self.mktemp()
         first = self.listening(socket.AF_UNIX, path)
         listening = _Listening(first, 3)
@@ -124,7 +130,7 @@ class Process:
 
 
 class SpawningClock(Clock):
-    """Notes the processes that are started."""
+    """A reactor that records the processes that are started."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +165,7 @@ class SupervisorTests(SynchronousTestCase):
         )
 
     def test_replaced(self) -> None:
-        """One that dies is replaced after a delay that grows to half a minute."""
+        """A worker that dies is replaced after a delay, which grows to half a minute."""
         for delay in (1, 2, 4, 8, 16, 30, 30):
             count = len(self.clock.spawned)
             self.end(count - 1)
@@ -169,7 +175,7 @@ class SupervisorTests(SynchronousTestCase):
             self.assertEqual(self.clock.spawned[-1][1], ["--number=2"])
 
     def test_delayBeginsAnew(self) -> None:
-        """One that has lived for long is replaced after a second again."""
+        """A worker that has run for long is replaced after a second again."""
         self.end(1)
         self.clock.advance(1)
         self.clock.advance(31)
@@ -178,7 +184,7 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(len(self.clock.spawned), 4)
 
     def test_drained(self) -> None:
-        """All are stopped together, and the service has stopped when all have ended."""
+        """All workers are stopped together, and the service has stopped when all have ended."""
         stopping = self.supervisor.stopService()
         for protocol, _ in self.clock.spawned:
             self.assertEqual(protocol.transport.signals, ["TERM"])
@@ -189,7 +195,7 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_killed(self) -> None:
-        """One that does not end in time is killed."""
+        """A worker that does not end in time is killed."""
         stopping = self.supervisor.stopService()
         process = self.clock.spawned[0][0].transport
         self.end(1)
@@ -201,7 +207,7 @@ class SupervisorTests(SynchronousTestCase):
         self.successResultOf(stopping)
 
     def test_stoppedWhileWaiting(self) -> None:
-        """One that is about to be replaced is not."""
+        """A worker that is waiting to be replaced is not started when the service stops."""
         self.end(0)
         stopping = self.supervisor.stopService()
         self.end(1)
@@ -210,7 +216,7 @@ class SupervisorTests(SynchronousTestCase):
 
 
 class CommandCase(SynchronousTestCase):
-    """For real: every wait ends with a line of the log, or with the process."""
+    """Tests with real processes.  Each wait ends with a line of the log, or with the process."""
 
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
@@ -224,9 +230,9 @@ class CommandCase(SynchronousTestCase):
 
     def start(self, *options: str, given: socket.socket | None = None) -> None:
         """
-        Start it.
+        Start the process.
 
-        @param given: a socket that it gets as systemd gives it.
+        @param given: a socket that it gets in the same way as from systemd.
         """
         self.process = subprocess.Popen(
             [
@@ -256,7 +262,7 @@ class CommandCase(SynchronousTestCase):
     def said(self, pattern: str) -> re.Match[str]:
         assert self.process.stdout is not None
         lines = []
-        # Its process group ends with it, so that the pipe does.
+        # The processes that are left in its process group are ended, so that the pipe is closed.
         watchdog = threading.Timer(60, os.killpg, [self.process.pid, signal.SIGKILL])
         watchdog.start()
         try:
@@ -316,7 +322,10 @@ class WorkersTests(CommandCase):
             self.assertFalse(Path(f"/proc/{worker}").exists())
 
     def test_orphaned(self) -> None:
-        """Workers whose first process is gone end too: its log ends when all have closed it."""
+        """
+        If the supervisor is killed, the workers end, too: its output ends when all of them have
+        closed it.
+        """
         self.process.kill()
         assert self.process.stdout is not None
         self.process.stdout.read()
@@ -326,7 +335,10 @@ class WorkersTests(CommandCase):
 
 class InterruptedTests(CommandCase):
     def test_interrupted(self) -> None:
-        """Ctrl-C reaches all processes of a terminal; what is under way ends all the same."""
+        """
+        Ctrl-C sends SIGINT to all processes of a terminal; requests in progress end normally all
+        the same.
+        """
         with closing(socket.socket()) as registry:
             registry.bind(("127.0.0.1", 0))
             registry.listen()
@@ -341,7 +353,7 @@ class InterruptedTests(CommandCase):
             upstream, _ = registry.accept()
             with upstream:
                 os.killpg(self.process.pid, signal.SIGINT)
-                # The first process, and each worker.
+                # The supervisor and each worker.
                 for _ in range(3):
                     self.said("Port .* Closed")
                 upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -351,7 +363,7 @@ class InterruptedTests(CommandCase):
 
 
 class ActivatedTests(CommandCase):
-    """A socket that systemd has opened (C{sd_listen_fds(3)})."""
+    """Tests of a socket from systemd (C{sd_listen_fds(3)})."""
 
     def activated(self, *options: str) -> None:
         with closing(socket.socket()) as listening:
@@ -359,7 +371,7 @@ class ActivatedTests(CommandCase):
             listening.listen()
             port = listening.getsockname()[1]
             self.start("--port=systemd:domain=INET:index=0", *options, given=listening)
-        # It waits in the socket's queue until somebody listens.
+        # The connection waits in the socket's queue until a process accepts it.
         self.assertServes(HTTPConnection("127.0.0.1", port, timeout=30))
         self.process.terminate()
         self.assertEqual(self.process.wait(timeout=30), 0)

@@ -32,25 +32,25 @@ _COUNTERS = {
         ("registry", "kind", "method", "status", "outcome"),
     ),
     "upstream_requests": (
-        "Requests to upstreams, with the status or what came in its place.",
+        "Requests to upstreams, with the status or the error.",
         ("registry", "upstream", "kind", "status"),
     ),
     "sent_bytes": ("Bytes of bodies sent to clients.", ("registry", "kind")),
     "received_bytes": ("Bytes of bodies received from clients.", ("registry", "kind")),
-    "resumes": ("Bodies that broke and went on.", ("registry", "upstream", "reason")),
+    "resumes": ("Bodies that broke and were resumed.", ("registry", "upstream", "reason")),
     "failovers": (
-        "Requests that went on without an upstream, and why.",
+        "Requests that skipped or left an upstream, with the reason.",
         ("registry", "upstream", "reason"),
     ),
-    "broken": ("Answers that broke for good.", ("registry", "reason")),
+    "broken": ("Responses that could not be completed.", ("registry", "reason")),
     "denied": ("Requests and connections refused by a rule or limit.", ("rule",)),
 }
 _HISTOGRAMS = {
-    "request_seconds": ("Time from a request to the end of its answer.", REQUEST_BUCKETS),
-    "head_seconds": ("Time from a request to the head of its answer.", HEAD_BUCKETS),
+    "request_seconds": ("Time from a request to the end of its response.", REQUEST_BUCKETS),
+    "head_seconds": ("Time from a request to the head of its response.", HEAD_BUCKETS),
 }
 _NOW = {
-    "streams": "Requests under way.",
+    "streams": "Requests in progress.",
     "connections": "Open connections.",
 }
 
@@ -142,7 +142,7 @@ class _Collector:
                         limit.add_metric(identity, quota["limit"])
         certificate = GaugeMetricFamily(
             "hubmirror_certificate_expiry_timestamp_seconds",
-            "Until when the certificate of a port is valid.",
+            "Expiry of the certificate of a port.",
             labels=("port",),
         )
         for port, until in self._status.certificates().items():

@@ -44,7 +44,7 @@ class MirrorConfig:
     )
     registry_url: str = one(values.baseURL, HUB.url, "the registry")
     auth_url: str = one(values.baseURL, HUB.auth_url, "the token service that /token stands for")
-    search_url: str = one(values.baseURL, HUB.search_url, "the index that searches")
+    search_url: str = one(values.baseURL, HUB.search_url, "the search index")
     fallback: tuple[str, ...] = many(
         values.baseURL,
         (),
@@ -59,7 +59,7 @@ class MirrorConfig:
     allow_redirects_to: tuple[Origin | Network, ...] = many(
         values.originOrNetwork,
         (),
-        "origin or network (CIDR) that a redirect may lead to although it is not global",
+        "origin or network (CIDR) that redirects may lead to although it is not public",
     )
     ca_file: str | None = one(
         values.path,
@@ -83,7 +83,7 @@ class MirrorConfig:
     secret_path: str | None = one(
         values.secretPath,
         None,
-        "path below which alone requests are served; all else looks like an empty server",
+        "path that every request must have; others get the response of an empty server",
         table="access",
     )
     allow_client: tuple[Network, ...] = many(
@@ -98,13 +98,13 @@ class MirrorConfig:
     allow_repository: tuple[str, ...] = many(
         values.repositories,
         (),
-        "glob over REGISTRY/REPOSITORY of what alone is served: docker.io/library/*, **/nginx",
+        "glob over REGISTRY/REPOSITORY that is served, such as docker.io/library/*; others are not",
         table="access",
     )
     deny_repository: tuple[str, ...] = many(
         values.repositories,
         (),
-        "glob over REGISTRY/REPOSITORY of what is not served",
+        "glob over REGISTRY/REPOSITORY that is not served",
         table="access",
     )
     client_requests: Rate | None = one(
@@ -119,13 +119,13 @@ class MirrorConfig:
     client_bandwidth: int | None = one(
         values.bandwidth,
         None,
-        "bytes each second of all answers to one client together, such as 20M",
+        "bytes each second of all responses to one client together, such as 20M",
         table="limits",
     )
     client_streams: int | None = one(
         values.limit,
         None,
-        "answers with a body to one client at once; further ones wait for their turn",
+        "responses with a body to one client at once; further ones wait for their turn",
         table="limits",
     )
     access_log: str = one(
@@ -137,7 +137,7 @@ class MirrorConfig:
     access_log_file: str | None = one(
         values.path,
         None,
-        "file of its own for the access log, or - for the standard output",
+        "separate file for the access log, or - for the standard output",
         table="log",
     )
     admin_port: str | None = one(
@@ -148,7 +148,9 @@ class MirrorConfig:
     )
     read_only: bool = one(values.flag, False, "refuse pushes")
     page: bool = one(values.switch, True, "show browsers a page with settings and a search")
-    no_cors: bool = one(values.flag, False, "leave out the fields that let web pages read answers")
+    no_cors: bool = one(
+        values.flag, False, "leave out the fields that let web pages read responses"
+    )
     no_forwarded: bool = one(values.flag, False, "don't tell upstreams the client's address")
     trusted_proxy: tuple[Network, ...] = many(
         values.network, (), "address or network whose Forwarded and X-Forwarded-* fields count"
@@ -156,12 +158,12 @@ class MirrorConfig:
     verify: str = one(
         values.whenToVerify,
         "fallback",
-        "when to hash blobs while they pass: never, fallback or always",
+        "when to verify the digest of blobs: never, fallback or always",
     )
     resumes: int = one(
         values.count,
         5,
-        "times in a row, without a byte in between, that a broken body is asked for again",
+        "attempts in a row, without a byte in between, to resume a body that broke",
     )
     min_speed: float = one(
         values.speed, 1024.0, "bytes each second below which an upstream's body counts as stalled"
@@ -169,11 +171,11 @@ class MirrorConfig:
     plain_transport: bool = one(
         values.flag,
         False,
-        "use Twisted's own TLS and h2's own frames in place of the mirror's, which cost less",
+        "use Twisted's TLS and h2's frames instead of the mirror's own, which are faster",
         atStart=True,
     )
     connect_timeout: float = one(
-        values.seconds, 5.0, "seconds for the name, the connection and TLS to an upstream"
+        values.seconds, 5.0, "seconds for name resolution, connection and TLS to an upstream"
     )
     response_timeout: float = one(
         values.seconds, 9.0, "seconds until a response head, all upstreams together"
@@ -186,16 +188,16 @@ class MirrorConfig:
     client_timeout: float = one(
         values.seconds,
         300.0,
-        "seconds that a client may take nothing of its answer, or give nothing of its body",
+        "seconds that a client may accept nothing of its response, or send nothing of its body",
     )
     head_timeout: float = one(
         values.seconds,
         30.0,
-        "seconds that a client has to shake hands, and to send a request's head",
+        "seconds for a client's TLS handshake, and for the head of a request",
         atStart=True,
     )
     drain_timeout: float = one(
-        values.seconds, 30.0, "seconds that answers under way have to end when the mirror stops"
+        values.seconds, 30.0, "seconds that requests in progress have to end when the mirror stops"
     )
     max_connections: int | None = one(
         values.limit,
@@ -218,13 +220,13 @@ class MirrorConfig:
     max_upstream_connections_per_client: int | None = one(
         values.limit,
         None,
-        "of those, what one client may use; else half of all, up to 1024",
+        "connections to upstreams for one client; else half of all, up to 1024",
         atStart=True,
     )
     queue_timeout: float = one(
         values.seconds,
         5.0,
-        "seconds that a request waits for its turn when too many are under way",
+        "seconds that a request waits for its turn when too many are in progress",
         atStart=True,
     )
     max_head: int = one(values.headSize, "64k", "size of a request's head", atStart=True)

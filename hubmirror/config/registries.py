@@ -67,10 +67,12 @@ class RegistryConfig:
     @raise ConfigError: when a value is invalid.
     """
 
-    name: str = one(_registryName, attrs.NOTHING, "as it stands in the names of images")
+    name: str = one(_registryName, attrs.NOTHING, "its name in the names of images")
     url: str | None = one(values.baseURL, None, "the registry; else https://NAME")
     auth_url: str | None = one(
-        values.baseURL, None, "its token service; else what is known, or its own challenge names"
+        values.baseURL,
+        None,
+        "its token service; else the built-in one, or the one in its challenge",
     )
     search_url: str | None = one(values.baseURL, None, "its index, when it has one")
     hosts: tuple[str, ...] = many(
@@ -87,10 +89,10 @@ class RegistryConfig:
     )
     proxy: str | None = one(values.proxyURL, None, "outgoing proxy: http:// or socks5://host:port")
     pass_credentials: bool = one(
-        values.flag, False, "hand on the passwords that clients send to its token service"
+        values.flag, False, "pass the passwords of clients on to its token service"
     )
     account: tuple[Account, ...] = many(
-        _account, (), "account with which the mirror itself asks: username and password_file"
+        _account, (), "account that the mirror itself uses: username and password_file"
     )
     account_may_push: bool = one(values.flag, False, "let clients push with that account")
 

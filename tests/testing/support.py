@@ -1,5 +1,5 @@
 """
-Two ways to ask the embedded Hub in a test: in memory, and over TLS on loopback.
+Two ways to send requests to the embedded Hub in a test: in memory, and over TLS on loopback.
 """
 
 import json
@@ -30,7 +30,7 @@ from hubmirror.testing import EmbeddedHub
 @dataclass
 class Reply:
     """
-    An answer with its body.
+    A response with its body.
     """
 
     status: int
@@ -56,7 +56,7 @@ class Reply:
 
 class MemoryCase(SynchronousTestCase):
     """
-    Tests without a socket, by a Clock.
+    Tests without sockets, with a Clock.
     """
 
     def setUp(self) -> None:
@@ -101,7 +101,7 @@ class LoopbackCase(TestCase):
         await self.hub.start()
         self.addCleanup(self.hub.stop)
         self.pool = HTTPConnectionPool(reactor)
-        # Each request is seen once, whatever becomes of it.
+        # Each request is recorded once, whatever its outcome.
         self.pool.retryAutomatically = False
         self.addCleanup(self.pool.closeCachedConnections)
         self.treq = HTTPClient(Agent(reactor, trusting(self.hub), pool=self.pool))
@@ -126,7 +126,7 @@ class LoopbackCase(TestCase):
 
     async def link(self, repository: str, digest: str) -> str:
         """
-        A signed link to a blob.
+        The signed URL of a blob.
         """
         response = await self.ask(
             "GET",
@@ -140,7 +140,7 @@ class LoopbackCase(TestCase):
 
 def trusting(hub: EmbeddedHub) -> BrowserLikePolicyForHTTPS:
     """
-    Trust the Hub's CA, and nobody else.
+    A policy that trusts only the Hub's CA.
     """
     ca = Certificate.loadPEM(hub.caPEM)
     return BrowserLikePolicyForHTTPS(trustRootFromCertificates([ca]))
@@ -149,7 +149,7 @@ def trusting(hub: EmbeddedHub) -> BrowserLikePolicyForHTTPS:
 @implementer(IBodyProducer)
 class _BytesProducer:
     """
-    A request's body, written at once.
+    A request body that is written at once.
     """
 
     def __init__(self, body: bytes) -> None:

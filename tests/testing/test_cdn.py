@@ -1,5 +1,5 @@
 """
-The CDN: signed links, parts, and what it takes offence at.
+Tests of the CDN: signed URLs, ranges, and refusals.
 """
 
 from hubmirror.testing import EmbeddedHub
@@ -42,7 +42,7 @@ class CDNTests(MemoryCase):
 
     def test_signature(self) -> None:
         """
-        What a re-encoder would make of the link is another link.
+        Re-encoding the URL makes it invalid.
         """
         path, _, query = self.link.partition("?")
         for changed in (
@@ -78,7 +78,7 @@ class CDNTests(MemoryCase):
 
     def test_gone(self) -> None:
         """
-        A good link to a blob that isn't there (any more).
+        The URL is valid, but the blob does not exist (any more).
         """
         self.hub = EmbeddedHub(self.clock)
         self.agent = self.hub.agent()

@@ -1,5 +1,5 @@
 """
-The example of docs/testing.rst, which shows this file.
+The example in docs/testing.rst, which includes this file.
 """
 
 import treq
@@ -14,7 +14,7 @@ from hubmirror.testing import EmbeddedHub
 
 
 class InMemoryTests(SynchronousTestCase):
-    """No socket, no waiting: the clock is the test's own."""
+    """No socket and no waiting: the test has a clock of its own."""
 
     def test_token(self) -> None:
         hub = EmbeddedHub(Clock())
@@ -62,13 +62,13 @@ class ThroughMirrorTests(TestCase):
         self.assertEqual(body, b"".join(self.blob.pieces(0, self.blob.size)))
 
     async def test_redirect(self) -> None:
-        """The CDN, which answers 400 to any credential, gets none."""
+        """The CDN, which responds to any credential with 400, is sent none."""
         await self.assertPulls()
         [seen] = self.hub.cdn.seen
         self.assertIsNone(seen.field("Authorization"))
 
     async def test_failover(self) -> None:
-        """When the registry has had enough, the fallback serves."""
+        """If the registry responds with 429, the fallback serves."""
         self.hub.registry.fail(429)
         await self.assertPulls()
         self.assertEqual([seen.service for seen in self.hub.seen], ["registry", "mirror"])

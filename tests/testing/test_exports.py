@@ -1,5 +1,5 @@
 """
-The package stands alone: a fault of the mirror must not hide itself in what tests it.
+Tests that the package does not use the mirror: a fault of the mirror would otherwise be in both.
 """
 
 import ast

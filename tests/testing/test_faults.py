@@ -1,5 +1,5 @@
 """
-Each fault does what it says, as a client sees it over TLS.
+Tests of each fault, with a client over TLS.
 """
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -22,7 +22,7 @@ SIZE = 300_000
 
 class Body(Protocol):
     """
-    Takes a body in; tells when enough of it has come, and when it is over.
+    Receives a body, and fires when enough of it has arrived and when it has ended.
     """
 
     def __init__(self, enough: int) -> None:
@@ -54,7 +54,7 @@ class FaultCase(LoopbackCase):
 
     async def deliver(self, response: IResponse) -> Body:
         """
-        Take a body in till it ends, one way or the other.
+        Receive a body until its end, whatever the reason.
         """
         body = Body(SIZE)
         response.deliverBody(body)
@@ -104,7 +104,7 @@ class WholeAnswerTests(FaultCase):
 
     async def assertHangs(self, pending: Deferred[IResponse]) -> None:
         """
-        Another request, on its own connection, is answered; this one is not.
+        Check that a request gets no response, while another one on a different connection does.
         """
         await readBody(await self.ask("GET", f"{self.hub.searchURL}/v1/search"))
         self.assertNoResult(pending)
@@ -140,7 +140,7 @@ class BodyTests(FaultCase):
 
     async def test_cutOfRange(self) -> None:
         """
-        Bytes are counted in the body that is sent, wherever that begins in the blob.
+        The bytes are counted in the body that is sent, even if it is a part of the blob.
         """
         self.hub.cdn.cut(10)
         body = await self.deliver(await self.get(Range="bytes=1000-"))
@@ -218,7 +218,7 @@ class ChoiceTests(FaultCase):
 
     async def test_ownService(self) -> None:
         """
-        What is wrong with one service leaves the others alone.
+        Faults of one service do not affect the others.
         """
         self.hub.registry.fail(503)
         self.assertEqual(await self.statuses(1), [200])

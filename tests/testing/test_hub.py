@@ -1,5 +1,5 @@
 """
-The embedded Hub on loopback, from its start to its stop.
+Tests of the embedded Hub on loopback, from its start to its stop.
 """
 
 from hashlib import sha256
@@ -22,7 +22,7 @@ from tests.testing.support import LoopbackCase
 class PullTests(LoopbackCase):
     async def test_pull(self) -> None:
         """
-        As a client pulls: challenge, token, index, manifest, blobs at the CDN.
+        A pull as clients do it: challenge, token, index, manifest, and blobs from the CDN.
         """
         amd = self.hub.addImage("library/hello", "amd64", sizes=[100_000, 10])
         arm = self.hub.addImage("library/hello", "arm64", sizes=[10], platform="linux/arm64")
@@ -50,7 +50,7 @@ class PullTests(LoopbackCase):
 
     async def test_seen(self) -> None:
         """
-        Requests are taken down byte for byte.
+        Requests are recorded byte for byte.
         """
         target = "/v1/search?q=a%2fb&&x=%7E;"
         response = await self.treq.post(
@@ -68,7 +68,7 @@ class PullTests(LoopbackCase):
 
     async def test_fields(self) -> None:
         """
-        Any field can be put on every answer of a service.
+        Fields can be added to all responses of a service.
         """
         self.hub.registry.fields.addRawHeader("Set-Cookie", "a=b")
         self.hub.registry.fields.addRawHeader("Set-Cookie", "c=d")
@@ -80,7 +80,7 @@ class PullTests(LoopbackCase):
 class LifeTests(LoopbackCase):
     async def test_stopInTheMidst(self) -> None:
         """
-        It leaves nothing in the reactor, whatever is going on: trial sees to that.
+        Stopping leaves nothing in the reactor, whatever is in progress: trial checks that.
         """
         blob = self.hub.addBlob("library/hello", 50_000_000)
         arrived: Deferred[None] = Deferred()
@@ -115,12 +115,13 @@ class LifeTests(LoopbackCase):
 class DeathTests(LoopbackCase):
     async def setUp(self) -> None:
         await super().setUp()
-        # A client finds out that a connection was reset when it uses it next.
+        # A client notices that a connection was reset when it uses it again.
         self.pool.retryAutomatically = True
 
     async def test_deadAndBack(self) -> None:
         """
-        A dead service refuses; when it comes back, it is at the same place.
+        A service that is stopped refuses connections; when it is restarted, it has the same
+        address.
         """
         url = f"{self.hub.searchURL}/v1/search"
         await readBody(await self.ask("GET", url))
@@ -133,7 +134,7 @@ class DeathTests(LoopbackCase):
 
     async def test_disconnect(self) -> None:
         """
-        Idle connections can be reset, as servers do after a while.
+        Idle connections can be reset, as real servers do after a while.
         """
         url = f"{self.hub.searchURL}/v1/search"
         await readBody(await self.ask("GET", url))
@@ -145,7 +146,9 @@ class DeathTests(LoopbackCase):
 class AuthorityTests(LoopbackCase):
     async def serve(self, pem: bytes) -> int:
         """
-        Serve with a certificate; returns the port.
+        Serve with a certificate.
+
+        @return: the port.
         """
         root = Resource()
         root.putChild(b"", Data(b"hello", "text/plain"))
@@ -158,7 +161,7 @@ class AuthorityTests(LoopbackCase):
 
     async def test_names(self) -> None:
         """
-        A server of one's own is trusted by the names it was given, and by no others.
+        A server with a certificate of the Hub's CA is trusted by its own names only.
         """
         port = await self.serve(self.hub.serverPEM(["localhost"]))
         response = await self.ask("GET", f"https://localhost:{port}/")

@@ -1,5 +1,5 @@
 """
-What images are made of.
+Tests of the images.
 """
 
 import gzip
@@ -27,7 +27,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_size(self) -> None:
         """
-        A layer is about as big as what is in it: that doesn't compress.
+        A layer is hardly larger than its content, which does not compress.
         """
         self.assertApproximates(len(makeLayer(1_000_000, "seed")), 1_000_000, 20_000)
 
@@ -53,7 +53,7 @@ class ImageTests(SynchronousTestCase):
 
     def test_config(self) -> None:
         """
-        A client checks what it unpacked against C{diff_ids}.
+        C{diff_ids} match the content, as clients check after unpacking.
         """
         layer = makeLayer(10, "seed")
         config = json.loads(makeImage([layer], "linux/arm64/v8", OCI_MANIFEST).config.data)
@@ -90,7 +90,7 @@ class BlobTests(SynchronousTestCase):
 
     def test_patternIsNotAligned(self) -> None:
         """
-        Who lands off by a power of two, reads other bytes.
+        Reading at an offset that is wrong by a power of two yields other bytes.
         """
         blob = PatternBlob(4 * 1024 * 1024, "seed")
         first = b"".join(blob.pieces(0, 16))

@@ -1,5 +1,5 @@
 """
-The agent in memory.
+Tests of the agent in memory.
 """
 
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError
@@ -11,7 +11,7 @@ from tests.testing.support import MemoryCase
 class MemoryAgentTests(MemoryCase):
     def test_origins(self) -> None:
         """
-        Requests find their way by their origin.
+        Requests are sent to the service with their origin.
         """
         for url in (self.hub.registryURL, self.hub.authURL, self.hub.searchURL, self.hub.cdnOrigin):
             self.ask("GET", f"{url}/")
@@ -32,7 +32,7 @@ class MemoryAgentTests(MemoryCase):
 
     def test_connections(self) -> None:
         """
-        A connection for each request, or those of a pool.
+        Each request has a connection of its own, or one of a pool.
         """
         url = f"{self.hub.searchURL}/v1/search"
         self.ask("GET", url)
@@ -46,7 +46,7 @@ class MemoryAgentTests(MemoryCase):
 
     def test_endpoint(self) -> None:
         """
-        Over an endpoint in memory a target arrives byte for byte.
+        A target is received byte for byte over an endpoint in memory.
         """
         agent = self.hub.agent()
         endpoint = agent.endpointForURI(URI.fromBytes(self.hub.searchURL.encode()))

@@ -1,5 +1,5 @@
 """
-The registry's push side.
+Tests of the push side of the registry.
 """
 
 from base64 import b64encode
@@ -34,7 +34,7 @@ class PushCase(MemoryCase):
 
     def pulled(self, digest: str) -> bytes | None:
         """
-        The blob, if it is in the repository now.
+        The blob in the repository, if it has one.
         """
         reply = self.push("GET", f"{self.base}/blobs/{digest}")
         return self.ask("GET", reply.field("Location")).body if reply.status == 307 else None
@@ -76,7 +76,7 @@ class UploadTests(PushCase):
 
     def test_state(self) -> None:
         """
-        The location has to come back as it was given, and each one once.
+        A location must be used without changes, and only once.
         """
         first = self.begin()
         self.assertIn("?_state=", first)
@@ -103,7 +103,7 @@ class UploadTests(PushCase):
 
     def test_notKept(self) -> None:
         """
-        Of a blob too big to be kept, the Hub still knows digest and size.
+        Only the digest and size of a large blob are kept.
         """
         self.patch(pushes, "KEPT", len(FIRST))
         self.push("POST", f"{self.base}/blobs/uploads/?digest={DIGEST}", FIRST + SECOND)

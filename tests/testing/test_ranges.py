@@ -1,5 +1,5 @@
 """
-C{Range} as the CDN reads it.
+Tests of how the CDN parses C{Range}.
 """
 
 from twisted.trial.unittest import SynchronousTestCase

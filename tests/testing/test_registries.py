@@ -1,5 +1,5 @@
 """
-Registries beside the Hub: each with settings, tokens and hosts of its own.
+Tests of several registries: each has settings, tokens and hosts of its own.
 """
 
 import re
@@ -33,7 +33,7 @@ def basic(name: str, password: str) -> str:
 class RegistriesCase(MemoryCase):
     def add(self, settings: RegistrySettings | None = None) -> tuple[EmbeddedRegistry, Image]:
         """
-        A registry with the image C{owner/app:1}.
+        Create a registry with the image C{owner/app:1}.
         """
         registry = self.hub.addRegistry("quay.test", settings)
         return registry, registry.addImage("owner/app", "1", layers=[b"one", b"two"])
@@ -54,7 +54,7 @@ class RegistriesCase(MemoryCase):
 
 class RealmTests(RegistriesCase):
     def test_usual(self) -> None:
-        """Without a setting the token service is another host of the registry's domain."""
+        """By default, the token service is another host of the registry's domain."""
         registry, _ = self.add()
         self.assertEqual(registry.authURL, "https://auth.quay.test/token")
         self.assertEqual(self.realm(registry), registry.authURL)
@@ -62,7 +62,7 @@ class RealmTests(RegistriesCase):
         self.assertEqual(registry.seen[-1].host, "auth.quay.test")
 
     def test_onItsOwnHost(self) -> None:
-        """A token service can be a path of the registry's own host."""
+        """The token service can be a path on the registry's own host."""
         registry, _ = self.add(QUAY)
         self.assertEqual(self.realm(registry), "https://quay.test/v2/auth")
         url = f"{registry.authURL}?scope=repository:owner/app:pull"
@@ -72,7 +72,7 @@ class RealmTests(RegistriesCase):
         self.assertIs(registry.token, registry.registry)
 
     def test_anywhere(self) -> None:
-        """It can be on a foreign host, as a registry has it that is after passwords."""
+        """The token service can be on a foreign host, like that of a malicious registry."""
         registry, _ = self.add(RegistrySettings(realm="evil.test/steal"))
         self.assertEqual(self.realm(registry), "https://evil.test/steal")
         self.get(registry.authURL, Authorization=basic("alice", "rabbit"))
@@ -81,7 +81,7 @@ class RealmTests(RegistriesCase):
         self.assertEqual(seen.credentials, (Credential("basic", "alice:rabbit"),))
 
     def test_fallback(self) -> None:
-        """The further mirror has its token service at /token, whatever the registry's is."""
+        """The further mirror has its token service at /token in any case."""
         registry, image = self.add(QUAY)
         token = self.get(f"{registry.mirrorURL}/token?scope=repository:owner/app:pull").json()
         reply = self.ask(
@@ -90,7 +90,7 @@ class RealmTests(RegistriesCase):
         self.assertEqual(reply.body, image.manifest.body)
 
     def test_sameHost(self) -> None:
-        """Two registries can't be at one host."""
+        """Two registries can't have the same host."""
         self.add()
         self.assertRaises(ValueError, self.add)
         settings = RegistrySettings(realm="auth.quay.test/token")
@@ -99,7 +99,7 @@ class RealmTests(RegistriesCase):
 
 class TokenTests(RegistriesCase):
     def test_ofOneRegistry(self) -> None:
-        """A token is good at the registry that gave it, and at no other."""
+        """A token is valid at the registry that issued it, and at no other."""
         registry, _ = self.add()
         self.hub.addImage("owner/app", "1", layers=[b"one"])
         for issuer, other in ((registry, self.hub), (self.hub, registry)):
@@ -109,7 +109,7 @@ class TokenTests(RegistriesCase):
                 self.assertEqual(self.ask("GET", url, token=token).status, status)
 
     def test_refreshToken(self) -> None:
-        """A refresh token buys tokens of its own registry only."""
+        """A refresh token yields only tokens of its own registry."""
         registry, _ = self.add()
         for each in (registry, self.hub):
             each.addUser("alice", "rabbit")
@@ -120,7 +120,7 @@ class TokenTests(RegistriesCase):
         self.assertEqual(self.ask("POST", registry.authURL, body=body).status, 401)
 
     def test_long(self) -> None:
-        """Tokens can be as long as ACR's and GitLab's are."""
+        """Tokens can be as long as those of ACR and GitLab."""
         registry, _ = self.add(QUAY)
         url = f"{registry.authURL}?scope=repository:owner/app:pull"
         for token in (self.get(url).json()["token"], registry.issueToken("owner/app")):
@@ -131,7 +131,7 @@ class TokenTests(RegistriesCase):
 
 class AuthenticationTests(RegistriesCase):
     def test_none(self) -> None:
-        """A registry without any has no challenge, whatever is asked."""
+        """A registry without authentication never sends a challenge."""
         registry, _ = self.add(RegistrySettings(authentication=Authentication.NONE))
         base = f"{registry.registryURL}/v2/"
         for path in ("", "_catalog", "owner/app/manifests/1"):
@@ -141,7 +141,7 @@ class AuthenticationTests(RegistriesCase):
         self.assertEqual(registry.token.seen, [])
 
     def test_basic(self) -> None:
-        """A registry that knows Basic only wants it with each request, and lets nobody else in."""
+        """A registry with Basic authentication requires it in each request."""
         registry, _ = self.add(RegistrySettings(authentication=Authentication.BASIC))
         registry.addUser("alice", "rabbit", push=["alice/*"])
         base = f"{registry.registryURL}/v2/"
@@ -160,7 +160,7 @@ class AuthenticationTests(RegistriesCase):
         self.assertEqual(reply.status, 202)
 
     def test_challengeOnRealRequestsOnly(self) -> None:
-        """A registry can let everybody ping it, and ask for a token further in."""
+        """A registry can allow pings without a token, and require one for other requests."""
         registry, _ = self.add(RegistrySettings(challengesPing=False))
         self.assertEqual(self.get(f"{registry.registryURL}/v2/").status, 200)
         reply = self.get(f"{registry.registryURL}/v2/owner/app/manifests/1")
@@ -168,7 +168,7 @@ class AuthenticationTests(RegistriesCase):
         self.assertIn('scope="repository:owner/app:pull"', reply.field("WWW-Authenticate") or "")
 
     def test_mount(self) -> None:
-        """A blob is mounted where the visitor may pull it, however it says who it is."""
+        """A blob is mounted if the client may pull it, with any kind of authentication."""
         registry, image = self.add(RegistrySettings(authentication=Authentication.BASIC))
         registry.addUser("alice", "rabbit", push=["alice/*"])
         registry.addUser("bob", "hole", push=["bob/*"])
@@ -185,7 +185,7 @@ class AuthenticationTests(RegistriesCase):
 
 class RedirectTests(RegistriesCase):
     def test_manifests(self) -> None:
-        """Manifests can be elsewhere too, where nobody needs a token, or may bring one."""
+        """Manifests can be on another host, too, which requires no token and tolerates one."""
         registry, image = self.add(RegistrySettings(redirectsManifests=True))
         for reference in ("1", image.digest):
             for method in ("GET", "HEAD"):
@@ -201,12 +201,12 @@ class RedirectTests(RegistriesCase):
         self.assertEqual(self.get(location.replace(image.digest, "2")).error, "MANIFEST_UNKNOWN")
 
     def test_notWithoutToken(self) -> None:
-        """Who may not pull is not told where to."""
+        """A client that may not pull is not redirected."""
         registry, _ = self.add(RegistrySettings(redirectsManifests=True))
         self.assertEqual(self.get(f"{registry.registryURL}/v2/owner/app/manifests/1").status, 401)
 
     def test_blobs(self) -> None:
-        """Blobs come from the registry's own CDN, or from the registry itself."""
+        """Blobs are served by the registry's own CDN, or by the registry itself."""
         for name, settings in (
             ("one.test", RegistrySettings()),
             ("two.test", RegistrySettings(redirectsBlobs=False)),
@@ -234,7 +234,7 @@ class LinkTests(RegistriesCase):
         return target
 
     def test_opaque(self) -> None:
-        """A link says nothing that a client could make up, and leads through all pages."""
+        """Clients can't construct an opaque link, and it leads through all pages."""
         reply = self.pull(self.quay, "owner/app/tags/list")
         tags = reply.json()["tags"]
         while reply.field("Link"):
@@ -246,7 +246,10 @@ class LinkTests(RegistriesCase):
         self.assertEqual(tags, ["1", "2", "3", "4", "5"])
 
     def test_madeUp(self) -> None:
-        """A link that was changed, or is of another repository, is 405, as at ECR."""
+        """
+        The response to a link that was changed, or belongs to another repository, is 405, as at
+        ECR.
+        """
         target = self.next(self.pull(self.quay, "owner/app/tags/list"))
         self.quay.addImage("owner/other", "1", layers=[b"one"])
         token = self.quay.issueToken("owner/other")
@@ -259,7 +262,7 @@ class LinkTests(RegistriesCase):
 
 class NameTests(RegistriesCase):
     def test_elsewhere(self) -> None:
-        """Other registries have repositories of one component."""
+        """Other registries have repositories whose name has one component."""
         registry, _ = self.add()
         image = registry.addImage("pause", "1", layers=[b"one"])
         url = f"{registry.registryURL}/v2/pause/manifests/1"
@@ -267,7 +270,7 @@ class NameTests(RegistriesCase):
         self.assertEqual(reply.body, image.manifest.body)
 
     def test_atTheHub(self) -> None:
-        """The Hub has none: alpine is library/alpine there, to pull and to push."""
+        """The Hub has none: alpine is library/alpine there, for pulls and pushes."""
         self.hub.addImage("library/alpine", "1", layers=[b"one"])
         self.assertRaises(ValueError, self.hub.addImage, "alpine", "1", layers=[b"one"])
         self.assertRaises(ValueError, self.hub.addBlob, "alpine", 1)
@@ -282,7 +285,7 @@ class NameTests(RegistriesCase):
 
 class PullsTests(RegistriesCase):
     def test_eachAccount(self) -> None:
-        """Pulls are counted for each account, and can be set."""
+        """Pulls are counted for each account, and the number can be set."""
         registry, _ = self.add(RegistrySettings(authentication=Authentication.BASIC, pulls=200))
         registry.addUser("alice", "rabbit")
         registry.addUser("bob", "hole")
@@ -299,7 +302,7 @@ class PullsTests(RegistriesCase):
             self.assertEqual(reply.field("docker-ratelimit-source"), account)
 
     def test_notCounted(self) -> None:
-        """Most registries say nothing of pulls."""
+        """Most registries send no fields about pulls."""
         registry, _ = self.add()
         reply = self.pull(registry, "owner/app/manifests/1")
         self.assertEqual((reply.status, reply.field("ratelimit-limit")), (200, None))
@@ -313,7 +316,7 @@ class SeenTests(RegistriesCase):
         self.hub.addUser("alice", "of the Hub")
 
     def test_whoWasAsked(self) -> None:
-        """Each registry remembers what it was asked, and all together do."""
+        """Requests are recorded for each registry, and for all of them together."""
         self.get(f"{self.hub.registryURL}/v2/")
         self.get(f"{self.quay.registryURL}/v2/")
         self.get(self.quay.authURL)
@@ -332,7 +335,7 @@ class SeenTests(RegistriesCase):
         self.assertEqual(self.hub.connections("token"), 0)
 
     def test_credentials(self) -> None:
-        """They are found in fields and in forms; a representation doesn't show them."""
+        """Credentials are found in fields and in forms; their C{repr} does not show them."""
         self.get(self.quay.authURL, Authorization=basic("alice", "rabbit"), Cookie="a=b")
         form = {"grant_type": "password", "username": "alice", "password": "rabbit"}
         self.ask("POST", self.quay.authURL, body=urlencode(form).encode())
@@ -351,7 +354,10 @@ class SeenTests(RegistriesCase):
         self.assertNotIn("rabbit", repr(self.quay.seen[0].credentials))
 
     def test_nothingMisdirected(self) -> None:
-        """What a registry gave out, expired or not, may come back to it and its token service."""
+        """
+        A credential that a registry has issued, even if expired, may be sent to it and its token
+        service.
+        """
         query = f"{self.quay.authURL}?offline_token=true&scope=repository:owner/app:pull"
         given = self.get(query, Authorization=basic("alice", "rabbit")).json()
         form = {"grant_type": "refresh_token", "refresh_token": given["refresh_token"]}
@@ -365,8 +371,8 @@ class SeenTests(RegistriesCase):
 
     def test_misdirected(self) -> None:
         """
-        Another registry's token or password, a credential at a CDN or an index, a cookie, and what
-        nobody gave out are told, whichever registry is asked for them.
+        Reported are another registry's token or password, a credential for a CDN or an index, a
+        cookie, and invented credentials, from any of the registries.
         """
         form = {"grant_type": "password", "username": "alice", "password": "of the Hub"}
         self.ask("POST", self.quay.authURL, body=urlencode(form).encode())
@@ -391,19 +397,22 @@ class SeenTests(RegistriesCase):
 
 class AloneTests(MemoryCase):
     def test_withoutTheHub(self) -> None:
-        """A registry needs no Hub beside it."""
+        """A registry can be used without the Hub."""
         registry = EmbeddedRegistry(Clock(), "quay.test")
         self.agent = registry.agent()
         self.assertEqual(self.ask("GET", f"{registry.registryURL}/v2/").status, 401)
 
 
 class LoopbackTests(TestCase):
-    """On loopback, under one CA."""
+    """Registries on loopback, with one CA."""
 
     timeout = 30
 
     async def test_addedLater(self) -> None:
-        """A registry that comes later listens after another start, which moves no other."""
+        """
+        A registry that is added later listens after another start, which does not affect the
+        others.
+        """
         hub = EmbeddedHub(reactor)
         first = hub.addRegistry("one.test", RegistrySettings(realm="one.test/auth"))
         await hub.start()

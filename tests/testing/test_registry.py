@@ -1,5 +1,5 @@
 """
-The registry's pull side.
+Tests of the pull side of the registry.
 """
 
 from hubmirror.testing import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
@@ -13,7 +13,7 @@ class RegistryCase(MemoryCase):
 
     def get(self, path: str, fields: dict[str, str] | None = None, *, method: str = "GET") -> Reply:
         """
-        Ask for something of library/hello, with a token.
+        Send a request for a part of library/hello, with a token.
         """
         token = self.token("repository:library/hello:pull")
         return self.ask(method, f"{self.hub.registryURL}/v2/{path}", fields, token=token)
@@ -54,7 +54,7 @@ class ChallengeTests(RegistryCase):
 
     def test_unknownRepository(self) -> None:
         """
-        To the public, what is not there and what is private look the same.
+        To anonymous clients, repositories that do not exist and private ones look the same.
         """
         token = self.token("repository:library/other:pull")
         self.challenge("/v2/library/other/manifests/latest", token)
@@ -96,7 +96,7 @@ class ManifestTests(RegistryCase):
 
     def test_rateLimit(self) -> None:
         """
-        A HEAD is free, a GET counts.
+        A HEAD does not count as a pull, a GET does.
         """
         left = []
         for method in ("HEAD", "GET", "GET", "HEAD"):
@@ -202,7 +202,7 @@ class ListTests(RegistryCase):
 
 class MirrorTests(RegistryCase):
     """
-    The further mirror: the same Hub on a single origin.
+    The further mirror is the same Hub on a single origin.
     """
 
     def test_pull(self) -> None:

@@ -1,5 +1,5 @@
 """
-The token service, as clients use it.
+Tests of the token service.
 """
 
 from base64 import b64encode
@@ -33,7 +33,7 @@ class TokenTests(MemoryCase):
 
     def allows(self, token: str, method: str, path: str) -> bool:
         """
-        Whether the registry takes a token for a request.
+        Whether the registry accepts a token for a request.
         """
         return self.ask(method, self.hub.registryURL + path, token=token).status not in (401, 403)
 
@@ -55,7 +55,7 @@ class TokenTests(MemoryCase):
 
     def test_scopes(self) -> None:
         """
-        Several scopes, in one parameter or in several.
+        Several scopes may be in one parameter or in several.
         """
         for query in (f"scope={HELLO}&scope={SECRET}", f"scope={HELLO}%20{SECRET}"):
             token = self.get(query, basic("bob", "hole")).json()["token"]
@@ -80,7 +80,7 @@ class TokenTests(MemoryCase):
 
     def test_post(self) -> None:
         """
-        A password buys a refresh token, that one buys tokens.
+        A password yields a refresh token, and that yields tokens.
         """
         reply = self.post(
             grant_type="password", username="alice", password="rabbit", access_type="offline"
@@ -110,7 +110,7 @@ class TokenTests(MemoryCase):
 
     def test_otherHub(self) -> None:
         """
-        The mirrors of the Hub all take the tokens of the one Hub.
+        The mirrors of the Hub accept each other's tokens.
         """
         token = self.token(HELLO)
         self.hub = type(self.hub)(self.clock)

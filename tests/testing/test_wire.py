@@ -1,5 +1,5 @@
 """
-Backpressure, both ways: to the byte on a transport in memory, and on loopback.
+Tests of backpressure in both directions: exactly on a transport in memory, and also on loopback.
 """
 
 from twisted.internet.address import IPv4Address
@@ -19,7 +19,7 @@ HERE = IPv4Address("TCP", "127.0.0.1", 50000)
 
 class FullTransport(StringTransport):
     """
-    Has enough after each write, until somebody reads.
+    A transport that pauses its producer after each write, until the test reads.
     """
 
     def write(self, data: bytes) -> None:
@@ -42,7 +42,7 @@ class TransportTests(SynchronousTestCase):
 
     def test_slowReader(self) -> None:
         """
-        No more is sent than the transport takes.
+        No more is sent than the transport accepts.
         """
         transport = FullTransport()
         channel = self.connect(transport)
@@ -74,11 +74,11 @@ class TransportTests(SynchronousTestCase):
 class LoopbackTests(LoopbackCase):
     async def test_unreadBlob(self) -> None:
         """
-        A client that doesn't read has the rest of a blob stay where it is: nowhere.
+        If a client does not read, the rest of its blob is not generated.
         """
         blob = self.hub.addBlob("library/hello", 100_000_000)
         response = await self.ask("GET", await self.link("library/hello", blob.digest))
-        # Another answer comes through meanwhile.
+        # Meanwhile another response is sent.
         await readBody(await self.ask("GET", f"{self.hub.searchURL}/v1/search"))
         self.assertLess(self.hub.cdn.bytesSent, 50_000_000)
         await self.hub.cdn.disconnect()
@@ -86,7 +86,7 @@ class LoopbackTests(LoopbackCase):
 
     async def test_resumesReading(self) -> None:
         """
-        What has not been read is read when the Hub is told to.
+        What has not been read is read when the Hub is told to resume.
         """
         self.hub.registry.stopReading(after=1)
         pending = self.treq.put(f"{self.hub.registryURL}/v2/", data=bytes(1_000_000))

@@ -1,5 +1,5 @@
 """
-A client of HTTP/2 in memory, in front of a real site.
+An HTTP/2 client in memory, connected to a real site.
 """
 
 from collections import defaultdict
@@ -44,7 +44,7 @@ REQUEST = [
 @implementer(INegotiated)
 class TLSTransport(StringTransport):
     """
-    A transport after the handshake.
+    A transport whose TLS handshake is complete.
     """
 
     def __init__(self, protocol: bytes | None) -> None:
@@ -53,7 +53,7 @@ class TLSTransport(StringTransport):
 
     def unregisterProducer(self) -> None:
         """
-        May be repeated, as with a real one.
+        Unregister the producer; as with a real transport, this may be repeated.
         """
         self.producer = None
 
@@ -64,7 +64,7 @@ class TLSTransport(StringTransport):
 
 class Recorder(Resource):
     """
-    Takes every request and leaves the answer to the test.
+    A resource that keeps every request, and leaves the response to the test.
     """
 
     isLeaf = True
@@ -90,7 +90,7 @@ class RecordingSite(MirrorSite):
 
 class Producer:
     """
-    Remembers what it was told.
+    A producer that records the calls of its methods.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Producer:
 
 class Greedy(Producer):
     """
-    Writes as long as it may.
+    A producer that writes as long as it is not paused.
     """
 
     def __init__(self, request: Any) -> None:
@@ -132,7 +132,7 @@ class Greedy(Producer):
 
 class Answer:
     """
-    What a client has seen on a stream.
+    The response that a client has received on a stream.
     """
 
     def __init__(self) -> None:
@@ -152,16 +152,16 @@ class Answer:
 
 class Client:
     """
-    The client's end of a connection.
+    The client's side of a connection.
 
-    @ivar answers: by stream.
-    @ivar order: the streams of the DATA frames, as they came.
+    @ivar answers: the responses, by stream.
+    @ivar order: the streams of the DATA frames, in the order in which they were received.
     @ivar goaway: the error code and last stream of the last GOAWAY.
     """
 
     def __init__(self, site: MirrorSite, wide: bool = True) -> None:
         """
-        @param wide: with windows that do not matter.
+        @param wide: whether the windows are so large that they do not matter.
         """
         self.answers: dict[int, Answer] = defaultdict(Answer)
         self.order: list[int] = []
@@ -170,7 +170,7 @@ class Client:
         self.protocol = site.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
         self.protocol.handshakeCompleted()
-        # It is to be able to send what is wrong.
+        # The client must be able to send invalid input.
         self.h2 = H2Connection(
             H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
         )
@@ -182,13 +182,13 @@ class Client:
 
     def setWindow(self, size: int) -> None:
         """
-        The window of each stream.
+        Set the window of each stream.
         """
         self.h2.update_settings({4: size})
 
     def exchange(self) -> None:
         """
-        Carry bytes to and fro until there are none.
+        Transfer bytes in both directions until there are none.
         """
         sent = received = b"-"
         while sent or received:
@@ -223,6 +223,8 @@ class Client:
         ended: bool = True,
     ) -> int:
         """
+        Send a request.
+
         @return: the stream.
         """
         control = [
@@ -241,7 +243,7 @@ class Client:
 
     def requestFrame(self, stream: int) -> bytes:
         """
-        L{REQUEST} as its frame, for when C{h2} does not let it go out.
+        The frame of L{REQUEST}, for tests in which C{h2} refuses to send it.
         """
         frame = HeadersFrame(stream, self.h2.encoder.encode(REQUEST))
         frame.flags.add("END_HEADERS")
@@ -250,9 +252,9 @@ class Client:
 
     def sendBody(self, stream: int, data: bytes, ended: bool = False) -> int:
         """
-        Send of a body what the windows allow.
+        Send as much of a body as the windows allow.
 
-        @return: bytes sent.
+        @return: the number of bytes sent.
         """
         sent = 0
         while True:
@@ -271,7 +273,7 @@ class Client:
 
     def full(self, full: bool) -> None:
         """
-        The transport of the server can take no more, or can again.
+        Make the server's transport full, or not full any more.
         """
         if full:
             self.transport.producer.pauseProducing()
@@ -295,6 +297,8 @@ class HTTP2Case(SynchronousTestCase):
 
     def request(self, *args: Any, **named: Any) -> tuple[int, Any]:
         """
+        Send a request.
+
         @return: the stream and the site's request.
         """
         stream = self.client.ask(*args, **named)
@@ -302,7 +306,7 @@ class HTTP2Case(SynchronousTestCase):
 
     def assertClosed(self, code: ErrorCodes) -> None:
         """
-        The server has said why it goes, and goes.
+        Check that the server has sent the reason for closing, and closes the connection.
         """
         assert self.client.goaway is not None
         self.assertEqual(self.client.goaway[0], code)

@@ -1,4 +1,4 @@
-"""What stands at either end of a connection in these tests."""
+"""Peers and consumers of the connections in these tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THERE = IPv4Address("TCP", "198.51.100.1", 443)
 @implementer(IProtocolNegotiationFactory)
 class Negotiating(Factory):
     """
-    Of a server that prefers HTTP/2.
+    A transport of a server that prefers HTTP/2.
     """
 
     noisy = False
@@ -32,10 +32,10 @@ class Negotiating(Factory):
 
 class Receiver(Protocol):
     """
-    Takes the body of an answer.
+    Receives the body of a response.
 
-    @ivar body: what has come of it.
-    @ivar reason: why it ended, once it has.
+    @ivar body: the bytes so far.
+    @ivar reason: the reason for its end, once it has ended.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Receiver(Protocol):
         received: Callable[[Any], object] = lambda transport: None,
     ) -> None:
         """
-        @param made: called with the body's transport before anything comes.
-        @param received: called with it after each piece.
+        @param made: called with the body's transport before the first byte.
+        @param received: called with the transport after each piece.
         """
         self.body = b""
         self.reason: BaseException | None = None
@@ -68,11 +68,11 @@ class Receiver(Protocol):
 @implementer(IBodyProducer)
 class Body:
     """
-    The body of a request, written by the test.
+    The body of a request, which the test writes.
 
-    @ivar consumer: where to.
-    @ivar finished: fire it when all is written.
-    @ivar stopped: nobody wants the rest.
+    @ivar consumer: the consumer.
+    @ivar finished: fired by the test when all is written.
+    @ivar stopped: whether the consumer wants no more.
     """
 
     def __init__(self, length: int | None) -> None:
@@ -98,9 +98,9 @@ class Body:
 @implementer(IHostnameResolver)
 class Names:
     """
-    A resolver that knows a few names; an address it takes for itself, as the system's does.
+    A resolver that knows some names.  Like the system's, it resolves an address to itself.
 
-    @ivar silent: names that it says nothing of.
+    @ivar silent: names for which it never responds.
     """
 
     def __init__(self, **known: list[str]) -> None:

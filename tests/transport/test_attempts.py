@@ -1,4 +1,7 @@
-"""Several addresses of one host: how many are tried at once, and whose failure counts."""
+"""
+Tests of connecting to a host with several addresses: the number of attempts, and the error that is
+reported.
+"""
 
 from __future__ import annotations
 
@@ -48,15 +51,16 @@ class AttemptCase(SynchronousTestCase):
         return [str(client[0]) for client in self.reactor.tcpClients]
 
     def fails(self, number: int, error: BaseException) -> None:
-        """An attempt fails."""
+        """Make an attempt fail."""
         self.reactor.tcpClients[number][2].clientConnectionFailed(None, Failure(error))
         self.reactor.advance(DELAY)
 
 
 class VerdictTests(AttemptCase):
     def test_lastHasNoRoute(self) -> None:
-        """The system's resolver puts what has no route last: that is not why there is no
-        connection."""
+        """
+        The system's resolver puts an address without a route last; that is not the error to report.
+        """
         connecting = self.connect()
         for number, error in enumerate(
             (ConnectionRefusedError(), ConnectionRefusedError(), NoRouteError(), NoRouteError())
@@ -67,7 +71,7 @@ class VerdictTests(AttemptCase):
         self.assertEqual(self.attempts.underWay, 0)
 
     def test_noRoute(self) -> None:
-        """Without any network nothing has a route."""
+        """Without any network, no address has a route."""
         connecting = self.connect()
         for number in range(4):
             self.fails(number, getConnectError((errno.ENETUNREACH, "")))
@@ -81,7 +85,7 @@ class VerdictTests(AttemptCase):
         self.failureResultOf(connecting, ConnectBindError)
 
     def test_atOnce(self) -> None:
-        """An attempt that can't even begin counts as one that fails."""
+        """An attempt that raises at once counts as failed."""
 
         def refuse(*_arguments: object, **_more: object) -> Any:
             raise MemoryError
@@ -92,7 +96,7 @@ class VerdictTests(AttemptCase):
         self.failureResultOf(connecting, MemoryError)
 
     def test_connected(self) -> None:
-        """The first address that answers is the connection; the other attempts are ended."""
+        """The first address that accepts is used; the other attempts are cancelled."""
         connecting = self.connect()
         self.reactor.advance(DELAY)
         self.reactor.tcpClients[1][2].buildProtocol(THERE).makeConnection(None)
@@ -109,15 +113,17 @@ class BoundTests(AttemptCase):
     MOST = 2
 
     def test_bound(self) -> None:
-        """A host that does not answer takes no more descriptors than there may be: each
-        connection has one attempt, and a few have more."""
+        """
+        A host that does not respond takes a limited number of descriptors: one attempt for each
+        connection, and some more for a few connections.
+        """
         connecting = [self.connect() for _ in range(3)]
         self.reactor.pump([DELAY] * 5)
         self.assertEqual(len(self.tried), 3 + self.MOST)
         self.assertEqual(self.attempts.underWay, self.MOST)
         for each in connecting:
             self.assertNoResult(each)
-        # What was not tried is nobody's failure.
+        # An address that was not tried has not failed.
         for number in range(5):
             self.fails(number, ConnectionRefusedError())
         for each in connecting:
@@ -125,7 +131,7 @@ class BoundTests(AttemptCase):
         self.assertEqual(self.attempts.underWay, 0)
 
     def test_freed(self) -> None:
-        """An attempt that is over leaves its place to another."""
+        """An attempt that has ended makes room for another."""
         connecting = self.connect()
         self.reactor.pump([DELAY] * 2)
         self.assertEqual(self.tried, ADDRESSES[:3])

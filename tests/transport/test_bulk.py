@@ -1,4 +1,6 @@
-"""TLS in bulk, against itself and against Twisted's own: no byte is lost or reordered."""
+"""
+Tests of the mirror's TLS, with itself and with Twisted's as the peer: no byte is lost or reordered.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,8 @@ class OrderTests(SynchronousTestCase):
         self, roles: tuple[bool, bool], room: int, established: bool, steps: list[Any]
     ) -> None:
         """
-        Large and small writes, both ways at once, with pauses anywhere, the handshake included,
-        and however little the system takes at a time: each byte arrives, in its place.
+        Large and small writes in both directions, with pauses at any time, even in the handshake,
+        and with a socket that accepts few bytes at a time: each byte arrives in its place.
         """
         pair = Pair(*roles, room=room)
         if established:
@@ -69,7 +71,10 @@ class OrderTests(SynchronousTestCase):
         pair.close()
 
     def test_backlog(self) -> None:
-        """What is written when the network has room again does not overtake what waits for it."""
+        """
+        Bytes that are written when the socket is writable again do not overtake those that wait for
+        it.
+        """
         for roles in ROLES:
             pair = Pair(*roles, room=5_000)
             pair.settle()
@@ -82,7 +87,7 @@ class OrderTests(SynchronousTestCase):
             pair.close()
 
     def test_early(self) -> None:
-        """What is written as soon as there is a connection waits for TLS."""
+        """Bytes that are written before the handshake is complete are kept until then."""
 
         class Early(Peer):
             def connectionMade(self) -> None:
@@ -98,13 +103,13 @@ class OrderTests(SynchronousTestCase):
 
 
 class BatchTests(PairCase):
-    """What makes it cheap."""
+    """Tests of what makes it cheap."""
 
     def setUp(self) -> None:
         self.pair = self.open(room=4 * BATCH)
 
     def test_paused(self) -> None:
-        """A pause holds from the delivery on in which it was asked for."""
+        """A pause takes effect at the delivery in which it was requested."""
 
         class Pausing(Peer):
             def dataReceived(self, data: bytes) -> None:
@@ -121,19 +126,19 @@ class BatchTests(PairCase):
             self.assertEqual(len(pair.client.sizes), before + 1)
 
     def test_delivery(self) -> None:
-        """What one read has brought is one delivery."""
+        """The data of one read is delivered at once."""
         self.pair.server.transport.write(bytes(BATCH // 2))
         self.pair.clientEnd.step(reading=True)
         self.assertEqual(self.pair.client.sizes, [BATCH // 2])
 
     def test_readAgain(self) -> None:
-        """After a full read there is a second one in the same turn, but no third."""
+        """After a full read there is a second one in the same turn of the reactor, but no third."""
         self.pair.server.transport.write(bytes(3 * BATCH))
         self.pair.clientEnd.step(reading=True)
         self.assertEqual(len(self.pair.client.sizes), 2)
 
     def test_largeAtOnce(self) -> None:
-        """A large write has left before the turn ends, and what was written before it too."""
+        """A large write is sent before the turn ends, together with earlier ones."""
         self.pair.server.transport.write(b"head")
         self.pair.server.transport.write(bytes(RECORD))
         self.assertNotIn(self.pair.serverEnd, self.pair.reactor.getWriters())
@@ -141,7 +146,7 @@ class BatchTests(PairCase):
         self.assertEqual(self.pair.client.got, b"head" + bytes(RECORD))
 
     def test_smallTogether(self) -> None:
-        """Small writes of one turn leave together, at its end."""
+        """Small writes of one turn are sent together at its end."""
         for piece in (b"a", b"", b"b", b"c"):
             self.pair.server.transport.write(piece)
         self.pair.server.transport.writeSequence([b"d", b"e"])
@@ -152,7 +157,7 @@ class BatchTests(PairCase):
         self.assertEqual(self.pair.client.sizes, [5])
 
     def test_smallAfterLarge(self) -> None:
-        """They do so after a large one too."""
+        """This also holds after a large write."""
         self.pair.server.transport.write(bytes(BATCH))
         self.pair.settle()
         self.pair.server.transport.write(b"small")
@@ -162,7 +167,7 @@ class BatchTests(PairCase):
 
 @implementer(IPushProducer)
 class Source:
-    """Writes what it has, as fast as its consumer lets it."""
+    """A producer that writes its data while its consumer does not pause it."""
 
     def __init__(self, consumer: Any, data: bytes, piece: int) -> None:
         self.data, self.piece = data, piece
@@ -192,12 +197,12 @@ class Source:
 
 
 class BackpressureTests(PairCase):
-    """Stricter than Twisted's."""
+    """Backpressure is stricter than with Twisted's TLS."""
 
     def test_backpressure(self) -> None:
         """
-        A producer waits while the other side does not read, with no more than one piece of it
-        kept; and goes on when it does.
+        While the other side does not read, the producer is paused, and no more than one piece of it
+        is buffered; later it is resumed.
         """
         for piece in (1000, RECORD, BATCH, 3 * BATCH):
             pair = self.open(room=60_000)
@@ -219,7 +224,7 @@ class BackpressureTests(PairCase):
             self.assertTrue(pair.client.got == data)
 
     def test_duringTheHandshake(self) -> None:
-        """What waits for TLS pauses a producer as well."""
+        """Bytes that wait for the handshake pause a producer as well."""
         pair = Pair(self.bulk, self.bulk)
         source = Source(pair.client.transport, bytes(BATCH), RECORD)
         source.produce()
@@ -230,7 +235,7 @@ class BackpressureTests(PairCase):
         pair.close()
 
     def test_registeredLate(self) -> None:
-        """Who registers while the network is full is paused at once."""
+        """A producer that is registered while the socket is full is paused at once."""
         pair = self.open(room=5_000)
         pair.server.transport.write(bytes(BATCH))
         self.assertEqual(Source(pair.server.transport, b"", 1).calls, ["pause"])
@@ -243,7 +248,7 @@ class BackpressureTests(PairCase):
 
 class ProducerTests(PairCase):
     def test_closing(self) -> None:
-        """A connection that is to be lost is not, before its producer is unregistered."""
+        """C{loseConnection} takes effect only after the producer is unregistered."""
         pair = self.open()
         source = Source(pair.server.transport, bytes(5 * BATCH), BATCH)
         pair.server.transport.loseConnection()
@@ -257,7 +262,10 @@ class ProducerTests(PairCase):
         self.assertEqual(pair.client.got, bytes(5 * BATCH))
 
     def test_lost(self) -> None:
-        """A producer is stopped once, when the connection is lost, and afterwards at once."""
+        """
+        A producer is stopped once when the connection is lost, and at once if it is registered
+        later.
+        """
         pair = self.open()
         source = Source(pair.server.transport, b"", 1)
         pair.client.transport.abortConnection()

@@ -1,4 +1,4 @@
-"""TLS in bulk under real endpoints: what they make, and what real clients get of it."""
+"""Tests of the mirror's TLS with real endpoints and real clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from tests.transport.tlspair import AUTHORITY, ROLES, TRUST, Peer, bytesOf
 
 class Ending(Peer):
     """
-    @ivar began: fires when the handshake is completed.
+    A protocol that reports its events.
+
+    @ivar began: fires when the handshake is complete.
     @ivar ended: fires when the connection is lost.
     """
 
@@ -54,7 +56,11 @@ class EndpointCase(TestCase):
         FilePath(self.pem).setContent(AUTHORITY.serverPEM(["localhost", "127.0.0.1"]))
 
     async def listen(self, description: str, peer: Protocol, on: Any = None) -> int:
-        """@return: the port's number."""
+        """
+        Listen on a port.
+
+        @return: the port's number.
+        """
         endpoint = serverFromString(on or TLSReactor(reactor), description)
         port = await endpoint.listen(Negotiating.forProtocol([peer].pop))
         self.addCleanup(port.stopListening)
@@ -72,7 +78,11 @@ class EndpointCase(TestCase):
 
 class EndpointTests(EndpointCase):
     async def made(self, description: str) -> tuple[object, object]:
-        """@return: what client and server have as their transports."""
+        """
+        Connect a client.
+
+        @return: the transports of client and server.
+        """
         client, server = Ending(), Ending()
         await self.connect(await self.listen(description, server), client, b"http/1.1")
         await client.began
@@ -88,16 +98,16 @@ class EndpointTests(EndpointCase):
             self.assertTrue(ISSLTransport.providedBy(transport))
 
     async def test_longChain(self) -> None:
-        """A handshake may be longer than most."""
+        """A handshake may have a long certificate chain."""
         chain = self.mktemp()
         FilePath(chain).setContent(AUTHORITY.pem * 100)
         await self.made(f"ssl:0:interface=127.0.0.1:privateKey={self.pem}:extraCertChain={chain}")
 
     async def test_tls(self) -> None:
-        """Certificates from a directory, by the name that the client asks for."""
+        """C{tls:} uses the certificates of a folder, by the name that the client sends."""
         folder = FilePath(self.mktemp())
         folder.makedirs()
-        # Without the authority's own certificate, which Twisted would follow for ever.
+        # This is without the authority's own certificate, which makes Twisted loop for ever.
         pem, end, _ = AUTHORITY.serverPEM(["localhost"]).partition(b"-----END CERTIFICATE-----\n")
         folder.child("localhost.pem").setContent(pem + end)
         for transport in await self.made(f"tls:{folder.path}:0:interface=\\:\\:ffff\\:127.0.0.1"):
@@ -116,7 +126,8 @@ class EndpointTests(EndpointCase):
 
     async def test_bulk(self) -> None:
         """
-        Much, to a client that pauses over and over: the producer waits, and nothing is lost.
+        While a client pauses again and again, the producer of a large body waits, and nothing is
+        lost.
         """
         size = 100 * BATCH
 
@@ -170,7 +181,10 @@ class EndpointTests(EndpointCase):
             self.assertGreater(server.pauses, 0)
 
     async def test_reasons(self) -> None:
-        """Over TCP, which tells an abort from an end, both sides are told what Twisted tells."""
+        """
+        Over TCP, which distinguishes an abort from an end, both sides get the same reason as with
+        Twisted's TLS.
+        """
         for which, end in product((0, 1), ("loseConnection", "abortConnection")):
             told = []
             for bulkClient, bulkServer in ROLES:
@@ -191,7 +205,7 @@ class EndpointTests(EndpointCase):
 
 class OptionTests(EndpointCase):
     async def test_plainTLS(self) -> None:
-        """C{plain-transport} leaves a mirror's port Twisted's own."""
+        """With C{plain-transport}, a port has Twisted's own TLS."""
         for plain in (False, True):
             description = f"ssl:0:interface=127.0.0.1:privateKey={self.pem}"
             mirror = HubMirror(reactor, MirrorConfig(port=description, plain_transport=plain))
@@ -207,7 +221,9 @@ class OptionTests(EndpointCase):
             await client.ended
 
     async def test_noProtocol(self) -> None:
-        """A client that offers only protocols that are not spoken here is told so, either way."""
+        """
+        A client that offers only unsupported protocols gets the alert, with both implementations.
+        """
         for plain in (False, True):
             description = f"ssl:0:interface=127.0.0.1:privateKey={self.pem}"
             mirror = HubMirror(reactor, MirrorConfig(port=description, plain_transport=plain))

@@ -1,4 +1,7 @@
-"""How connections with TLS in bulk end: as those with Twisted's own do, whoever ends them."""
+"""
+Tests of how connections with the mirror's TLS end: in the same way as with Twisted's, whichever
+side ends them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ ELSEWHERE = trustRootFromCertificates([Certificate.loadPEM(Authority().pem)])
 
 
 def ended(pair: Pair) -> list[type[BaseException] | None]:
-    """Why client and server were lost."""
+    """The reasons for which client and server lost the connection."""
     pair.settle()
     return [peer.reason and peer.reason.type for peer in (pair.client, pair.server)]
 
@@ -44,7 +47,7 @@ def _writeAndLose(pair: Pair) -> None:
     pair.client.transport.loseConnection()
 
 
-#: What is done to an established connection. An end is what TLS has as its transport.
+#: Actions on an established connection.  An end is the transport below TLS.
 ENDINGS: dict[str, Callable[[Pair], object]] = {
     "the client loses it": lambda pair: pair.client.transport.loseConnection(),
     "the server loses it": lambda pair: pair.server.transport.loseConnection(),
@@ -62,7 +65,7 @@ ENDINGS: dict[str, Callable[[Pair], object]] = {
 
 class ReasonTests(SynchronousTestCase):
     def test_asTwisted(self) -> None:
-        """Both sides are told the same as with Twisted's own TLS on both."""
+        """Both sides get the same reason as if both had Twisted's TLS."""
         for name, end in ENDINGS.items():
             told = []
             for roles in ROLES:
@@ -74,7 +77,7 @@ class ReasonTests(SynchronousTestCase):
             self.assertEqual(told, [told[0]] * 4, name)
 
     def test_beforeTheHandshake(self) -> None:
-        """The same before the handshake, or in the midst of it."""
+        """This also holds before and in the handshake."""
         for name, end in ENDINGS.items():
             for turns in range(3) if name != "garbage" else ():
                 told = []
@@ -103,11 +106,11 @@ class ReasonTests(SynchronousTestCase):
 
 class SilentTests(SynchronousTestCase):
     """
-    A client that keeps its connection and does not look at it.
+    A client that keeps its connection open but does not read from it.
     """
 
     def test_idle(self) -> None:
-        """The server does not wait for its goodbye for long."""
+        """The server waits only a short time for its close_notify."""
         pair = Pair(True, True)
         pair.settle()
         pair.server.transport.loseConnection()
@@ -120,7 +123,7 @@ class SilentTests(SynchronousTestCase):
         self.assertEqual(pair.reactor.getDelayedCalls(), [])
 
     def test_slow(self) -> None:
-        """All that was written arrives even so."""
+        """Nevertheless, everything that was written arrives."""
         pair = Pair(False, True, room=5_000)
         pair.settle()
         pair.client.transport.pauseProducing()
@@ -136,7 +139,10 @@ class InFlightTests(SynchronousTestCase):
     @settings(max_examples=60)
     @given(st.sampled_from(ROLES), st.sampled_from([5_000, 400_000]), st.lists(SIZES, max_size=6))
     def test_lose(self, roles: tuple[bool, bool], room: int, sizes: list[int]) -> None:
-        """What was written before the connection is lost arrives, and then its orderly end."""
+        """
+        Bytes that were written before C{loseConnection} arrive, and then the connection ends
+        properly.
+        """
         pair = Pair(*roles, room=room)
         pair.settle()
         pair.client.transport.pauseProducing()
@@ -155,8 +161,7 @@ class InFlightTests(SynchronousTestCase):
         self, roles: tuple[bool, bool], room: int, steps: list[Any], aborting: str
     ) -> None:
         """
-        However far it is, an abort ends both sides; what has arrived is the beginning of what
-        was sent.
+        An abort ends both sides at any time; what has arrived is a prefix of what was sent.
         """
         pair = Pair(*roles, room=room)
         sent = {"client": b"", "server": b""}
@@ -175,7 +180,7 @@ class InFlightTests(SynchronousTestCase):
 
 class EndTests(PairCase):
     def test_abortedWithWritesPending(self) -> None:
-        """They are not sent, nor is it an error that they can't be."""
+        """Pending writes of an aborted connection are dropped, without an error."""
         pair = self.open()
         pair.client.transport.write(b"small")
         pair.client.transport.abortConnection()
@@ -184,7 +189,7 @@ class EndTests(PairCase):
         self.assertEqual(pair.server.got, b"")
 
     def test_truncated(self) -> None:
-        """Without a goodbye, what has come is not the whole."""
+        """Without close_notify, the received data is not regarded as complete."""
         pair = self.open()
         pair.server.transport.write(bytes(RECORD))
         pair.serverEnd.loseConnection()
@@ -192,7 +197,7 @@ class EndTests(PairCase):
         self.assertEqual(pair.client.got, bytes(RECORD))
 
     def test_garbage(self) -> None:
-        """What came before the first wrong record is right, and delivered."""
+        """Data before the first invalid record is valid, and delivered."""
         pair = self.open()
         pair.server.transport.write(bytes(RECORD))
         pair.reactor.advance(0)
@@ -206,10 +211,10 @@ class PlainEndTests(EndTests):
 
 
 class StricterTests(PairCase):
-    """Where Twisted's raises, delivers more, or waits for ever."""
+    """Cases in which Twisted's TLS raises, delivers more data, or waits for ever."""
 
     def test_afterwards(self) -> None:
-        """Nothing that is asked for after the end does anything."""
+        """Calls after the end have no effect."""
         pair = self.open()
         transport = pair.client.transport
         transport.loseConnection()
@@ -222,7 +227,10 @@ class StricterTests(PairCase):
         self.assertEqual(pair.server.got, b"")
 
     def test_inADelivery(self) -> None:
-        """Who ends the connection in the midst of what one read has brought gets no more."""
+        """
+        If the connection is ended while the data of a read is delivered, no further data is
+        delivered.
+        """
         for end in ("loseConnection", "abortConnection"):
 
             class Ending(Peer):
@@ -236,9 +244,9 @@ class StricterTests(PairCase):
             self.assertEqual(len(pair.client.sizes), 1)
 
     def test_truncatedAfterAFullRead(self) -> None:
-        """The same when the end is what a second read in the turn finds."""
+        """The same holds when the second read in a turn finds the end."""
         pair = self.open()
-        # A record of TLS 1.3 is 22 bytes longer than what is in it.
+        # A record of TLS 1.3 is 22 bytes longer than its content.
         size = BATCH - 6 * 22
         pair.server.transport.write(bytes(size))
         pair.serverEnd.loseConnection()
@@ -249,7 +257,8 @@ class StricterTests(PairCase):
 
     def test_pausedAndLost(self) -> None:
         """
-        Who is paused and loses the connection does not wait for the other side's goodbye for ever.
+        After C{loseConnection}, a paused protocol does not wait for ever for the other side's
+        close_notify.
         """
         pair = self.open()
         pair.server.transport.pauseProducing()
@@ -260,7 +269,7 @@ class StricterTests(PairCase):
 
 
 class MemoryTests(SynchronousTestCase):
-    """Without the garbage collector, nothing is left of a connection."""
+    """Nothing of a connection remains, even without the garbage collector."""
 
     def setUp(self) -> None:
         gc.collect()

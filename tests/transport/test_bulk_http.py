@@ -1,4 +1,4 @@
-"""HTTP over TLS in bulk, with a pause at every point: what follows is as it should be."""
+"""Tests of HTTP over the mirror's TLS, with a pause at every point."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.transport.support import Receiver
 from tests.transport.test_bulk import RECORD
 from tests.transport.tlspair import Carrying, Pair, PairCase, bytesOf
 
-#: Enough for many reads, with what fits into one between them.
+#: This is enough for many reads, with small bodies in between.
 BODIES = [
     bytesOf(size, number)
     for number, size in enumerate([0, 10, 2 * BATCH, 1, RECORD, BATCH + 1, 100])
@@ -26,7 +26,7 @@ BODIES = [
 
 
 class Echo(Resource):
-    """Answers with what it was sent."""
+    """Responds with the body of the request."""
 
     isLeaf = True
 
@@ -36,7 +36,7 @@ class Echo(Resource):
 
 
 class Fixed(Resource):
-    """Answers C{/N} with the Nth body."""
+    """Responds to C{/N} with the Nth body."""
 
     isLeaf = True
 
@@ -54,7 +54,7 @@ def post(body: bytes) -> bytes:
 
 
 def bodies(answers: bytes) -> list[bytes]:
-    """The bodies of answers, the last of which may be cut off."""
+    """The bodies of responses, the last of which may be cut off."""
     found = []
     while answers:
         head, _, rest = answers.partition(b"\r\n\r\n")
@@ -66,10 +66,10 @@ def bodies(answers: bytes) -> list[bytes]:
 
 
 class ServerTests(PairCase):
-    """The mirror's server, and a client that knows TLS but not HTTP."""
+    """The mirror's server, and a client that implements TLS but not HTTP."""
 
     def begin(self, steps: int) -> Pair:
-        """A connection on which all is asked at once, so many steps later."""
+        """Send all requests on a new connection after a number of steps."""
         pair = self.open(server=serving(Echo()), room=60_000)
         pair.client.transport.write(b"".join(map(post, BODIES)))
         for number in range(steps):
@@ -77,7 +77,7 @@ class ServerTests(PairCase):
         return pair
 
     def test_clientPauses(self) -> None:
-        """After any step, and for as long as it likes."""
+        """The client pauses after any step, and for any time."""
         for steps in count():
             pair = self.begin(steps)
             got = pair.client.got
@@ -104,7 +104,10 @@ class ClientTests(PairCase):
     """The mirror's client and its server."""
 
     def test_bodyPauses(self) -> None:
-        """At any delivery: the rest comes when it goes on, and the next answer after it."""
+        """
+        The body is paused at any delivery; the rest arrives after it is resumed, and then the next
+        response.
+        """
         for pausing in count(1):
             released: list[object] = []
             client = UpstreamConnection(Clock(), True, released.append)

@@ -1,6 +1,7 @@
 """
-TLS 1.3 may renew its keys between any two records (RFC 8446, 4.6.3).  No library of ours has a call
-for that, so the client of this test shakes hands by OpenSSL and makes its records by itself.
+Tests of key updates.  TLS 1.3 may update its keys between any two records (RFC 8446, 4.6.3).  The
+available libraries have no function for that, so the client of this test uses OpenSSL for the
+handshake and creates its records itself.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ STEPS = st.lists(
 
 class Keys:
     """
-    What protects the records of one direction, with C{TLS_AES_256_GCM_SHA384} (RFC 8446, 5 and 7).
+    The keys of one direction, with C{TLS_AES_256_GCM_SHA384} (RFC 8446, 5 and 7).
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -70,8 +71,9 @@ class Keys:
 
     def open(self, head: bytes, sealed: bytes) -> tuple[int, bytes]:
         """
-        @return: the kind and the content of a record that was sealed with these keys, and is the
-            next one.
+        Decrypt the next record.
+
+        @return: the type and the content of the record.
         """
         inner = self._cipher.decrypt(self._nonce(), sealed, head)
         return inner[-1], inner[:-1]
@@ -79,9 +81,11 @@ class Keys:
 
 class Client:
     """
-    @ivar server: the other side.
-    @ivar got: what the server has sent.
-    @ivar renewals: how often the server has renewed its keys.
+    The client.
+
+    @ivar server: the server's side.
+    @ivar got: the data that the server has sent.
+    @ivar renewals: how often the server has updated its keys.
     """
 
     def __init__(self, bulk: bool) -> None:
@@ -134,19 +138,19 @@ class Client:
             self._leaving += self._ours.seal(DATA, data[start : start + RECORD])
 
     def renew(self, both: int) -> None:
-        """Renew these keys, and ask the server to do as much, or not."""
+        """Update these keys, and ask the server to update its own, or not."""
         self._leaving += self._ours.seal(HANDSHAKE, KEY_UPDATE + bytes([both]))
         self._ours = self._ours.renewed()
 
     def deliver(self, size: int) -> None:
-        """Let the server read so much of what was said."""
+        """Let the server read some bytes of what was sent."""
         with contextlib.suppress(BlockingIOError):
             sent = self._socket.send(self._leaving[:size])
             self._leaving = self._leaving[sent:]
         self._end.step(reading=True)
 
     def hear(self) -> None:
-        """Open all that the server has sent."""
+        """Decrypt everything that the server has sent."""
         with contextlib.suppress(BlockingIOError):
             while data := self._socket.recv(1 << 20):
                 self._coming += data
@@ -183,8 +187,8 @@ class KeyUpdateTests(SynchronousTestCase):
     @given(st.booleans(), STEPS)
     def test_anywhere(self, bulk: bool, steps: list[tuple[str, int]]) -> None:
         """
-        However what both sides send is mixed with renewals of one side's keys or of both, and cut:
-        each byte arrives, in its place, and the server renews its keys when it is asked to.
+        Data of both sides is mixed with key updates of either side, and split in any way: each byte
+        arrives in its place, and the server updates its keys when it is asked to.
         """
         client = Client(bulk)
         said = wrote = b""
@@ -204,14 +208,14 @@ class KeyUpdateTests(SynchronousTestCase):
             else:
                 client.hear()
         client.settle()
-        # OpenSSL renews its own keys when it next has something to send.
+        # OpenSSL updates its own keys when it sends data the next time.
         wrote += b"last"
         client.server.transport.write(b"last")
         client.settle()
         self.assertIsNone(client.server.reason)
         self.assertTrue(client.server.got == said, "the server got something else")
         self.assertTrue(client.got == wrote, "the client got something else")
-        # One renewal may answer several requests.
+        # One update may answer several requests.
         self.assertEqual(client.renewals > 0, asked > 0)
         self.assertLessEqual(client.renewals, asked)
         client.close()

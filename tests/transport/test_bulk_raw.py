@@ -1,4 +1,4 @@
-"""TLS in bulk against OpenSSL alone, which can do what none of Twisted's peers does."""
+"""Tests of the mirror's TLS with OpenSSL as the peer, which can do what Twisted's TLS can't."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.transport.tlspair import SERVER, TRUST, End, Peer, bytesOf
 
 class RawPeer:
     """
-    A server that is OpenSSL alone, with TLS 1.2.
+    A server with TLS 1.2 that uses OpenSSL directly.
     """
 
     def __init__(self, bulk: bool) -> None:
@@ -65,7 +65,9 @@ class RawPeer:
 
 class RawCase(SynchronousTestCase):
     """
-    @cvar bulk: test our TLS rather than Twisted's.
+    A client with such a peer.
+
+    @cvar bulk: whether the client has the mirror's TLS instead of Twisted's.
     """
 
     bulk = True
@@ -76,7 +78,7 @@ class RawCase(SynchronousTestCase):
         self.peer.settle()
 
     def assertSentBefore(self, *writes: bytes) -> None:
-        """Before an end that the peer has asked for."""
+        """Check what is sent before an end that the peer has requested."""
         peer, client = self.peer, self.peer.client
         for data in writes:
             client.transport.write(data)
@@ -92,8 +94,7 @@ class RawCase(SynchronousTestCase):
 class RenegotiationTests(RawCase):
     def test_renegotiation(self) -> None:
         """
-        TLS 1.2 may shake hands anew at any time: what is written meanwhile waits, and its
-        producer too.
+        TLS 1.2 may renegotiate at any time: writes wait meanwhile, and their producer is paused.
         """
         peer, client = self.peer, self.peer.client
         paused: list[bool] = []
@@ -146,8 +147,8 @@ class PlainRenegotiationTests(RenegotiationTests):
 class HalfClosedTests(RawCase):
     def test_peerReadsOn(self) -> None:
         """
-        To one who says goodbye and reads on, all that was written until then is sent, however
-        slowly he reads, before the connection ends.
+        If the peer sends close_notify but goes on reading, everything that was written before is
+        sent, however slowly it reads, before the connection ends.
         """
         self.assertSentBefore(bytesOf(8 * BATCH, 1))
 
@@ -158,5 +159,7 @@ class PlainHalfClosedTests(HalfClosedTests):
 
 class StricterTests(RawCase):
     def test_small(self) -> None:
-        """What waits for others is sent too, which Twisted's forgets."""
+        """
+        Small writes that wait for the end of the turn are sent, too, which Twisted's TLS forgets.
+        """
         self.assertSentBefore(bytesOf(8 * BATCH, 1), b"small")

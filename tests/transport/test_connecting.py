@@ -1,4 +1,4 @@
-"""New connections: to which addresses, through what, and in what words they fail."""
+"""Tests of new connections: the addresses, the proxy, and the errors."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class ConnectCase(SynchronousTestCase):
 
     @property
     def places(self) -> list[tuple[str, int]]:
-        """Where a connection was asked for."""
+        """The addresses to which a connection was requested."""
         return [client[:2] for client in self.reactor.tcpClients]
 
     def accept(self) -> Line:
-        """The far end of the latest connection."""
+        """Accept the latest connection."""
         protocol = self.reactor.tcpClients[-1][2].buildProtocol(THERE)
         line = Line(self.reactor, protocol, HERE, THERE)
         protocol.makeConnection(line)
@@ -81,7 +81,7 @@ class ConnectCase(SynchronousTestCase):
 
 class PlainTests(ConnectCase):
     def test_ready(self) -> None:
-        """A connection that can be used, and that comes back to whom it was opened for."""
+        """The connection can be used, and is given back to its owner."""
         released: list[UpstreamConnection] = []
         connecting = self.connect(b"http://cdn.example:8080", released.append)
         self.assertEqual(self.places, [(PUBLIC, 8080)])
@@ -104,7 +104,7 @@ class PlainTests(ConnectCase):
             self.assertEqual(self.places[-1], place)
 
     def test_unusualNames(self) -> None:
-        """Names that DNS has, though IDNA refuses them, are looked up as they are."""
+        """Names that DNS allows, though IDNA refuses them, are resolved without changes."""
         for host in (b"a_b.example", b"r3---cdn.example", b"_x.example.", b"a" * 63 + b".example"):
             self.names.known[host.decode()] = [PUBLIC]
             for scheme, port in ((b"http", 80), (b"https", 443)):
@@ -128,7 +128,7 @@ class PlainTests(ConnectCase):
 
 class AddressTests(ConnectCase):
     def test_refused(self) -> None:
-        """No packet goes to an address that is not public, however it is written."""
+        """No packet is sent to an address that is not public, in whatever way it is written."""
         for host in (
             b"inside.example",
             b"mapped.example",
@@ -157,7 +157,7 @@ class AddressTests(ConnectCase):
         self.message(self.connect(b"http://mapped.example"), AddressRefused)
 
     def test_everyTime(self) -> None:
-        """A name that comes to mean another address is judged anew."""
+        """The addresses of a name are checked at each connection."""
         self.connect(b"http://cdn.example")
         self.names.known["cdn.example"] = [PRIVATE]
         self.message(self.connect(b"http://cdn.example"), AddressRefused)
@@ -173,7 +173,7 @@ class FailureTests(ConnectCase):
         self.assertEqual(text, "the name does not resolve")
 
     def test_impossibleName(self) -> None:
-        """Such as a redirect may name."""
+        """A redirect may contain an invalid name."""
         long = b".".join([b"a" * 60] * 4) + b".example.org"
         for host in (b"a..b", b".", b".a", b"!", b"a$b", b"xn--", b"a" * 64 + b".example", long):
             for scheme in (b"http", b"https"):
@@ -185,7 +185,7 @@ class FailureTests(ConnectCase):
         connecting = self.connect(b"http://cdn.example")
         factory = self.reactor.tcpClients[0][2]
         factory.clientConnectionFailed(None, Failure(ConnectionRefusedError(PUBLIC)))
-        # The endpoint sees whether there is another address.
+        # The endpoint checks whether there is another address.
         self.reactor.advance(1)
         self.assertEqual(self.message(connecting, ConnectFailed), "connection refused")
 
@@ -198,7 +198,7 @@ class FailureTests(ConnectCase):
         self.assertEqual(text, "could not connect within 5 s")
 
     def test_handshakeTimeout(self) -> None:
-        """The time is for the name, the connection and TLS together."""
+        """The timeout covers the name, the connection and TLS together."""
         connecting = self.connect(b"https://cdn.example")
         self.reactor.advance(3)
         line = self.accept()
@@ -209,8 +209,10 @@ class FailureTests(ConnectCase):
         self.reactor.advance(0)
 
     def test_noDescriptors(self) -> None:
-        """Names don't resolve then, and certificates can't be read: neither is the upstream's
-        fault, and nothing of it stays behind."""
+        """
+        Without file descriptors, neither names can be resolved nor certificates be read.  These
+        errors are not the upstream's, and leave nothing behind.
+        """
 
         def refuse(*_arguments: object) -> int:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -226,7 +228,7 @@ class FailureTests(ConnectCase):
 
     @contextmanager
     def patched(self, opening: Callable[..., int]) -> Iterator[None]:
-        """In which files are opened so."""
+        """Run with this function in place of C{os.open}."""
         patch = self.patch(failures.os, "open", opening)
         try:
             yield
@@ -234,13 +236,16 @@ class FailureTests(ConnectCase):
             patch.restore()
 
     def test_cancelled(self) -> None:
-        """The client has left: that is no failure of the upstream."""
+        """Cancelling because the client has left is not a failure of the upstream."""
         connecting = self.connect(b"http://cdn.example")
         connecting.cancel()
         self.failureResultOf(connecting, ConnectCancelled)
 
     def test_lookup(self) -> None:
-        """While a name is looked up, neither is to say that there is no such name."""
+        """
+        If the timeout ends while a name is being resolved, the error does not state that the name
+        does not exist.
+        """
         self.names.silent.add("cdn.example")
         for scheme in (b"http", b"https"):
             connecting = self.connect(scheme + b"://cdn.example")
@@ -260,7 +265,7 @@ class FailureTests(ConnectCase):
 
 
 class ProxyTests(ConnectCase):
-    """The proxy looks names up, so it alone is connected to, wherever it is."""
+    """A proxy resolves names itself.  Only the proxy is connected to, whatever its address is."""
 
     def test_http(self) -> None:
         self.connector = self.makeConnector(proxy="http://proxy.example:3128")
@@ -274,7 +279,7 @@ class ProxyTests(ConnectCase):
         self.assertEqual(line.hears(), b"GET / HTTP/1.1\r\nHost: cdn.example:8080\r\n\r\n")
 
     def test_tls(self) -> None:
-        """With the origin, not with the proxy."""
+        """The TLS connection is with the origin, not with the proxy."""
         self.connector = self.makeConnector(proxy="socks5://192.168.0.1:1080")
         self.connect(b"https://cdn.example")
         line = self.accept()
@@ -283,12 +288,12 @@ class ProxyTests(ConnectCase):
         line.says(b"\x05\x00\x00\x01\0\0\0\0\0\0")
         hello = line.hears()
         self.assertEqual(hello[:2], b"\x16\x03")
-        # SNI and ALPN.
+        # SNI and ALPN are sent.
         self.assertIn(b"cdn.example", hello)
         self.assertIn(b"http/1.1", hello)
 
     def test_literal(self) -> None:
-        """An address that is written out can be judged even so."""
+        """An address in a URL is checked even with a proxy."""
         self.connector = self.makeConnector(proxy="http://proxy.example:3128")
         for url in (b"http://10.0.0.1", b"https://[::1]"):
             self.message(self.connect(url), AddressRefused)
@@ -298,7 +303,7 @@ class ProxyTests(ConnectCase):
             self.assertEqual(self.places.pop(), ("192.168.0.1", 3128))
 
     def test_looksLikeAName(self) -> None:
-        """A host that the proxy would take for an address is refused, with the same advice."""
+        """A host that the proxy would interpret as an address is refused, with the same advice."""
         self.connector = self.makeConnector(proxy="socks5://192.168.0.1:1080")
         for host in (
             b"127.1",
@@ -319,7 +324,7 @@ class ProxyTests(ConnectCase):
         self.assertEqual(self.places, [])
 
     def test_allowed(self) -> None:
-        """The origins that an operator has named are connected to, however they are spelled."""
+        """Origins that the operator has allowed are connected to, in any spelling."""
         urls = (b"http://localhost:5000", b"http://127.1", b"http://10.0.0.1")
         allowed = [origin(url) for url in urls]
         self.connector = self.makeConnector(*allowed, proxy="http://proxy.example:3128")
@@ -347,7 +352,7 @@ class TrustTests(SynchronousTestCase):
         self.assertIsInstance(loadTrust(None), type(ssl.platformTrust()))
 
     def test_bundle(self) -> None:
-        """Certificates with whatever stands between them."""
+        """A bundle may have other text between the certificates."""
         pem = Authority().pem
         self.load(b"# one\n" + pem + b"\n# two\r\n" + Authority().pem.replace(b"\n", b"\r\n"))
 

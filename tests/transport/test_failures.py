@@ -1,5 +1,6 @@
 """
-Why a connection failed: whose failure it is, and in words for a client, without address or path.
+Tests of the errors of connections: whether the upstream is to blame, and a description for clients
+without addresses or paths.
 """
 
 import errno
@@ -49,17 +50,17 @@ TABLE = [
 
 
 def connecting(number: int) -> BaseException:
-    """What Twisted makes of an error of connect(2)."""
+    """Twisted's exception for an error of connect(2)."""
     return error.getConnectError((number, strerror(number)))
 
 
 def binding(number: int) -> BaseException:
-    """What Twisted makes of an error of socket(2) or bind(2)."""
+    """Twisted's exception for an error of socket(2) or bind(2)."""
     return error.ConnectBindError(number, strerror(number))
 
 
 LOCAL: list[tuple[BaseException, str]] = [
-    # No file: of this process, of the machine.
+    # No file descriptor, in this process or on the machine.
     (binding(errno.EMFILE), "the mirror has no file descriptor left for it"),
     (binding(errno.ENFILE), "the mirror has no file descriptor left for it"),
     (OSError(errno.EMFILE, "Too many open files"), "the mirror has no file descriptor left for it"),
@@ -67,7 +68,7 @@ LOCAL: list[tuple[BaseException, str]] = [
         error.CannotListenError("", 53, OSError(errno.EMFILE, "Too many open files")),
         "the mirror has no file descriptor left for it",
     ),
-    # No memory, no buffers, no thread to look the name up.
+    # No memory, no buffers, or no thread to resolve the name.
     (binding(errno.ENOBUFS), "the mirror has no memory left for it"),
     (connecting(errno.ENOBUFS), "the mirror has no memory left for it"),
     (connecting(errno.ENOMEM), "the mirror has no memory left for it"),
@@ -78,7 +79,7 @@ LOCAL: list[tuple[BaseException, str]] = [
     (connecting(errno.EADDRINUSE), "the mirror has no port or address left for it"),
     (binding(errno.EADDRINUSE), "the mirror has no port or address left for it"),
     (error.CannotListenError("", 53, None), "could not connect (CannotListenError)"),
-    # No network, or none of this kind.
+    # No network, or none of this family.
     (connecting(errno.ENETUNREACH), "no route to it"),
     (connecting(errno.ENETDOWN), "no route to it"),
     (error.NoRouteError(), "no route to it"),
@@ -94,7 +95,7 @@ UPSTREAM: list[BaseException] = [
     connecting(errno.ECONNREFUSED),
     connecting(errno.ECONNRESET),
     connecting(errno.ETIMEDOUT),
-    # There is a route, and at its other end nobody answers.
+    # There is a route, and no response.
     connecting(errno.EHOSTUNREACH),
     connecting(errno.EHOSTDOWN),
     error.TimeoutError(),
@@ -109,13 +110,13 @@ UPSTREAM: list[BaseException] = [
     SSL.SysCallError(errno.ECONNRESET, "ECONNRESET"),
     OSError(PLACE),
     ValueError(PLACE),
-    # A defect of this program is none of its machine's.
+    # A defect of this program is not an error of its machine.
     NotImplementedError(),
 ]
 
 
 class WhoseTests(SynchronousTestCase):
-    """An error of this machine's own says nothing of an upstream."""
+    """An error of this machine is not a failure of the upstream."""
 
     def test_local(self) -> None:
         for value, text in LOCAL:
@@ -129,21 +130,21 @@ class WhoseTests(SynchronousTestCase):
             self.assertIs(type(connectFailure(Failure(value))), ConnectFailed, repr(value))
 
     def test_addresses(self) -> None:
-        """Of a host that has several addresses the telling failure counts."""
+        """For a host with several addresses, the most significant failure counts."""
         refused, timedOut = connecting(errno.ECONNREFUSED), error.TimeoutError()
         noRoute, noAddress = connecting(errno.ENETUNREACH), connecting(errno.EADDRNOTAVAIL)
         noFile, noMemory = binding(errno.EMFILE), MemoryError()
         for values, expected in (
             ([refused], refused),
             ([noRoute], noRoute),
-            # IPv6 is off here, and that is no excuse for IPv4.
+            # IPv6 is disabled here, which does not excuse a failure over IPv4.
             ([refused, noRoute], refused),
             ([noRoute, timedOut], timedOut),
             ([noAddress, refused, noAddress], refused),
             ([refused, timedOut], timedOut),
-            # No route at all.
+            # No address has a route.
             ([noRoute, noAddress], noAddress),
-            # The address that could not be tried might have answered.
+            # The address that could not be tried might have responded.
             ([noFile, refused], noFile),
             ([refused, noRoute, noMemory], noMemory),
         ):
@@ -155,7 +156,7 @@ class DescriptorTests(SynchronousTestCase):
         checkDescriptors()
 
     def test_none(self) -> None:
-        """It fails as whatever is about to open a file would."""
+        """The error is that of opening a file."""
 
         def refuse(*_arguments: object) -> int:
             raise OSError(errno.EMFILE, "Too many open files")

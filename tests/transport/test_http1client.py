@@ -1,4 +1,6 @@
-"""HTTP/1.1 towards upstreams: what is written, what is made of the answer, what becomes of it."""
+"""
+Tests of HTTP/1.1 towards upstreams: the requests, the responses, and the reuse of connections.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ TARGETS = [
     b"*",
 ]
 
-#: An answer to a GET, and whether its connection is used again.
+#: A response to GET, and whether its connection is reused.
 REUSE = [
     (OK + b"hello", True),
     (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", True),
@@ -56,7 +58,7 @@ REUSE = [
     (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", False),
     (b"HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 1\r\n\r\nx", False),
     (b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", False),
-    # What follows would be taken for the next answer.
+    # Bytes after the response, which would be taken for the next one.
     (OK + b"hello!", False),
     (OK + b"hello" + OK, False),
     (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nhello", False),
@@ -79,6 +81,8 @@ BAD_HEADS = [
 
 class ClientCase(SynchronousTestCase):
     """
+    Tests of a client's connection.
+
     @ivar released: how often the connection was given back.
     """
 
@@ -106,7 +110,7 @@ class ClientCase(SynchronousTestCase):
         return self.connection.send(method, target, b"a.example", headers or Headers(), body)
 
     def answer(self, data: bytes, method: bytes = b"GET") -> UpstreamResponse:
-        """Ask, and have it answered."""
+        """Send a request, and its response."""
         asked = self.send(method)
         self.line.says(data)
         return self.successResultOf(asked)
@@ -185,7 +189,7 @@ class HeadTests(ClientCase):
         self.assertIs(response.length, UNKNOWN_LENGTH)
 
     def test_noBody(self) -> None:
-        """What an answer without a body says of a length stays in its fields."""
+        """The fields of a response without a body keep their length."""
         for method, status in ((b"HEAD", b"200"), (b"HEAD", b"404"), (b"GET", b"304")):
             self.open()
             response = self.answer(
@@ -234,7 +238,7 @@ class BodyTests(ClientCase):
         self.assertEqual(self.released, 0)
 
     def test_early(self) -> None:
-        """A body that is there before anybody wants it."""
+        """A body that arrives before it is read is kept."""
         response = self.answer(OK + b"hello")
         self.assertWhole(self.read(response), b"hello")
 
@@ -242,7 +246,7 @@ class BodyTests(ClientCase):
         for head, reason in (
             (OK, ConnectionDone()),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n", ConnectionDone()),
-            # Without an end that was meant as one.
+            # An end of the connection that was not a proper one.
             (b"HTTP/1.1 200 OK\r\n\r\n", ConnectionLost()),
         ):
             self.open()
@@ -252,14 +256,14 @@ class BodyTests(ClientCase):
             self.assertIsInstance(receiver.reason, BodyFailed)
 
     def test_tooLong(self) -> None:
-        """An answer that is longer than it says is not passed on as a whole one."""
+        """A response that is longer than its length is not passed on as complete."""
         receiver = self.read(self.answer(OK + b"hel"))
         self.line.says(b"lo!")
         self.assertIsInstance(receiver.reason, BodyFailed)
         self.assertEqual(self.line.ended, "aborted")
 
     def test_brokenUnread(self) -> None:
-        """Whoever comes for the body later learns what became of it."""
+        """An error before the body is read is reported when it is read."""
         response = self.answer(OK + b"hel")
         self.lost(ConnectionDone())
         receiver = self.read(response)
@@ -267,7 +271,7 @@ class BodyTests(ClientCase):
         self.assertIsInstance(receiver.reason, BodyFailed)
 
     def test_malformed(self) -> None:
-        """Chunks that are none, later or together with the head."""
+        """Malformed chunks, after the head or together with it."""
         head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         for first, second in ((head, b"x\r\n"), (head + b"1\r\na\r\nx\r\n", b"")):
             self.open()
@@ -279,7 +283,7 @@ class BodyTests(ClientCase):
 
     @given(st.data())
     def test_anySplit(self, data: st.DataObject) -> None:
-        """Two answers, however their bytes happen to arrive."""
+        """The result of two responses does not depend on how their bytes are split."""
         self.open()
         first = (
             b"HTTP/1.1 103 Early Hints\r\n\r\n"
@@ -307,7 +311,7 @@ class PauseTests(ClientCase):
         self.assertReading(True)
 
     def test_takenAtOnce(self) -> None:
-        """Costs no pause and no resume."""
+        """A body that is read at once causes no pause and no resume."""
         calls: list[str] = []
         self.patch(self.line, "pauseProducing", lambda: calls.append("pause"))
         asked = self.send()
@@ -323,7 +327,10 @@ class PauseTests(ClientCase):
         self.assertReading(True)
 
     def test_inDataReceived(self) -> None:
-        """Holds, also when what had come early is only then delivered."""
+        """
+        A pause in C{dataReceived} takes effect, even for data that arrived before the body was
+        read.
+        """
         receiver = Receiver(received=lambda transport: transport.pauseProducing())
         self.answer(OK + b"he").deliverBody(receiver)
         self.assertEqual(receiver.body, b"he")
@@ -346,7 +353,10 @@ class PauseTests(ClientCase):
         self.assertWhole(receiver, b"hello")
 
     def test_endsWhilePaused(self) -> None:
-        """A connection that is kept is read from, so that its end is noticed."""
+        """
+        A connection that is kept is read from even if its last body was paused, so that its end is
+        noticed.
+        """
         for early, late in ((b"", b"hello"), (b"hello", b"")):
             receiver = Receiver(made=lambda transport: transport.pauseProducing())
             self.answer(OK + early).deliverBody(receiver)
@@ -357,7 +367,7 @@ class PauseTests(ClientCase):
         self.assertEqual(self.released, 2)
 
     def test_afterTheEnd(self) -> None:
-        """The next answer on the connection is none of an old one's business."""
+        """After a body has ended, its transport has no effect on the next response."""
         old = self.answer(OK + b"hello")
         self.read(old)
         new = self.answer(OK)
@@ -371,7 +381,7 @@ class PauseTests(ClientCase):
         self.assertEqual(self.line.ended, "")
 
     def test_afterTheLoss(self) -> None:
-        """Nothing is asked of a transport that is gone."""
+        """A connection that was lost is not used any more."""
         response = self.answer(OK)
         self.lost(ConnectionDone())
         for name in ("pauseProducing", "resumeProducing", "abortConnection"):
@@ -395,7 +405,7 @@ class PauseTests(ClientCase):
         self.assertIsInstance(receiver.reason, BodyFailed)
 
     def test_stopAtTheLastByte(self) -> None:
-        """A connection that was just aborted is not given back."""
+        """A connection that is aborted at the last byte is not given back."""
         receiver = Receiver(received=lambda transport: transport.loseConnection())
         self.send().addCallback(lambda response: response.deliverBody(receiver))
         self.line.says(OK)
@@ -419,12 +429,12 @@ class ReuseTests(ClientCase):
         self.assertEqual(self.released, 1)
 
     def test_head(self) -> None:
-        """An answer to HEAD that has a body all the same ends the connection."""
+        """A response to HEAD that has a body ends the connection."""
         self.answer(OK + b"hello", b"HEAD")
         self.assertEqual((self.released, self.line.ended), (0, "aborted"))
 
     def test_unasked(self) -> None:
-        """Data that nobody asked for, before the first request or after an answer."""
+        """Unrequested data, before the first request or after a response, ends the connection."""
         self.line.says(b"220 hello\r\n")
         self.assertEqual(self.line.ended, "aborted")
         self.open()
@@ -440,7 +450,10 @@ class ReuseTests(ClientCase):
         self.failureResultOf(asked, StaleConnection)
 
     def test_notStale(self) -> None:
-        """On a new connection, or once a byte has come, asking again is not known to be safe."""
+        """
+        If the connection is new, or a byte was received, it is not known whether the request may be
+        repeated.
+        """
         for kept, data in ((False, b""), (False, b"HTTP"), (True, b"HTTP")):
             self.open()
             if kept:
@@ -471,7 +484,7 @@ class UploadTests(ClientCase):
         self.assertEqual(self.released, 1)
 
     def test_chunked(self) -> None:
-        """An empty write is no chunk: that would be the last one."""
+        """An empty write sends no chunk, because that would end the body."""
         body, _ = self.upload(None)
         for data in (b"hello", b"", b"x" * 16):
             body.consumer.write(data)
@@ -479,7 +492,7 @@ class UploadTests(ClientCase):
         self.assertEqual(self.line.hears(), b"5\r\nhello\r\n10\r\nxxxxxxxxxxxxxxxx\r\n0\r\n\r\n")
 
     def test_producer(self) -> None:
-        """Whoever writes the body is paused by the transport itself."""
+        """The transport itself pauses the producer of the body."""
         body, _ = self.upload(5)
         producer = object()
         body.consumer.registerProducer(producer, True)
@@ -520,8 +533,8 @@ class UploadTests(ClientCase):
 
     def test_earlyAnswer(self) -> None:
         """
-        One that is whole before the body is: the rest is not sent, and the connection, on which
-        the upstream would wait for it, is not kept.
+        If a response is complete before the request body, the rest of that is not sent, and the
+        connection is not kept, because the upstream would wait for the rest.
         """
         body, asked = self.upload(5)
         self.line.says(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
@@ -530,7 +543,7 @@ class UploadTests(ClientCase):
         self.assertEqual((self.released, self.line.ended), (0, "aborted"))
 
     def test_earlyHead(self) -> None:
-        """One that has begun: the body goes on."""
+        """If a response only begins before the end of the request body, the body goes on."""
         body, asked = self.upload(5)
         self.line.says(OK)
         receiver = self.read(self.successResultOf(asked))
@@ -554,7 +567,7 @@ class TimeTests(ClientCase):
         self.assertTimesOut(self.send(b"POST"))
 
     def test_body(self) -> None:
-        """A body takes as long as it takes."""
+        """There is no time limit for a body."""
         body = Body(1)
         asked = self.send(b"PUT", body=body)
         self.clock.advance(10 * RESPONSE_TIMEOUT)
@@ -563,7 +576,7 @@ class TimeTests(ClientCase):
         self.assertTimesOut(asked)
 
     def test_nothingLeft(self) -> None:
-        """No timer goes on after a head, a loss or a cancelled request."""
+        """No timer remains after a head, a lost connection or a cancelled request."""
         for ending in (
             lambda asked: self.line.says(OK),
             lambda asked: self.lost(ConnectionLost()),
@@ -590,7 +603,7 @@ class OpeningTests(ClientCase):
         self.assertIs(self.successResultOf(self.connection.ready), self.connection)
 
     def test_secure(self) -> None:
-        """Ready after the handshake, not before."""
+        """A connection with TLS is ready only after the handshake."""
         self.open(secure=True)
         self.assertNoResult(self.connection.ready)
         self.connection.handshakeCompleted()
@@ -611,7 +624,7 @@ class OpeningTests(ClientCase):
         self.clock.advance(0)
 
     def test_noDelay(self) -> None:
-        """A head does not wait for the acknowledgement of the last one."""
+        """TCP_NODELAY is set: a head does not wait for an acknowledgement."""
         calls: list[Any] = []
         connection = UpstreamConnection(self.clock, False, self.release)
         line = Line(self.clock, connection, HERE, THERE)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 towards clients: requests are read strictly, and answered in order."""
+"""Tests of HTTP/1.1 towards clients: requests are parsed strictly, and responded to in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.wire.support import Line, read
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 IDLE, HEAD = 75, 40
 
-#: What begins as no request can, and the status of the answer.
+#: Beginnings of invalid requests, and the status of the response.
 MALFORMED = [
     (b"\r\n\r\nGET\r\n\r\n", 400),
     (b"GET / HTTP/1.1\r\n\r\n", 400),
@@ -40,7 +40,7 @@ MALFORMED = [
 
 class Recorder(Resource):
     """
-    Answers at once, and keeps what it was asked.
+    Responds at once, and records the requests.
 
     @ivar asked: method, target and body of each request.
     """
@@ -58,7 +58,7 @@ class Recorder(Resource):
 
 class Unsized(Resource):
     """
-    Answers without saying how long the answer is.
+    Sends a response without Content-Length.
     """
 
     isLeaf = True
@@ -71,12 +71,12 @@ class Unsized(Resource):
 
 
 def statuses(line: Line) -> list[int]:
-    """The answers that a client gets, by their status."""
+    """The statuses of the responses that a client receives."""
     return [int(part[:3]) for part in line.hears().split(b"HTTP/1.1 ")[1:]]
 
 
 class RequestTests(SynchronousTestCase):
-    """What a resource gets."""
+    """Tests of what a resource receives."""
 
     def test_verbatim(self) -> None:
         _, request = Server().ask(
@@ -111,7 +111,7 @@ class RequestTests(SynchronousTestCase):
     @settings(max_examples=50)
     @given(st.data())
     def test_anySplit(self, data: st.DataObject) -> None:
-        """Pipelined requests and their bodies, however the bytes happen to arrive."""
+        """Pipelined requests and their bodies do not depend on how their bytes are split."""
         recorder = Recorder()
         line = Server(recorder).connect()
         wire = (
@@ -141,7 +141,7 @@ class RequestTests(SynchronousTestCase):
 
 class PersistenceTests(SynchronousTestCase):
     def test_table(self) -> None:
-        """Whether the connection stays, and what the answer says of it."""
+        """Whether the connection is kept, and the C{Connection} field of the response."""
         for head, field, stays in (
             (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", [], True),
             (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", [], True),
@@ -158,7 +158,7 @@ class PersistenceTests(SynchronousTestCase):
             self.assertEqual(line.ended, "" if stays else "closed", head)
 
     def test_unknownLength(self) -> None:
-        """HTTP/1.0 has only the connection's end to tell where such an answer ends."""
+        """In HTTP/1.0, only the end of the connection ends such a response."""
         line = Server(Unsized()).connect()
         line.says(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         answer = read(line.hears())
@@ -173,7 +173,7 @@ class PersistenceTests(SynchronousTestCase):
         self.assertEqual((answer.values(b"Connection"), line.ended), ([], ""))
 
     def test_noBody(self) -> None:
-        """No length is needed where there can't be a body."""
+        """No length is needed where no body is allowed."""
         for method, status in ((b"HEAD", 200), (b"GET", 304), (b"GET", 204)):
             line, request = Server().ask(b"%b / HTTP/1.1\r\nHost: a\r\n\r\n" % method)
             request.setResponseCode(status)
@@ -184,7 +184,7 @@ class PersistenceTests(SynchronousTestCase):
             self.assertEqual((answer.body, line.ended), (b"", ""))
 
     def test_oneAfterAnother(self) -> None:
-        """A pipelined request waits until the one before it is answered."""
+        """A pipelined request waits until the one before it has been responded to."""
         server = Server()
         _, first = server.ask(GET + GET.replace(b"/", b"/second", 1))
         self.assertEqual(len(server.held.requests), 1)
@@ -201,7 +201,7 @@ class PersistenceTests(SynchronousTestCase):
         self.assertEqual((statuses(line), len(recorder.asked)), ([200], 1))
 
     def test_readAhead(self) -> None:
-        """What is pipelined behind a request waits with the client, but for a little."""
+        """Most pipelined requests stay in the client's send buffer."""
         line, request = Server().ask()
         line.says(GET * 10)
         self.assertEqual(line.producerState, "producing")
@@ -214,7 +214,10 @@ class PersistenceTests(SynchronousTestCase):
 
 class MalformedTests(SynchronousTestCase):
     def test_table(self) -> None:
-        """An answer that registry clients understand, and the end: nothing after it is read."""
+        """
+        The response is an error that clients of registries understand, and then the connection
+        ends; nothing after it is read.
+        """
         for wire, status in MALFORMED:
             recorder = Recorder()
             line = Server(recorder).connect()
@@ -230,7 +233,7 @@ class MalformedTests(SynchronousTestCase):
             self.assertEqual((line.ended, recorder.asked), ("closed", []))
 
     def test_largestHead(self) -> None:
-        """The site's limit counts."""
+        """The limit of the site applies."""
         server = Server()
         server.site.maxHead = 100
         line, _ = server.ask(b"GET / HTTP/1.1\r\nHost: ".ljust(100, b"a") + b"\r\n\r\n")
@@ -240,7 +243,7 @@ class MalformedTests(SynchronousTestCase):
         self.assertEqual(statuses(line), [431])
 
     def test_afterOthers(self) -> None:
-        """What came before it is answered first."""
+        """Requests before it are responded to first."""
         server = Server()
         line, request = server.ask(GET + b"nonsense\r\n\r\n")
         self.assertEqual(line.hears(), b"")
@@ -249,8 +252,10 @@ class MalformedTests(SynchronousTestCase):
         self.assertEqual((statuses(line), line.ended), ([200, 400], "closed"))
 
     def test_tlsOnPlain(self) -> None:
-        """Clients that try TLS first turn to plain HTTP only when they see that it is spoken here:
-        Docker 29, containerd, buildkit."""
+        """
+        Clients that try TLS first use plain HTTP only if the response shows that the port has plain
+        HTTP: Docker 29, containerd, buildkit.
+        """
         line = Server().connect()
         line.says(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
         self.assertEqual((line.ended, statuses(line)), ("closed", [400]))
@@ -262,8 +267,10 @@ class MalformedTests(SynchronousTestCase):
 
     @given(st.binary())
     def test_anything(self, wire: bytes) -> None:
-        """Whatever comes, there is an error, an end, or a wait for more; or an answer, since
-        hypothesis knows by now what a request looks like."""
+        """
+        For any input, there is an error, an end, or a wait for more; or a response, since
+        hypothesis has learned what requests look like.
+        """
         line = Server(Recorder()).connect()
         line.says(wire)
         got = line.hears()
@@ -291,7 +298,7 @@ class TimeTests(SynchronousTestCase):
         self.assertEndsIn(IDLE)
 
     def test_slowHead(self) -> None:
-        """A head that has begun has less time, and a byte now and then gains it none."""
+        """A head that has begun has a shorter timeout, which further bytes do not extend."""
         self.clock.advance(IDLE - 1)
         for byte in GET[:3]:
             self.line.says(bytes([byte]))
@@ -299,7 +306,7 @@ class TimeTests(SynchronousTestCase):
         self.assertEndsIn(HEAD - 30)
 
     def test_slowHeads(self) -> None:
-        """Each head has its time."""
+        """Each head has a timeout of its own."""
         for _ in range(3):
             self.line.says(GET[:-1])
             self.clock.advance(HEAD - 1)
@@ -320,7 +327,7 @@ class TimeTests(SynchronousTestCase):
         self.assertEndsIn(IDLE)
 
     def test_answerThatNobodyTakes(self) -> None:
-        """A client that does not let its connection close is cut off."""
+        """A client that does not let its connection close is aborted."""
         self.patch(self.line, "loseConnection", lambda: None)
         self.line.says(b"nonsense\r\n\r\n")
         self.clock.advance(IDLE)
@@ -343,7 +350,9 @@ class EndTests(SynchronousTestCase):
         self.assertIsNone(request.channel)
 
     def test_closeIdle(self) -> None:
-        """A site that closes ends idle connections at once, and tells when all are gone."""
+        """
+        When a site closes, it closes idle connections at once, and reports when all are closed.
+        """
         server = Server()
         lines = []
         for _ in range(2):
@@ -358,7 +367,7 @@ class EndTests(SynchronousTestCase):
         self.successResultOf(closed)
 
     def test_closeBusy(self) -> None:
-        """An answer that is under way is the connection's last."""
+        """A response in progress is the last one on its connection."""
         server = Server()
         line, request = server.ask(GET + GET)
         closed = server.site.close()
@@ -371,7 +380,7 @@ class EndTests(SynchronousTestCase):
         self.successResultOf(closed)
 
     def test_openedLate(self) -> None:
-        """A connection that was under way when the site closed serves one request."""
+        """A connection that was being established when the site closed serves one request."""
         server = Server()
         server.site.close()
         line, request = server.ask()
@@ -391,7 +400,7 @@ class EndTests(SynchronousTestCase):
         self.successResultOf(aborted)
 
     def test_abortRequest(self) -> None:
-        """A broken answer is not ended as if it were whole."""
+        """An aborted response does not look complete."""
         line, request = Server().ask()
         request.write(b"part")
         line.hears()
@@ -399,7 +408,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual((line.ended, line.hears()), ("aborted", b""))
 
     def test_noDelay(self) -> None:
-        """The end of an answer does not wait for the acknowledgement of what was before it."""
+        """TCP_NODELAY is set: the end of a response does not wait for an acknowledgement."""
         calls: list[bool] = []
         server = Server()
         channel = server.site.buildProtocol(THERE)

@@ -1,4 +1,7 @@
-"""Bodies through the server: taken as they are wanted, given as they are taken."""
+"""
+Tests of bodies in the server: they are received as fast as they are consumed, and sent as fast as
+they are accepted.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 class Consumer:
     """
-    Takes the body of a request.
+    A consumer of a request's body.
     """
 
     def __init__(self) -> None:
@@ -41,7 +44,7 @@ class Consumer:
 
 class Producer:
     """
-    A push producer that remembers what it was told last.
+    A push producer that records the last call.
     """
 
     told = "resume"
@@ -57,20 +60,20 @@ class Producer:
 
 
 def consume(request: Any) -> tuple[Consumer, Any]:
-    """Want the body of a request."""
+    """Consume the body of a request."""
     consumer = Consumer()
     return consumer, request.content.startProducing(consumer)
 
 
 def finish(request: Any) -> None:
-    """Answer a request with nothing."""
+    """Send an empty response."""
     request.setHeader(b"Content-Length", b"0")
     request.finish()
 
 
 class UploadTests(SynchronousTestCase):
     def test_beforeTheBody(self) -> None:
-        """A request is there when its head is."""
+        """A request is processed when its head is complete."""
         for head, length in ((PUT, 10), (CHUNKED, None)):
             _, request = Server().ask(head)
             self.assertIsInstance(request.content, RequestBody)
@@ -90,7 +93,7 @@ class UploadTests(SynchronousTestCase):
             self.successResultOf(done)
 
     def test_pause(self) -> None:
-        """Until somebody wants the body, and when whoever does is slow, the client waits."""
+        """The client is paused until the body is consumed, and when the consumer is slow."""
         line, request = Server().ask(PUT)
         line.says(b"12")
         self.assertEqual(line.producerState, "paused")
@@ -102,11 +105,13 @@ class UploadTests(SynchronousTestCase):
         self.assertEqual(line.producerState, "producing")
 
     def test_readsOnAfterTheBody(self) -> None:
-        """A client that leaves while its answer is made is noticed, however slow its body was."""
+        """
+        Even if its body was slow, a client that leaves while the response is prepared is noticed.
+        """
         line, request = Server().ask(PUT)
         consumer, _ = consume(request)
         consumer.producer.pauseProducing()
-        # It was on its way already.
+        # This was already being transferred.
         line.says(b"helloworld")
         self.assertEqual(line.producerState, "producing")
 
@@ -119,7 +124,7 @@ class UploadTests(SynchronousTestCase):
         self.failureResultOf(done)
 
     def test_malformed(self) -> None:
-        """A body that can't be read: an error while there is no answer, else a broken one."""
+        """A malformed body causes an error response if none has begun, and otherwise aborts it."""
         for started in (False, True):
             line, request = Server().ask(CHUNKED)
             finished = request.notifyFinish()
@@ -142,7 +147,9 @@ class UploadTests(SynchronousTestCase):
 
 
 class ExpectTests(SynchronousTestCase):
-    """C{Expect: 100-continue}: the client is told to go on when its body is wanted."""
+    """
+    Tests of C{Expect: 100-continue}: the client is asked to continue when its body is consumed.
+    """
 
     def test_lazily(self) -> None:
         line, request = Server().ask(EXPECT)
@@ -154,14 +161,19 @@ class ExpectTests(SynchronousTestCase):
         self.assertEqual(line.hears(), b"")
 
     def test_refused(self) -> None:
-        """Who was not told may send its body or not: what comes next can't be known."""
+        """
+        A client that was not asked to continue may send its body or not, so the next bytes are
+        ambiguous.
+        """
         line, request = Server().ask(EXPECT)
         finish(request)
         self.assertEqual(read(line.hears()).values(b"Connection"), [b"close"])
         self.assertEqual(line.ended, "closed")
 
     def test_unasked(self) -> None:
-        """A client that does not wait needs no telling, and keeps its connection."""
+        """
+        A client that does not wait for C{100 Continue} is not sent one, and keeps its connection.
+        """
         line, request = Server().ask(EXPECT)
         line.says(b"hello")
         consume(request)
@@ -172,7 +184,7 @@ class ExpectTests(SynchronousTestCase):
         self.assertEqual(line.ended, "")
 
     def test_none(self) -> None:
-        """Not without a body, and not in HTTP/1.0."""
+        """C{100 Continue} is not sent without a body, and not in HTTP/1.0."""
         for head in (
             b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
             b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\nContent-Length: 5\r\n\r\n",
@@ -191,7 +203,7 @@ class ExpectTests(SynchronousTestCase):
 
 
 class EarlyAnswerTests(SynchronousTestCase):
-    """An answer that comes before the end of the body."""
+    """A response before the end of the body."""
 
     def setUp(self) -> None:
         self.server = Server(idleTimeout=75)
@@ -200,7 +212,7 @@ class EarlyAnswerTests(SynchronousTestCase):
         finish(request)
 
     def test_reused(self) -> None:
-        """The client may send the rest, which nobody gets, and then ask again."""
+        """The client may send the rest, which is discarded, and then another request."""
         self.assertEqual(read(self.line.hears()).values(b"Connection"), [])
         self.assertEqual(self.line.producerState, "producing")
         self.line.says(b"lowor")
@@ -222,7 +234,10 @@ class EarlyAnswerTests(SynchronousTestCase):
 
 
 class BackpressureTests(SynchronousTestCase):
-    """The channel is its transport's producer; what it passes on is the answer's."""
+    """
+    The channel is the producer of its transport; it passes pauses on to the producer of the
+    response.
+    """
 
     def test_pushed(self) -> None:
         line, request = Server().ask()
@@ -237,7 +252,7 @@ class BackpressureTests(SynchronousTestCase):
         self.assertEqual(producer.told, "stop")
 
     def test_fullBefore(self) -> None:
-        """A producer that comes when the transport is full already."""
+        """A producer that is registered while the transport is full is paused."""
         line, request = Server().ask()
         line.producer.pauseProducing()
         producer = Producer()
@@ -245,7 +260,7 @@ class BackpressureTests(SynchronousTestCase):
         self.assertEqual(producer.told, "pause")
 
     def test_afterTheEnd(self) -> None:
-        """A producer that has ended is told nothing more."""
+        """After a producer has ended, none of its methods is called."""
         line, request = Server().ask()
         producer = Producer()
         request.registerProducer(producer, True)
@@ -255,7 +270,7 @@ class BackpressureTests(SynchronousTestCase):
         self.assertEqual(producer.told, "resume")
 
     def test_noNewRequest(self) -> None:
-        """A client that does not take its answers gets no more of them."""
+        """A client that does not accept its responses gets no further ones."""
         server = Server()
         line = server.connect()
         line.producer.pauseProducing()
@@ -266,8 +281,8 @@ class BackpressureTests(SynchronousTestCase):
 
     def test_restOfAHead(self) -> None:
         """
-        A long head of which a part came while the transport was full: the rest is read when it
-        no longer is.
+        The rest of a long head, of which a part arrived while the transport was full, is read when
+        it is no longer full.
         """
         server = Server()
         line = server.connect()
@@ -281,7 +296,7 @@ class BackpressureTests(SynchronousTestCase):
 
 
 class PulledTests(SynchronousTestCase):
-    """Resources beside the mirror may be such as are pulled, for example static files."""
+    """Resources beside the mirror may use pull producers, such as static files."""
 
     def setUp(self) -> None:
         self.content = b"0123456789abcdef" * 20_000
@@ -299,7 +314,7 @@ class PulledTests(SynchronousTestCase):
         self.assertEqual(read(first.body[len(self.content) :]).body, self.content)
 
     def test_backpressure(self) -> None:
-        """Nothing is read from the file while the client takes nothing."""
+        """Nothing is read from the file while the client accepts nothing."""
         write, channel = self.line.write, self.line.producer
 
         def fill(data: bytes) -> None:

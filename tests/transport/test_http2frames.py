@@ -1,5 +1,5 @@
 """
-DATA frames put together beside h2.
+Tests of DATA frames that are created without h2.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ class ChosenTests(SynchronousTestCase):
         self.addCleanup(http2frames._works.cache_clear)
 
     def test_chosen(self) -> None:
-        """The copying way is taken only when it is asked for."""
+        """h2's own frames are used only with the option."""
         self.assertIs(type(outbound(H2Connection(), bulk=True)), BulkOutbound)
         self.assertIs(type(outbound(H2Connection(), bulk=False)), Outbound)
 
@@ -36,7 +36,7 @@ class ChosenTests(SynchronousTestCase):
         self.assertEqual([event["log_level"] for event in events], [LogLevel.warn])
 
     def test_otherWindows(self) -> None:
-        """An h2 that does not count by C{outbound_flow_control_window}."""
+        """An h2 that does not use C{outbound_flow_control_window}."""
 
         class Other(H2Connection):
             left = 65535
@@ -51,7 +51,7 @@ class ChosenTests(SynchronousTestCase):
         self.assertFallsBack(Other)
 
     def test_withoutStreams(self) -> None:
-        """An h2 without C{streams}."""
+        """An h2 without the attribute C{streams}."""
 
         class Other(H2Connection):
             @property
@@ -76,7 +76,7 @@ class PlainProducerTests(test_http2stream.ProducerTests):
 class SameTests(SynchronousTestCase):
     @given(st.lists(st.integers(1, 40_000), max_size=8), st.integers(16384, 100_000))
     def test_same(self, sizes: list[int], most: int) -> None:
-        """Both ways make the same bytes of the same payloads, whatever h2 says in between."""
+        """Both ways create the same bytes from the same payloads, among any other frames."""
         made = []
         for kind in (Outbound, BulkOutbound):
             client, server = H2Connection(), H2Connection(H2Configuration(client_side=False))

@@ -1,5 +1,5 @@
 """
-What arrives over HTTP/2 is cut into whole frames, at a cost that is proportional to it.
+Tests of how HTTP/2 input is split into whole frames, in time that is proportional to its length.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FRAMES = [
 class FrameReaderTests(SynchronousTestCase):
     @given(st.sets(st.integers(1, 17_000), max_size=30))
     def test_anySplit(self, places: set[int]) -> None:
-        """However the bytes are cut, the same frames come of them."""
+        """The frames do not depend on how the bytes are split."""
         reader = FrameReader()
         frames = [
             frame for piece in split(b"".join(FRAMES), places) for frame in reader.feed(piece)
@@ -45,7 +45,7 @@ class FrameReaderTests(SynchronousTestCase):
         self.assertFalse(reader.headBegun)
 
     def test_headBegun(self) -> None:
-        """Anything that is not whole, but for the frame of a body."""
+        """Whether a head has begun: any incomplete input except the frame of a body."""
         reader = FrameReader()
         for data, begun in (
             (PREFACE[:5], True),
@@ -63,7 +63,7 @@ class FrameReaderTests(SynchronousTestCase):
             self.assertIs(reader.headBegun, begun, data[:10])
 
     def test_tooLarge(self) -> None:
-        """h2 refuses what is too large by its head, without the rest."""
+        """h2 refuses a frame that is too large when it sees its header."""
         reader = FrameReader()
         reader.feed(PREFACE)
         head = (MAX_FRAME + 1).to_bytes(3, "big") + bytes(6)
@@ -73,13 +73,13 @@ class FrameReaderTests(SynchronousTestCase):
         self.assertEqual(FrameReader().feed(b"GET / HTTP/1.1"), [b"GET / HTTP/1.1"])
 
     def test_control(self) -> None:
-        """An empty DATA frame that ends nothing is worth nothing."""
+        """An empty DATA frame that does not end a stream counts as a control frame."""
         reader = FrameReader()
         reader.feed(PREFACE + DataFrame(1, b"").serialize() * 5 + PING * 3 + FRAMES[-1])
         self.assertEqual(reader.control, 8)
 
     def test_cost(self) -> None:
-        """Many small frames at once, and frames byte by byte."""
+        """The cost of many small frames at once, and of frames that arrive byte by byte."""
         self.patch(ReceiveBuffer, "makeArray", Counting)
         self.patch(Counting, "work", 0)
         small = PREFACE + PING * 4000

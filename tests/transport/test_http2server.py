@@ -1,5 +1,5 @@
 """
-HTTP/2 connections: what they carry, what they cost, how they end.
+Tests of HTTP/2 connections: flow control, cost, and end.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ KiB = 1024
 class SendingTests(HTTP2Case):
     def stalled(self) -> tuple[int, Any]:
         """
-        A request on a connection whose transport can take no more.
+        A request on a connection whose transport is full.
         """
         stream, request = self.request()
         request.write(b"")
@@ -30,7 +30,7 @@ class SendingTests(HTTP2Case):
         return stream, request
 
     def test_windows(self) -> None:
-        """No more is sent than the stream's window allows; the rest when it opens."""
+        """No more is sent than the stream's window allows, and the rest when it opens."""
         self.client = Client(self.site, wide=False)
         stream, request = self.request()
         body = bytes(range(250)) * 800
@@ -54,7 +54,7 @@ class SendingTests(HTTP2Case):
         self.assertTrue(answer.ended)
 
     def test_settingsWake(self) -> None:
-        """A larger initial window is a larger window of each stream."""
+        """A larger initial window enlarges the window of each stream."""
         self.client = Client(self.site, wide=False)
         self.client.setWindow(1000)
         self.client.exchange()
@@ -67,7 +67,7 @@ class SendingTests(HTTP2Case):
         self.assertEqual(len(self.client.answers[stream].body), 4000)
 
     def test_negativeWindow(self) -> None:
-        """A window may shrink below what was sent (RFC 9113 6.9.2)."""
+        """A window may become negative (RFC 9113 6.9.2)."""
         self.client = Client(self.site, wide=False)
         stream, request = self.request()
         request.write(bytes(60_000))
@@ -78,7 +78,7 @@ class SendingTests(HTTP2Case):
         self.assertEqual(len(self.client.answers[stream].body), 60_000)
 
     def test_frames(self) -> None:
-        """Frames are as large as the client takes them."""
+        """Frames have the largest size that the client accepts."""
         for size in (16 * KiB, 32 * KiB):
             self.client.h2.update_settings({SettingCodes.MAX_FRAME_SIZE: size})
             self.client.exchange()
@@ -89,7 +89,7 @@ class SendingTests(HTTP2Case):
             self.assertEqual([len(frame) for frame in frames], [size] * (64 * KiB // size))
 
     def test_fair(self) -> None:
-        """Streams take turns, whoever came first and however much each has to send."""
+        """Streams take turns, whatever their order and the length of their bodies."""
         streams = []
         self.client.full(True)
         for length in (384 * KiB, 192 * KiB, 96 * KiB):
@@ -102,7 +102,7 @@ class SendingTests(HTTP2Case):
         self.assertEqual(self.client.order[::2], streams * 3 + streams[:2] * 3 + streams[:1] * 6)
 
     def test_full(self) -> None:
-        """A transport that is full gets nothing, and everything later."""
+        """Nothing is written to a full transport, and everything when it is no longer full."""
         stream, request = self.stalled()
         request.write(b"body")
         self.client.exchange()
@@ -112,7 +112,7 @@ class SendingTests(HTTP2Case):
         self.assertEqual(self.client.answers[stream].body, b"body")
 
     def test_fullInBetween(self) -> None:
-        """A transport that is full in the middle gets no more than what was on its way."""
+        """If the transport becomes full in the middle, only the batch in progress is written."""
         self.client.h2.update_settings({SettingCodes.MAX_FRAME_SIZE: 1024 * KiB})
         self.client.exchange()
         _, request = self.stalled()
@@ -129,7 +129,7 @@ class SendingTests(HTTP2Case):
         self.assertGreater(len(transport.value()), 64 * KiB)
 
     def test_stalledReader(self) -> None:
-        """What a client costs that does not read has nothing to do with its window."""
+        """The cost of a client that does not read does not depend on its window."""
         transport = self.client.transport
 
         def write(data: bytes) -> None:
@@ -149,16 +149,16 @@ class SendingTests(HTTP2Case):
         self.client.protocol.dataReceived(self.client.h2.data_to_send())
 
     def test_floodUnread(self) -> None:
-        """A client that has the server answer without reading loses its connection, soon."""
+        """A client that causes many responses without reading them loses its connection soon."""
         self.client.full(True)
         for _ in range(32):
             self.flood(1000)
         self.assertTrue(self.client.transport.disconnecting)
-        # No more than those of the first read have been answered.
+        # Only the frames of the first read have been responded to.
         self.assertLess(len(self.client.transport.value()), 32 * KiB)
 
     def test_floodRead(self) -> None:
-        """Nor may it do so while it reads, at a rate that no client needs."""
+        """The same applies to a client that reads them, at a rate that no proper client needs."""
         self.flood(990)
         self.assertFalse(self.client.transport.disconnecting)
         self.flood(20)
@@ -166,7 +166,7 @@ class SendingTests(HTTP2Case):
         self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
 
     def test_alive(self) -> None:
-        """A client may ask whether the server is alive as often as clients do."""
+        """A client may send PING as often as proper clients do."""
         self.request()
         for _ in range(300):
             self.flood(10)
@@ -174,7 +174,7 @@ class SendingTests(HTTP2Case):
         self.assertFalse(self.client.transport.disconnecting)
 
     def test_windowUpdates(self) -> None:
-        """Whoever reads much updates windows often."""
+        """A client that reads much may send many WINDOW_UPDATE frames."""
         _stream, request = self.request()
         for _ in range(100):
             request.write(bytes(96 * KiB))
@@ -241,7 +241,7 @@ class InterleavingTests(SynchronousTestCase):
         )
     )
     def test_completeAndInOrder(self, steps: list[tuple[str, int, int]]) -> None:
-        """At any time a client has the beginning of each body, and in the end all of it."""
+        """At any time the client has a prefix of each body, and in the end all of it."""
         case = Interleaving(3)
         for step in steps:
             case.step(*step)
@@ -255,7 +255,7 @@ class InterleavingTests(SynchronousTestCase):
 
 class EndTests(HTTP2Case):
     def test_clientLeaves(self) -> None:
-        """All requests of a connection learn of its end."""
+        """All requests of a connection are notified of its end."""
         self.request()
         self.request()
         self.client.leave()
@@ -272,7 +272,7 @@ class EndTests(HTTP2Case):
         self.assertTrue(self.client.transport.disconnecting)
 
     def test_idle(self) -> None:
-        """A connection without requests is closed, with notice."""
+        """An idle connection is closed, after GOAWAY."""
         self.clock.advance(IDLE - 1)
         self.assertFalse(self.client.transport.disconnecting)
         self.clock.advance(1)
@@ -280,7 +280,7 @@ class EndTests(HTTP2Case):
         self.assertClosed(ErrorCodes.NO_ERROR)
 
     def test_idleAgain(self) -> None:
-        """It is so after a request too, but not during one."""
+        """It is also closed after a request, but not during one."""
         _, request = self.request()
         self.clock.advance(10 * IDLE)
         request.finish()
@@ -298,7 +298,10 @@ class EndTests(HTTP2Case):
         self.assertClosed(ErrorCodes.NO_ERROR)
 
     def test_neverRead(self) -> None:
-        """An answer that is complete here keeps its connection while the client goes on reading."""
+        """
+        A response that is complete on this side keeps its connection open while the client goes on
+        reading.
+        """
         self.client = Client(self.site, wide=False)
         stream, request = self.request()
         request.write(bytes(100_000))
@@ -319,7 +322,9 @@ class EndTests(HTTP2Case):
         self.assertTrue(self.client.transport.aborted)
 
     def test_closeWhenIdle(self) -> None:
-        """The requests under way are finished, others refused, and then it closes."""
+        """
+        Requests in progress are completed, others are refused, and then the connection is closed.
+        """
         stream, request = self.request()
         gone = self.site.close()
         self.client.protocol.dataReceived(self.client.requestFrame(stream + 2))
@@ -329,7 +334,7 @@ class EndTests(HTTP2Case):
         request.finish()
         seen = self.client.transport.value()
         self.assertIn(b"whole", seen)
-        # GOAWAY NO_ERROR, twice with the last stream that was served.
+        # GOAWAY with NO_ERROR is sent twice, with the last stream that was served.
         self.assertEqual(seen.count(b"\7\0\0\0\0\0\0\0\0\1\0\0\0\0"), 2)
         self.assertTrue(self.client.transport.disconnecting)
         self.assertNoResult(gone)

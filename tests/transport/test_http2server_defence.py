@@ -1,5 +1,5 @@
 """
-HTTP/2 connections of clients that want more than they may have.
+Tests of HTTP/2 connections with clients that exceed their limits.
 """
 
 import json
@@ -18,7 +18,10 @@ KiB = 1024
 
 class DefenceTests(HTTP2Case):
     def test_malformed(self) -> None:
-        """What HTTP/1.1 refuses is refused here: on its stream, in the registry's way."""
+        """
+        Requests that are invalid in HTTP/1.1, too, are refused on their stream, with a registry's
+        error.
+        """
         path = (b":path", b"/")
         method = (b":method", b"GET")
         authority = (b":authority", b"host")
@@ -52,7 +55,7 @@ class DefenceTests(HTTP2Case):
         self.assertEqual(len(self.requests), 1)
 
     def test_malformedFraming(self) -> None:
-        """What HTTP/2 itself forbids ends the connection."""
+        """What violates HTTP/2 itself ends the connection."""
         for field in [
             (b"Upper", b"case"),
             (b"connection", b"close"),
@@ -71,13 +74,13 @@ class DefenceTests(HTTP2Case):
         self.assertEqual(self.requests, [])
 
     def largeHead(self, size: int) -> int:
-        """Ask with so many bytes of fields, none of which makes another shorter."""
+        """Send a request with fields of so many bytes, which HPACK can't compress."""
         return self.client.ask(fields=[(b"%020d" % n, b"b" * 976) for n in range(size // 1000)])
 
     def test_largeHead(self) -> None:
         """
-        The limit is the site's, whatever that is.  A head over it is answered; one that is far over
-        it ends the connection.
+        The limit is the site's.  The response to a head above it is an error; one far above it ends
+        the connection.
         """
         for most in (8_000, 65_000, 300_000):
             self.requests.clear()
@@ -93,14 +96,14 @@ class DefenceTests(HTTP2Case):
             self.assertEqual(len(self.requests), 1)
 
     def test_manyFields(self) -> None:
-        """Many short fields are no large head."""
+        """Many short fields are not a large head."""
         self.site.maxHead = 8 * KiB
         self.client = Client(self.site)
         self.client.ask(fields=[(b"a", b"b")] * 490)
         self.assertEqual(len(self.requests), 1)
 
     def test_slowHead(self) -> None:
-        """One that has begun has to be whole in time, however it is cut up."""
+        """A head that has begun must be complete in time, however it is split."""
         self.site.headTimeout = 10.0
         block = self.client.h2.encoder.encode(REQUEST)
         head = HeadersFrame(1, block[:1]).serialize()
@@ -117,7 +120,7 @@ class DefenceTests(HTTP2Case):
         self.assertEqual(self.requests, [])
 
     def test_everyHead(self) -> None:
-        """Each has its own time, and an answer takes as long as it takes."""
+        """Each head has a timeout of its own, and a response has none."""
         self.site.headTimeout = 10.0
         for number in range(3):
             frame = self.client.requestFrame(2 * number + 1)
@@ -131,7 +134,7 @@ class DefenceTests(HTTP2Case):
         self.assertFalse(self.client.transport.disconnecting)
 
     def test_slowHeadBeside(self) -> None:
-        """The time for a head holds while other requests are under way."""
+        """The timeout of a head applies while other requests are in progress."""
         self.site.headTimeout = 10.0
         block = self.client.h2.encoder.encode(REQUEST)
         head = HeadersFrame(1, block[:1]).serialize()
@@ -147,7 +150,7 @@ class DefenceTests(HTTP2Case):
             self.assertTrue(self.client.transport.disconnecting)
 
     def test_slowBody(self) -> None:
-        """The frame of a body may take its time: that is another limit's."""
+        """A DATA frame has no timeout here: another limit is for bodies."""
         self.site.headTimeout = 10.0
         stream = self.client.ask(ended=False)
         self.client.h2.send_data(stream, b"a" * 100)
@@ -159,7 +162,7 @@ class DefenceTests(HTTP2Case):
         self.assertEqual(self.requests[-1].content.received, 100)
 
     def test_largeBlock(self) -> None:
-        """A header block that is too large is not waited for."""
+        """A header block that is too large ends the connection before it is complete."""
         self.site.maxHead = 8 * KiB
         self.client = Client(self.site)
         head = HeadersFrame(1, b"").serialize()
@@ -173,7 +176,7 @@ class DefenceTests(HTTP2Case):
         self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
 
     def test_stuckUploads(self) -> None:
-        """Uploads that nobody takes keep no other from sending."""
+        """Uploads that are not consumed do not stop other ones."""
         for _ in range(99):
             stream = self.client.ask(ended=False)
             self.client.sendBody(stream, bytes(2**20))
@@ -198,7 +201,7 @@ class DefenceTests(HTTP2Case):
         self.assertEqual(sum(received), 2**20)
 
     def test_settings(self) -> None:
-        """The limits are announced."""
+        """The limits are announced in the settings."""
         settings = self.client.h2.remote_settings
         self.assertEqual(settings.max_concurrent_streams, 100)
         self.assertEqual(settings.max_header_list_size, 64 * KiB)
@@ -206,7 +209,7 @@ class DefenceTests(HTTP2Case):
         self.assertEqual(self.client.h2.outbound_flow_control_window, 1024 * KiB)
 
     def test_streams(self) -> None:
-        """A request more than may be under way ends the connection."""
+        """A request beyond the limit of streams ends the connection."""
         for _ in range(100):
             self.client.ask()
         self.assertEqual(len(self.requests), 100)
@@ -216,14 +219,14 @@ class DefenceTests(HTTP2Case):
         self.assertEqual(len(self.resource.ended), 100)
 
     def test_rapidReset(self) -> None:
-        """Whoever only takes requests back is sent away."""
+        """A client that only cancels requests loses its connection."""
         for _ in range(101):
             self.assertFalse(self.client.transport.disconnecting)
             self.client.resetStream(self.client.ask())
         self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
 
     def test_resetAtOnce(self) -> None:
-        """A request that is taken back in the same breath is not even made."""
+        """A request that is cancelled in the same read is not created."""
         for _ in range(101):
             stream = self.client.h2.get_next_available_stream_id()
             self.client.protocol.dataReceived(self.client.h2.data_to_send())
@@ -234,7 +237,7 @@ class DefenceTests(HTTP2Case):
         self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
 
     def test_patientResets(self) -> None:
-        """A client that reads a piece of each answer may stop as often as it likes."""
+        """A client that reads a part of each response may cancel as many as it likes."""
         for _ in range(300):
             stream, request = self.request()
             request.write(b"piece")
@@ -242,7 +245,7 @@ class DefenceTests(HTTP2Case):
         self.assertFalse(self.client.transport.disconnecting)
 
     def test_savedUp(self) -> None:
-        """Nor can it be earned beforehand."""
+        """Earlier good behaviour does not raise the limit."""
         for _ in range(200):
             _, request = self.request()
             request.finish()
@@ -251,7 +254,7 @@ class DefenceTests(HTTP2Case):
         self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
 
     def test_provokedResets(self) -> None:
-        """It makes no difference who resets: a client can have the server do it."""
+        """The limit also counts resets by the server that a client provokes."""
         for _ in range(101):
             stream = self.client.ask(ended=False)
             self.client.protocol.dataReceived(
@@ -262,7 +265,7 @@ class DefenceTests(HTTP2Case):
 
     @given(st.lists(st.binary(max_size=60), max_size=5), st.booleans())
     def test_anything(self, pieces: list[bytes], framed: bool) -> None:
-        """Whatever arrives, no error escapes."""
+        """No input causes an unhandled error."""
         client = Client(MirrorSite(Recorder(), Clock(), IDLE))
         client.ask(ended=False)
         for piece in pieces:

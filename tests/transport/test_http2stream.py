@@ -1,5 +1,5 @@
 """
-One request and its answer over HTTP/2.
+Tests of one request and its response over HTTP/2.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ KiB = 1024
 @implementer(IConsumer)
 class Upstream:
     """
-    Takes a body.
+    A consumer of a request body.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Upstream:
 
 class RequestTests(HTTP2Case):
     def test_request(self) -> None:
-        """A resource sees the same as with HTTP/1.1."""
+        """A resource gets the same as with HTTP/1.1."""
         fields = [(b"accept", b"a"), (b"accept", b"b"), (b"cookie", b"a=1"), (b"cookie", b"b=2")]
         _, request = self.request(b"GET", b"/v2/a%2fb/tags/list?n=1&", fields=fields)
         self.assertEqual(request.method, b"GET")
@@ -57,7 +57,7 @@ class RequestTests(HTTP2Case):
         self.assertEqual(request.getHost(), self.client.transport.getHost())
 
     def test_hostOnly(self) -> None:
-        """A client may say Host instead of :authority, or both."""
+        """A client may send Host instead of C{:authority}, or both."""
         control = [(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/")]
         self.client.askRaw([*control, (b"host", b"old")])
         self.client.askRaw([*control, (b":authority", b"new"), (b"host", b"new")])
@@ -65,18 +65,18 @@ class RequestTests(HTTP2Case):
         self.assertEqual(hosts, [[b"old"], [b"new"]])
 
     def test_star(self) -> None:
-        """It asks of the server as a whole, and is a request as any other."""
+        """C{*} is a target for the server as a whole, and a request like others."""
         self.client.ask(b"OPTIONS", b"*")
         self.assertEqual(self.requests[-1].uri, b"*")
 
     def test_connect(self) -> None:
-        """CONNECT has nothing but an authority; the resource refuses it."""
+        """CONNECT has only an authority; the resource refuses it."""
         self.client.askRaw([(b":method", b"CONNECT"), (b":authority", b"a:443")], ended=False)
         self.assertEqual(self.requests[0].method, b"CONNECT")
         self.assertEqual(self.requests[0].uri, b"a:443")
 
     def test_answer(self) -> None:
-        """What is of HTTP/1.1 only is left out."""
+        """Fields of HTTP/1.1 only are removed from the response."""
         stream, request = self.request()
         request.setResponseCode(206, b"Partial")
         for name, value in [
@@ -104,7 +104,7 @@ class RequestTests(HTTP2Case):
         self.assertEqual(self.resource.ended, [None])
 
     def test_headFirst(self) -> None:
-        """The head does not wait for the body."""
+        """The head is sent before the body is available."""
         stream, request = self.request()
         request.write(b"")
         self.client.exchange()
@@ -118,7 +118,7 @@ class RequestTests(HTTP2Case):
         self.assertTrue(self.client.answers[stream].ended)
 
     def test_withoutBody(self) -> None:
-        """Where no body can follow, the head is the end."""
+        """If no body can follow, the head ends the stream."""
         for method, code in [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)]:
             stream, request = self.request(method)
             request.setResponseCode(code)
@@ -130,7 +130,7 @@ class RequestTests(HTTP2Case):
             request.finish()
 
     def test_several(self) -> None:
-        """Requests are answered in any order."""
+        """Responses may be sent in any order."""
         first, one = self.request()
         second, two = self.request()
         two.write(b"two")
@@ -151,7 +151,7 @@ class ProducerTests(HTTP2Case):
         self.stream, self.inner = self.request()
 
     def test_paused(self) -> None:
-        """A producer is paused when something waits for a window, and resumed when all is sent."""
+        """A producer is paused when bytes wait for a window, and resumed when all are sent."""
         producer = Producer()
         self.inner.registerProducer(producer, True)
         self.inner.write(bytes(65535))
@@ -168,7 +168,7 @@ class ProducerTests(HTTP2Case):
         self.assertEqual(producer.told, ["pause", "resume"])
 
     def test_full(self) -> None:
-        """All producers are paused when the transport takes no more, before they produce any."""
+        """All producers are paused when the transport is full, before they write anything."""
         producer = Producer()
         self.inner.registerProducer(producer, True)
         self.client.full(True)
@@ -181,7 +181,7 @@ class ProducerTests(HTTP2Case):
         self.assertEqual(producer.told, ["pause", "resume", "pause"])
 
     def test_late(self) -> None:
-        """A producer that comes when something waits already is paused at once."""
+        """A producer that is registered while bytes wait is paused at once."""
         self.inner.write(bytes(200_000))
         producer = Producer()
         self.inner.registerProducer(producer, True)
@@ -223,7 +223,7 @@ class ProducerTests(HTTP2Case):
 class UploadTests(HTTP2Case):
     def upload(self, *fields: tuple[bytes, bytes]) -> tuple[int, Any, Upstream]:
         """
-        A body that is consumed.
+        Begin a request with a body that is consumed.
         """
         stream, request = self.request(b"PUT", fields=list(fields), ended=False)
         upstream = Upstream()
@@ -232,7 +232,7 @@ class UploadTests(HTTP2Case):
         return stream, request, upstream
 
     def test_streamed(self) -> None:
-        """A body arrives while it is sent."""
+        """A body is received while it is sent."""
         for fields, length in [([], None), ([(b"content-length", b"8")], 8)]:
             stream, request, upstream = self.upload(*fields)
             self.assertIsInstance(request.content, RequestBody)
@@ -254,7 +254,7 @@ class UploadTests(HTTP2Case):
         self.successResultOf(self.done)
 
     def test_emptyBody(self) -> None:
-        """An end without a body is none, however it comes."""
+        """An end without data is an empty body, in any form."""
         stream, request = self.request(b"PUT", fields=[(b"content-length", b"0")], ended=False)
         self.client.sendBody(stream, b"", ended=True)
         self.assertEqual(request.content.read(), b"")
@@ -264,14 +264,14 @@ class UploadTests(HTTP2Case):
         self.assertIsNone(self.client.answers[stream].reset)
 
     def test_large(self) -> None:
-        """Windows open again as a body is consumed."""
+        """Windows open again when a body is consumed."""
         stream, _, upstream = self.upload()
         body = bytes(range(256)) * 16 * KiB
         self.assertEqual(self.client.sendBody(stream, body, ended=True), len(body))
         self.assertEqual(upstream.body, body)
 
     def test_padding(self) -> None:
-        """Padding takes of the windows too."""
+        """Padding counts for the windows, too."""
         stream, _, upstream = self.upload()
         for _ in range(10_000):
             self.client.h2.send_data(stream, b"1", pad_length=255)
@@ -279,7 +279,7 @@ class UploadTests(HTTP2Case):
         self.assertEqual(len(upstream.body), 10_000)
 
     def test_notWanted(self) -> None:
-        """A body that nobody takes is held up, at no more than its window."""
+        """A body that is not consumed is held back when its window is full."""
         stream, request = self.request(b"PUT", ended=False)
         self.assertEqual(self.client.sendBody(stream, bytes(2**20)), 64 * KiB)
         self.assertEqual(request.content.received, 64 * KiB)
@@ -296,7 +296,7 @@ class UploadTests(HTTP2Case):
         self.assertEqual(self.client.sendBody(stream, bytes(2**20)), 2**20)
 
     def test_windowOfTheConnection(self) -> None:
-        """What was withheld for one stream is other streams' when that one is done."""
+        """When a stream ends, the window that its unread body took returns to the connection."""
         ends = [
             lambda stream, request: self.client.resetStream(stream),
             lambda stream, request: request.finish(),
@@ -318,7 +318,7 @@ class UploadTests(HTTP2Case):
         self.assertEqual(len(upstream.body), 2**20)
 
     def test_continue(self) -> None:
-        """A client that waits is told to go on when its body is wanted, once."""
+        """A client that waits is asked to continue once, when its body is consumed."""
         expect = (b"expect", b"100-continue")
         stream, request = self.request(b"PUT", fields=[expect], ended=False)
         answer = self.client.answers[stream]
@@ -341,7 +341,10 @@ class UploadTests(HTTP2Case):
         self.assertEqual(len(self.client.answers[stream].heads), 1)
 
     def test_earlyAnswer(self) -> None:
-        """After the answer the body is dropped, and a client that goes on with it is stopped."""
+        """
+        After the response, the body is discarded, and the stream is reset if the client goes on
+        sending.
+        """
         stream, request = self.request(b"PUT", ended=False)
         request.setResponseCode(401)
         request.write(b"no")
@@ -356,7 +359,7 @@ class UploadTests(HTTP2Case):
         self.assertEqual(answer.reset, ErrorCodes.NO_ERROR)
 
     def test_earlyAnswerThenEnd(self) -> None:
-        """A client that ends its body by itself is not stopped."""
+        """The stream of a client that ends its body itself is not reset."""
         stream, request = self.request(b"PUT", ended=False)
         request.finish()
         self.client.exchange()
@@ -374,7 +377,7 @@ class UploadTests(HTTP2Case):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_wrongLength(self) -> None:
-        """A body of another length than it said is no body."""
+        """A body whose length differs from Content-Length is an error."""
         stream, _, _ = self.upload((b"content-length", b"8"))
         self.client.sendBody(stream, b"1234", ended=True)
         self.assertClosed(ErrorCodes.PROTOCOL_ERROR)
@@ -383,7 +386,7 @@ class UploadTests(HTTP2Case):
 
 class ResetTests(HTTP2Case):
     def test_byClient(self) -> None:
-        """Who produces is stopped at once, and who has asked for notice has it."""
+        """The producer is stopped at once, and C{notifyFinish} fails."""
         stream, request = self.request(b"PUT", ended=False)
         other, second = self.request()
         done = request.content.startProducing(Upstream())
@@ -401,7 +404,7 @@ class ResetTests(HTTP2Case):
         self.assertEqual(self.client.answers[other].body, b"alive")
 
     def test_byClientAtOnce(self) -> None:
-        """A reset that comes together with the end of a body comes first."""
+        """If a reset arrives together with the end of a body, the reset counts."""
         stream, request = self.request(b"PUT", ended=False)
         upstream = Upstream()
         upstream.write = request.write
@@ -413,7 +416,7 @@ class ResetTests(HTTP2Case):
         self.assertEqual(self.client.answers[stream].heads, [])
 
     def test_byClientBeforeItBegan(self) -> None:
-        """What came for a request that is not made takes nothing of the connection's window."""
+        """The data of a request that is not created does not reduce the connection's window."""
         h2 = self.client.h2
         for _ in range(80):
             stream = h2.get_next_available_stream_id()
@@ -426,7 +429,7 @@ class ResetTests(HTTP2Case):
         self.assertGreater(h2.local_flow_control_window(other), 0)
 
     def test_byClientWhileQueued(self) -> None:
-        """What was queued for a stream that is no more is in nobody's way."""
+        """Data that was queued for a stream that was reset does not block others."""
         self.client = Client(self.site, wide=False)
         stream, request = self.request()
         request.write(bytes(200_000))
@@ -444,7 +447,7 @@ class ResetTests(HTTP2Case):
         self.assertEqual(self.client.answers[other].body, b"alive")
 
     def test_byServer(self) -> None:
-        """An answer that is broken off looks so to the client, and ends nothing else."""
+        """A response that is aborted looks incomplete to the client, and other streams go on."""
         stream, request = self.request()
         other, second = self.request()
         request.write(b"half")
@@ -476,7 +479,7 @@ class ResetTests(HTTP2Case):
         self.assertEqual(self.client.answers[stream].reset, ErrorCodes.INTERNAL_ERROR)
 
     def test_byServerThenClosed(self) -> None:
-        """A connection that is lost in between is not told of twice."""
+        """If the connection is lost after that, the request is not notified again."""
         _, request = self.request()
         request.channel.abortConnection()
         self.client.leave()
@@ -484,7 +487,7 @@ class ResetTests(HTTP2Case):
         self.assertEqual(len(self.resource.ended), 1)
 
     def test_afterTheEnd(self) -> None:
-        """The client's end may be known to h2 before it is to the stream."""
+        """h2 may know of the client's end before the stream does."""
         h2 = self.client.h2
         stream = h2.get_next_available_stream_id()
         self.resource.render = lambda request: (

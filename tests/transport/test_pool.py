@@ -1,4 +1,4 @@
-"""Connections are kept, used again, and ended when nobody needs them."""
+"""Tests of the pool: connections are kept, reused, and closed when they are not needed."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class PoolCase(SynchronousTestCase):
         return self.pool.request(connector, origin, method, b"/v2/", Headers(), body)
 
     def ask(self, line: int = 0, origin: Origin = HUB) -> None:
-        """Ask, and answer on the line on which that must have come."""
+        """Send a request, and respond on the given connection, on which it must have been sent."""
         asked = self.send(origin)
         self.assertIn(b"GET /v2/ ", self.lines[line].hears())
         self.lines[line].says(OK)
         self.assertEqual(self.successResultOf(asked).code, 200)
 
     def keep(self, number: int) -> None:
-        """Have some connections that are idle."""
+        """Have a number of idle connections."""
         asked = [self.send() for _ in range(number)]
         for line in self.lines:
             line.hears()
@@ -71,7 +71,7 @@ class ReuseTests(PoolCase):
         self.assertEqual(self.lines[0].hears(), b"GET /v2/ HTTP/1.1\r\nHost: [::1]:5000\r\n\r\n")
 
     def test_latestFirst(self) -> None:
-        """Those that are not needed grow old."""
+        """The latest connection is reused first, so that those that are not needed become old."""
         self.keep(3)
         self.ask(line=2)
         self.ask(line=2)
@@ -89,7 +89,9 @@ class ReuseTests(PoolCase):
             self.ask(line, origin)
 
     def test_bound(self) -> None:
-        """As many as are allowed stay open; one more is closed when its answer is done."""
+        """
+        As many idle connections as allowed stay open; a further one is closed after its response.
+        """
         self.keep(MAX_IDLE + 1)
         ended = [line.ended for line in self.lines]
         self.assertEqual(ended, [""] * MAX_IDLE + ["aborted"])
@@ -102,7 +104,7 @@ class ReuseTests(PoolCase):
 
 
 class LimitTests(PoolCase):
-    """All origins together, each of any number, have a limit."""
+    """Tests of the limit for the connections to all origins together."""
 
     MOST = 4
 
@@ -114,7 +116,7 @@ class LimitTests(PoolCase):
         return HUB._replace(port=number)
 
     def visit(self, *numbers: int) -> None:
-        """Ask some origins on new connections, which are idle then."""
+        """Send requests to some origins on new connections, which become idle."""
         for number in numbers:
             asked = self.send(self.origin(number))
             self.lines[-1].says(OK)
@@ -122,12 +124,14 @@ class LimitTests(PoolCase):
             self.clock.advance(1)
 
     def openTo(self) -> list[int]:
-        """The origins that there are connections to."""
+        """The origins of the open connections."""
         pairs = zip(self.network.origins, self.lines, strict=True)
         return [origin.port for origin, line in pairs if not line.ended]
 
     def test_manyOrigins(self) -> None:
-        """A redirect to one more origin closes what has been idle for longest, of any origin."""
+        """
+        A connection to another origin closes the one that has been idle for longest, to any origin.
+        """
         self.visit(1, 2, 3, 4)
         self.assertEqual(self.pool.connections, 4)
         self.visit(5)
@@ -140,18 +144,18 @@ class LimitTests(PoolCase):
         self.assertEqual(self.openTo(), [2, 4, 5, 6])
 
     def test_unlimitedOrigins(self) -> None:
-        """Thousands of origins, each asked once, leave nothing behind but what may be open."""
+        """Thousands of origins, each used once, leave nothing except the allowed connections."""
         self.visit(*range(1, 1001))
         self.assertEqual(self.openTo(), [997, 998, 999, 1000])
         self.assertEqual((len(self.pool._idle), len(self.pool._ending)), (4, 0))
 
     def test_busy(self) -> None:
-        """Those that are in use are not closed, and those that can be had beside them are few."""
+        """Connections in use are not closed, and only a few can be opened beyond them."""
         asked = [self.send(self.origin(number)) for number in range(6)]
         refused = self.failureResultOf(self.send(self.origin(7)), LocalFailure).value
         self.assertEqual((refused.status, refused.fields), (503, ((b"Retry-After", b"5"),)))
         self.assertEqual(len(self.lines), 6)
-        # What is beyond the limit is not kept.
+        # A connection beyond the limit is not kept.
         for line, each in zip(self.lines, asked, strict=True):
             line.says(OK)
             self.successResultOf(each)
@@ -178,7 +182,7 @@ class LimitTests(PoolCase):
         self.assertEqual(self.pool.connections, 0)
 
     def test_connectors(self) -> None:
-        """Connections are not shared between connectors: each may trust other certificates."""
+        """Connections are not shared between connectors, which may trust different certificates."""
         self.ask()
         other: Any = Network(self.clock)
         self.pool.request(other, HUB, b"GET", b"/v2/", Headers(), None)
@@ -186,7 +190,10 @@ class LimitTests(PoolCase):
         self.assertEqual(self.pool.connections, 2)
 
     def test_close(self) -> None:
-        """One that was closed a moment ago, since it could not be kept, is waited for too."""
+        """
+        Closing also waits for a connection that was closed a moment ago because it could not be
+        kept.
+        """
         self.pool = Pool(self.clock, IDLE, 0, 1)
         asked = self.send()
         self.lines[0].says(OK)
@@ -208,7 +215,7 @@ class ExpiryTests(PoolCase):
         self.ask(line=1)
 
     def test_usedAgain(self) -> None:
-        """The time begins anew with each use, and does not run meanwhile."""
+        """The timeout begins again with each use, and does not run during a request."""
         self.ask()
         self.clock.advance(IDLE - 1)
         asked = self.send()
@@ -234,7 +241,10 @@ class ExpiryTests(PoolCase):
 
 class StaleTests(PoolCase):
     def test_askedAgain(self) -> None:
-        """On a new connection: others that were kept may have gone in the same moment."""
+        """
+        The request is repeated on a new connection, because other idle ones may have been closed,
+        too.
+        """
         for number, method in enumerate((b"GET", b"HEAD", b"OPTIONS", b"DELETE")):
             self.setUp()
             self.keep(2)
@@ -253,7 +263,7 @@ class StaleTests(PoolCase):
         self.assertEqual(len(self.lines), 2)
 
     def test_notTwice(self) -> None:
-        """What must not happen twice is not asked twice."""
+        """A request that must not be sent twice is not repeated."""
         for method, body in ((b"POST", None), (b"PATCH", Body(None)), (b"GET", Body(1))):
             self.setUp()
             self.keep(1)
@@ -276,7 +286,7 @@ class CloseTests(PoolCase):
         self.successResultOf(self.pool.close())
 
     def test_all(self) -> None:
-        """Idle and busy ones; it waits until they are gone."""
+        """Idle and busy connections are closed, and closing waits for them."""
         self.keep(2)
         asked = self.send()
         closing = self.pool.close()

@@ -1,4 +1,4 @@
-"""The dialogues with an outgoing proxy, byte for byte."""
+"""Tests of the dialogues with an outgoing proxy, byte for byte."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IPV6 = Origin(b"https", b"2001:db8::1", 443)
 
 PACKED6 = bytes.fromhex("20010db8000000000000000000000001")
 
-#: SOCKS 5's answers to a request: connected, and bound to an address of each kind.
+#: Responses of SOCKS 5 to a request: connected, and bound to an address of each kind.
 CONNECTED = [
     b"\x05\x00\x00\x01\x0a\x00\x00\x01\x1f\x90",
     b"\x05\x00\x00\x03\x05proxy\x1f\x90",
@@ -37,7 +37,7 @@ CONNECTED = [
 @implementer(IStreamClientEndpoint)
 class Proxy:
     """
-    Where the proxy is: the test itself.
+    The endpoint of the proxy, which is the test itself.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Proxy:
 
 class Inside(Protocol):
     """
-    What talks to the origin through the proxy.
+    The protocol with the origin, through the proxy.
     """
 
     heard = b""
@@ -82,7 +82,7 @@ class ProxyCase(SynchronousTestCase):
         self.clock.advance(0)
 
     def assertPasses(self, connecting: Deferred[Any]) -> None:
-        """What is inside has the connection to itself."""
+        """Check that the inner protocol has the connection to itself."""
         inside = self.successResultOf(connecting)
         self.assertEqual(inside.heard, b"")
         inside.transport.write(b"hello")
@@ -147,7 +147,7 @@ class SocksTests(ProxyCase):
 
     @given(st.sampled_from(CONNECTED), st.data())
     def test_accepted(self, answer: bytes, data: st.DataObject) -> None:
-        """However the answers arrive."""
+        """The result does not depend on how the responses are split."""
         connecting = self.connect(True)
         for wire in (b"\x05\x00", answer):
             while wire:

@@ -1,4 +1,4 @@
-"""Names become addresses, of which some are left out."""
+"""Tests of the resolution of names, with a filter for addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.transport.support import Names
 
 class Resolved:
     """
-    Takes what a name resolves to.
+    Receives the addresses of a name.
 
     @ivar complete: fires with the addresses, in order.
     """
@@ -48,7 +48,7 @@ def resolve(resolver: IHostnameResolver, name: str) -> Resolved:
 
 class Zone(FileAuthority):
     """
-    What a DNS server knows, without a file.
+    The records of a DNS server, without a file.
     """
 
     def __init__(self, records: dict[bytes, list[Any]]) -> None:
@@ -80,12 +80,12 @@ class CheckedTests(SynchronousTestCase):
         self.assertEqual(self.resolver.refused, ip_address("127.0.0.1"))
 
     def test_mapped(self) -> None:
-        """Judged by the IPv4 address that it is."""
+        """A mapped address is checked as the IPv4 address in it."""
         self.assertEqual(self.addresses("evil.example"), [])
         self.assertEqual(self.checked, [ip_address("127.0.0.1")])
 
     def test_refusedAnew(self) -> None:
-        """What was refused once is no reason for what fails later."""
+        """An address that was refused once does not change the error of a later failure."""
         self.addresses("evil.example")
         self.addresses("unknown.example")
         self.assertIsNone(self.resolver.refused)
@@ -93,7 +93,7 @@ class CheckedTests(SynchronousTestCase):
 
 class ReactorTests(SynchronousTestCase):
     def test_otherResolver(self) -> None:
-        """The reactor itself keeps its own."""
+        """The reactor's own resolver is not replaced."""
         inner = ResolvingReactor(object(), Names())
         first, second = Names(), Names()
         outer = ResolvingReactor(inner, first)
@@ -106,7 +106,7 @@ class ReactorTests(SynchronousTestCase):
 
 
 class ServerTests(TestCase):
-    """A DNS server of one's own, on a real port of 127.0.0.1."""
+    """Tests with a DNS server on a real port of 127.0.0.1."""
 
     async def setUp(self) -> None:
         zone = Zone(
@@ -131,7 +131,7 @@ class ServerTests(TestCase):
         self.resolver = ServerResolver(reactor, "127.0.0.1", port.getHost().port)
 
     async def test_table(self) -> None:
-        """IPv6 first, all with the port that was asked for."""
+        """IPv6 addresses come first, all with the requested port."""
         for name, expected in (
             ("both.example", ["2001:db8::1", "192.0.2.1", "192.0.2.2"]),
             ("four.example", ["192.0.2.1"]),
@@ -141,11 +141,11 @@ class ServerTests(TestCase):
             ("unknown.example", []),
         ):
             found = await resolve(self.resolver, name).complete
-            # This server tells an alias's address twice.
+            # This server returns an alias's address twice.
             self.assertEqual(list(dict.fromkeys(found)), [(host, 443) for host in expected], name)
 
     def test_literal(self) -> None:
-        """No question is asked about an address."""
+        """No query is sent for an address."""
         for host in ("192.0.2.1", "2001:db8::1"):
             resolved = resolve(self.resolver, host)
             self.assertEqual(self.successResultOf(resolved.complete), [(host, 443)])

@@ -1,4 +1,4 @@
-"""What a client meets at a port with TLS, by OpenSSL's word on either side; no network."""
+"""Tests of ports with TLS, with OpenSSL on both sides and without a network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def client(
     protocols: Iterable[str] = (),
     ciphers: str | None = None,
 ) -> ssl.SSLContext:
-    """A client of one version."""
+    """A client with one version of TLS."""
     context = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -60,7 +60,9 @@ def client(
 @implementer(IHandshakeListener)
 class Served(Protocol):
     """
-    @ivar reason: why the connection ended, once it has.
+    A protocol of the server.
+
+    @ivar reason: the reason for the connection's end, once it has ended.
     """
 
     reason: Any = None
@@ -76,8 +78,8 @@ class Handshake:
     """
     A client's handshake with a server's protocol.
 
-    @ivar client: the client's end.
-    @ivar server: the server's, an C{OpenSSL.SSL.Connection}.
+    @ivar client: the client's side.
+    @ivar server: the server's C{OpenSSL.SSL.Connection}.
     @ivar served: the protocol above it.
     """
 
@@ -119,14 +121,14 @@ class Handshake:
             protocol.connectionLost(Failure(ConnectionResetError()))
 
     def name(self) -> str:
-        """What the certificate that the client got is for."""
+        """The name in the certificate that the client received."""
         der = self.client.getpeercert(True)
         assert der is not None
         return load_der_x509_certificate(der).subject.rfc4514_string()
 
 
 class ProtocolTests(SynchronousTestCase):
-    """Application protocols (RFC 7301)."""
+    """Tests of application protocols (RFC 7301)."""
 
     bulk = True
 
@@ -143,33 +145,35 @@ class ProtocolTests(SynchronousTestCase):
         return protocol
 
     def test_chosen(self) -> None:
-        """The first that the server speaks, whatever else the client offers."""
+        """The server's first protocol that the client offers is selected."""
         self.assertEqual(self.shakeHands("http/1.1", "h2"), "h2")
         self.assertEqual(self.shakeHands("foo", "http/1.1"), "http/1.1")
 
     def test_none(self) -> None:
-        """A client that offers none goes on; it will speak HTTP/1.1."""
+        """For a client that offers none, the handshake succeeds; it will use HTTP/1.1."""
         self.assertIsNone(self.shakeHands())
 
     def test_noneInCommon(self) -> None:
-        """The alert is C{no_application_protocol} (120), and the connection ends as any other whose
-        handshake fails."""
+        """
+        The alert is C{no_application_protocol} (120), and the connection ends in the same way as
+        with other failed handshakes.
+        """
         for version in VERSIONS:
             for offered in (["foo"], ["http/1.0"], ["acme-tls/1", "spdy/3"]):
                 with self.assertRaises(ssl.SSLError) as caught:
                     Handshake(self.server, client(version, offered), bulk=self.bulk)
                 self.assertRegex(str(caught.exception), "alert no application protocol")
         self.assertEqual(self.flushLoggedErrors(), [])
-        # It says nothing of the next client.
+        # This does not affect the next client.
         self.assertEqual(self.shakeHands("h2"), "h2")
 
     def test_notNegotiating(self) -> None:
-        """A factory that negotiates nothing serves every client."""
+        """A factory that does not negotiate serves every client."""
         self.assertIsNone(self.shakeHands("foo", wrapped=Factory()))
 
 
 class PlainProtocolTests(ProtocolTests):
-    """The same with Twisted's own TLS protocol, for C{plain-transport}."""
+    """The same tests with Twisted's own TLS protocol, for C{plain-transport}."""
 
     bulk = False
 
@@ -184,7 +188,10 @@ class SuiteTests(SynchronousTestCase):
         return chosen[0]
 
     def test_tls12(self) -> None:
-        """AEAD with forward secrecy only: of all suites that OpenSSL knows, each offered alone."""
+        """
+        Only suites with AEAD and forward secrecy are accepted, when each suite of OpenSSL is
+        offered alone.
+        """
         context = client(ssl.TLSVersion.TLSv1_2, ciphers="ALL:COMPLEMENTOFALL:@SECLEVEL=0")
         names = [each["name"] for each in context.get_ciphers() if each["protocol"] != "TLSv1.3"]
         accepted = set()
@@ -202,7 +209,7 @@ class SuiteTests(SynchronousTestCase):
         )
 
     def test_order(self) -> None:
-        """AES with 128 bits first; ChaCha20 for who prefers that."""
+        """AES with 128 bits is preferred, but ChaCha20 for clients that prefer it."""
         self.assertEqual(self.suite(None), "ECDHE-ECDSA-AES128-GCM-SHA256")
         self.assertEqual(self.suite("ECDHE+CHACHA20:ECDHE+AESGCM"), "ECDHE-ECDSA-CHACHA20-POLY1305")
         self.assertEqual(self.suite(None, ssl.TLSVersion.TLSv1_3), "TLS_AES_128_GCM_SHA256")
@@ -213,7 +220,7 @@ class SuiteTests(SynchronousTestCase):
                 self.suite("ALL:@SECLEVEL=0", version)
 
     def test_method(self) -> None:
-        """C{sslmethod} of an endpoint's description counts."""
+        """C{sslmethod} in the endpoint's description takes effect."""
         given = certificate("localhost")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -226,7 +233,7 @@ class SuiteTests(SynchronousTestCase):
             self.suite(None, ssl.TLSVersion.TLSv1_3)
 
     def test_batch(self) -> None:
-        """A batch is encrypted by one call, not one for each record."""
+        """A batch is encrypted by one call instead of one for each record."""
         server = SSL.Connection(self.server.contextFor(b""))
         other = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
         server.set_accept_state()
@@ -242,7 +249,7 @@ class SuiteTests(SynchronousTestCase):
 
 
 class SessionTests(SynchronousTestCase):
-    """Sessions are resumed by tickets (RFC 5077, RFC 8446 2.2)."""
+    """Sessions are resumed with tickets (RFC 5077, RFC 8446 2.2)."""
 
     def setUp(self) -> None:
         self.server = ServerTLS({"": certificate("localhost")})
@@ -252,7 +259,7 @@ class SessionTests(SynchronousTestCase):
         return bool(again.client.session_reused)
 
     def test_resumption(self) -> None:
-        """With either version, by either TLS protocol."""
+        """Sessions are resumed with both versions of TLS, by both TLS protocols."""
         for version in VERSIONS:
             for bulk in (True, False):
                 context = client(version)
@@ -263,7 +270,7 @@ class SessionTests(SynchronousTestCase):
                 self.assertTrue(self.isResumed(context, first.session, bulk=bulk))
 
     def test_replaced(self) -> None:
-        """A certificate is replaced: sessions that began before it are resumed."""
+        """After a certificate is replaced, earlier sessions are still resumed."""
         for version in VERSIONS:
             context = client(version)
             session = Handshake(self.server, context).client.session
@@ -271,7 +278,7 @@ class SessionTests(SynchronousTestCase):
             self.assertTrue(self.isResumed(context, session))
 
     def test_otherServer(self) -> None:
-        """A ticket of another server is no error: the handshake is a full one."""
+        """A ticket of another server causes a full handshake, not an error."""
         for version in VERSIONS:
             context = client(version)
             session = Handshake(ServerTLS({"": certificate("localhost")}), context).client.session
@@ -279,7 +286,7 @@ class SessionTests(SynchronousTestCase):
 
 
 class NameTests(SynchronousTestCase):
-    """Which certificate a client gets."""
+    """Tests of which certificate a client gets."""
 
     def got(self, server: ServerTLS, name: str | None) -> set[str]:
         names = set()
@@ -290,7 +297,10 @@ class NameTests(SynchronousTestCase):
         return names
 
     def test_byName(self) -> None:
-        """By the name in any case, or a wildcard; else the first."""
+        """
+        The certificate is selected by name, in any case, or by a wildcard; otherwise it is the
+        first.
+        """
         server = ServerTLS(
             {
                 "a.example": certificate("a.example"),
@@ -326,12 +336,15 @@ class FolderTests(NameTests):
 
     def put(self, file: str, content: bytes) -> None:
         self.folder.child(file).setContent(content)
-        # Whatever the resolution of the file system's clock.
+        # The time differs whatever the resolution of the file system's clock is.
         changed = os.stat(self.folder.path).st_mtime + 10
         os.utime(self.folder.path, (changed, changed))
 
     def test_byFile(self) -> None:
-        """Key and certificates may be in one file or in several, with the authority's or not."""
+        """
+        A key and its certificates may be in one file or in several, with the authority's
+        certificate or without.
+        """
         self.put("a.pem", AUTHORITY.serverPEM(["a.example", "www.a.example"]))
         key, _, rest = AUTHORITY.serverPEM(["b.example"]).partition(b"-----BEGIN CERT")
         self.put("b.pem", b"-----BEGIN CERT" + rest)
@@ -342,7 +355,7 @@ class FolderTests(NameTests):
         self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
 
     def test_twice(self) -> None:
-        """Of two certificates for one name, the one that is valid for longer counts."""
+        """Of two certificates for one name, the one that expires later is used."""
         self.put("b.pem", AUTHORITY.serverPEM(["new.example", "a.example"]))
         self.patch(ca, "_LIFETIME", timedelta(days=1))
         self.put("a.pem", AUTHORITY.serverPEM(["old.example", "a.example"]))
@@ -351,8 +364,10 @@ class FolderTests(NameTests):
         self.assertEqual(self.got(server, "a.example"), {"CN=new.example"})
 
     def test_added(self) -> None:
-        """A certificate that is put into the folder later is found when it is asked for; a broken
-        one harms nobody."""
+        """
+        A certificate that is added to the folder is used for the next handshake with its name; a
+        malformed one has no effect.
+        """
         self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
         server = FolderTLS(self.folder.path)
         self.put("b.pem", AUTHORITY.serverPEM(["b.example"]))
@@ -385,7 +400,7 @@ class FolderTests(NameTests):
         self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
 
     def test_description(self) -> None:
-        """C{tls:} makes such an endpoint, and says in one line what is wrong with it."""
+        """C{tls:} in a description creates such an endpoint, or fails with an error of one line."""
         self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
         reactor = MemoryReactor()
         path = self.folder.path

@@ -1,4 +1,6 @@
-"""Real TLS on 127.0.0.1: whom the mirror believes, and what it says of whom it does not."""
+"""
+Tests of TLS connections to upstreams on 127.0.0.1: which certificates are trusted, and the errors.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ UNENCRYPTED = "tcp:0:interface=127.0.0.1"
 
 class Hello(Protocol):
     """
-    Says the same to everybody who says something.
+    Responds to any data with the same bytes.
     """
 
     def dataReceived(self, data: bytes) -> None:
@@ -70,7 +72,9 @@ class TLSTests(TestCase):
         certified: Sequence[str] = ("mirror.example", "127.0.0.1"),
     ) -> int:
         """
-        @param certified: what the server's certificate is for.
+        Listen on a port.
+
+        @param certified: the name in the server's certificate.
         @return: the port's number.
         """
         pem = self.file(self.authority.serverPEM(list(certified)))
@@ -85,7 +89,7 @@ class TLSTests(TestCase):
         return caught.exception.message
 
     async def test_verified(self) -> None:
-        """By name or by address; the connection is kept."""
+        """The server is verified by name or by address, and the connection is kept."""
         port = await self.listen()
         pool = Pool(self.reactor, 75.0, 10)
         for host in (b"mirror.example", b"127.0.0.1", b"mirror.example"):
@@ -97,7 +101,7 @@ class TLSTests(TestCase):
         await pool.close()
 
     async def test_whose(self) -> None:
-        """Whose TLS it is, is an option."""
+        """An option selects the TLS implementation."""
         port = await self.listen()
         connection = await self.connector.connect(Origin(b"https", b"127.0.0.1", port), id)
         self.assertEqual(isinstance(connection.transport, BulkTLS), not PLAIN)
@@ -109,14 +113,14 @@ class TLSTests(TestCase):
         self.assertEqual(text, "its certificate is for another name")
 
     async def succeed(self, port: int, host: bytes) -> None:
-        """This host's certificate is accepted."""
+        """Check that this host's certificate is accepted."""
         self.names.known[host.decode()] = ["127.0.0.1"]
         connection = await self.connector.connect(Origin(b"https", host, port), id)
         connection.abort()
         await connection.closed
 
     async def test_underscore(self) -> None:
-        """Names that IDNA refuses are verified as any other."""
+        """Names that IDNA refuses are verified like others."""
         names = (b"under_score.example", b"_x.example", b"r3---cdn.example", b"a-.example")
         port = await self.listen(certified=[name.decode() for name in names])
         for host in names:
@@ -128,7 +132,7 @@ class TLSTests(TestCase):
             self.assertEqual(text, "its certificate is for another name", host)
 
     async def test_wildcard(self) -> None:
-        """A wildcard stands for one label, with an underscore or not."""
+        """A wildcard stands for one label, with an underscore or without."""
         port = await self.listen(certified=["*.cdn.example"])
         for host in (b"a_b.cdn.example", b"_.cdn.example", b"ab.cdn.example"):
             await self.succeed(port, host)
@@ -138,13 +142,15 @@ class TLSTests(TestCase):
             self.assertEqual(text, "its certificate is for another name", host)
 
     async def test_otherAddress(self) -> None:
-        """A name in a certificate says nothing of an address."""
+        """A name in a certificate is not valid for an address."""
         text = await self.failure(await self.listen(certified=["mirror.example"]), b"127.0.0.1")
         self.assertEqual(text, "its certificate is for another name")
 
     async def test_nobodysCertificate(self) -> None:
-        """A certificate without a name, with a wildcard that is too wide or stands elsewhere, is no
-        certificate for it, although the authority is trusted."""
+        """
+        A certificate without names, or with a wildcard that is too wide or not the first label, is
+        refused although its authority is trusted.
+        """
         for certified in ((), ("*.example",), ("*",), ("a.*.example",)):
             port = await self.listen(certified=certified)
             text = await self.failure(port, b"mirror.example")
@@ -156,7 +162,7 @@ class TLSTests(TestCase):
         self.assertEqual(text, "its certificate does not verify")
 
     async def test_system(self) -> None:
-        """Without a bundle the system's authorities count, and this one is none of them."""
+        """Without a bundle the system's authorities are trusted, of which this one is none."""
         self.connector = self.makeConnector(ssl.platformTrust())
         text = await self.failure(await self.listen())
         self.assertEqual(text, "its certificate does not verify")
@@ -176,7 +182,7 @@ class TLSTests(TestCase):
         self.assertEqual(await self.failure(number), "connection refused")
 
     async def test_spelledLoopback(self) -> None:
-        """What the system's resolver takes for 127.0.0.1 is judged as what it is."""
+        """What the system's resolver interprets as 127.0.0.1 is judged as that address."""
         connector = self.makeConnector(ssl.platformTrust(), permitted=False, on=reactor)
         for host in (b"localhost", b"127.1", b"2130706433", b"0x7f.0.0.1"):
             with self.assertRaises(AddressRefused):

@@ -1,5 +1,5 @@
 """
-Two ends of a TLS connection over real sockets, moved step by step by the test.
+Two sides of a TLS connection over real sockets, which the test moves step by step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ AUTHORITY = Authority()
 SERVER = PrivateCertificate.loadPEM(AUTHORITY.serverPEM(["localhost", "127.0.0.1"]))
 TRUST = trustRootFromCertificates([Certificate.loadPEM(AUTHORITY.pem)])
 
-#: Whether the client's TLS and the server's is ours; where it is not, it is Twisted's.
+#: Whether the client and the server have the mirror's TLS; otherwise, they have Twisted's.
 ROLES = [(False, False), (True, True), (True, False), (False, True)]
 
 
@@ -45,11 +45,11 @@ def bytesOf(size: int, seed: int) -> bytes:
 @implementer(IHandshakeListener)
 class Peer(Protocol):
     """
-    Keeps what it gets.
+    A protocol that records what it receives.
 
-    @ivar sizes: of the deliveries.
+    @ivar sizes: the sizes of the deliveries.
     @ivar established: how often the handshake was completed.
-    @ivar reason: why the connection ended, once it has.
+    @ivar reason: the reason for the connection's end, once it has ended.
     """
 
     transport: Any
@@ -75,7 +75,7 @@ class Peer(Protocol):
 
 class Carrying(Peer):
     """
-    Hands everything on to another protocol, and what that has to say to TLS.
+    Passes everything on to another protocol, and its calls to TLS.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -100,7 +100,8 @@ class Carrying(Peer):
 
 class End(Connection):
     """
-    One end of a socket, as Twisted's transport, on a reactor that does nothing by itself.
+    The side of a socket in place of Twisted's transport, with a reactor that does nothing by
+    itself.
     """
 
     def __init__(self, end: socket.socket, protocol: Any, reactor: Any) -> None:
@@ -117,12 +118,12 @@ class End(Connection):
         pass
 
     def writeSomeData(self, data: bytes) -> Any:
-        # To send nothing to somebody who has left is an error here, unlike with TCP.
+        # In contrast to TCP, writing to a closed peer is an error here.
         return super().writeSomeData(data) if data else 0
 
     def step(self, reading: bool) -> None:
         """
-        Do what the reactor does when the socket is ready, if it was told to look.
+        Do what the reactor does when the socket is ready, if it was registered.
         """
         watched = self.reactor.getReaders() if reading else self.reactor.getWriters()
         if self in watched:
@@ -144,9 +145,9 @@ class Pair:
     A client and a server.
 
     @ivar client: the client's protocol.
-    @ivar server: the server's.
-    @ivar clientEnd: what the client's TLS has as its transport.
-    @ivar serverEnd: the same of the server's.
+    @ivar server: the server's protocol.
+    @ivar clientEnd: the transport of the client's TLS.
+    @ivar serverEnd: the transport of the server's TLS.
     """
 
     def __init__(
@@ -161,8 +162,8 @@ class Pair:
         trust: Any = TRUST,
     ) -> None:
         """
-        @param name: that the client takes the server for.
-        @param room: bytes that the system takes from either end, roughly.
+        @param name: the server's name for the client.
+        @param room: the approximate number of bytes that the system accepts from either side.
         """
         self.reactor = MemoryReactorClock()
         self.client, self.server = client or Peer(), server or Peer()
@@ -175,7 +176,8 @@ class Pair:
         self.clientEnd = self._end(one, bulkClient, True, creator, self.client)
 
     def _end(self, end: socket.socket, bulk: bool, isClient: bool, creator: Any, peer: Peer) -> End:
-        # A factory that knew its protocol would be a reference cycle of the test's own.
+        # A factory with an attribute for its protocol would be a reference cycle of the test
+        # itself.
         wrapped = Factory.forProtocol([peer].pop)
         factory = TLSMemoryBIOFactory(creator, isClient, wrapped, self.reactor)
         factory = inBulk(self.reactor, factory) if bulk else factory
@@ -185,13 +187,13 @@ class Pair:
         return made
 
     def close(self) -> None:
-        """Leave no socket open."""
+        """Close the sockets."""
         for end in (self.clientEnd, self.serverEnd):
             end.abortConnection()
         self.reactor.advance(0)
 
     def step(self, number: int) -> None:
-        """One of the five steps of a turn, of which the sixth is the next one's first."""
+        """Perform one of the five steps of a turn."""
         number %= 5
         if number == 0:
             self.reactor.advance(0)
@@ -205,7 +207,7 @@ class Pair:
             self.step(number)
 
     def settle(self) -> None:
-        """Let happen all that can."""
+        """Perform turns until nothing changes."""
         still = 0
         before: object = None
         while still < 5:
@@ -220,13 +222,15 @@ class Pair:
 
 class PairCase(SynchronousTestCase):
     """
-    @cvar bulk: test our TLS rather than Twisted's.
+    Tests with a pair.
+
+    @cvar bulk: whether the mirror's TLS is tested instead of Twisted's.
     """
 
     bulk = True
 
     def open(self, **options: Any) -> Pair:
-        """An established connection, closed when the test is over."""
+        """An established connection, which is closed after the test."""
         pair = Pair(self.bulk, self.bulk, **options)
         self.addCleanup(pair.close)
         pair.settle()

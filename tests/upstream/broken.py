@@ -1,6 +1,6 @@
 """
-Bodies that break: one whose parts the test gives, and the agents as C{registry} puts them together,
-around one that the test answers for.
+Bodies that break: a response whose parts the test supplies, and the agents of C{registry} around an
+agent for which the test responds.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ TAG = b'"tag"'
 
 class Receiver(Protocol):
     """
-    Who reads the body.
+    Receives the body.
 
-    @ivar ended: why it ended, once it has.
+    @ivar ended: the reason for its end, once it has ended.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Receiver(Protocol):
 
 class Asked(NamedTuple):
     """
-    That the rest was asked for.
+    A request for the rest.
     """
 
     position: int
@@ -72,10 +72,10 @@ class Asked(NamedTuple):
 
 class ResumingResponseCase(SynchronousTestCase):
     """
-    A blob of a KiB, of which the test gives the parts.
+    Tests with a blob of one KiB, whose parts the test supplies.
 
-    @ivar asked: how often the rest was asked for; the test fires the replies.
-    @ivar cancelled: how many of these were cancelled.
+    @ivar asked: the requests for the rest, to which the test responds.
+    @ivar cancelled: how many of them were cancelled.
     @ivar wrong: how often the bytes were found wrong.
     """
 
@@ -94,7 +94,7 @@ class ResumingResponseCase(SynchronousTestCase):
         check: DigestCheck | None = None,
         resumes: int = RESUMES,
     ) -> Response:
-        """The body's first part, which is under way."""
+        """Begin the first part of the body."""
         first = response or Response(200, len(BLOB))
         self.body = ResumingResponse(
             self.clock,
@@ -119,19 +119,19 @@ class ResumingResponseCase(SynchronousTestCase):
         self.wrong += 1
 
     def cut(self, transfer: Response) -> None:
-        """A part ends before its time, and the rest is asked for."""
+        """Cut a part early, which causes a request for the rest."""
         transfer.ends(BodyFailed("the connection closed in the middle of the body"))
         self.clock.advance(0)
 
     def goOn(self, length: int | None = None, skip: int = 0) -> Response:
-        """The rest is there."""
+        """Respond with the rest."""
         position = self.asked[-1].position
         transfer = Response(206, len(BLOB) - position + skip if length is None else length)
         self.asked[-1].reply.callback((transfer, skip))
         return transfer
 
     def refuse(self, error: Exception | None = None) -> None:
-        """The rest is not to be had."""
+        """Refuse the rest."""
         self.asked[-1].reply.errback(error or UpstreamFailed("answered 503"))
 
     def assertWhole(self, data: bytes = BLOB) -> None:
@@ -155,9 +155,9 @@ class ResumingResponseCase(SynchronousTestCase):
 
 class ResumingCase(SynchronousTestCase):
     """
-    A hub and a second mirror, and a client that has its answer's head.
+    Tests with a hub and a second mirror, and a client that has the head of a response.
 
-    @ivar receiver: has what the client was given.
+    @ivar receiver: what the client has received.
     """
 
     options: dict[str, Any] = {}
@@ -191,13 +191,13 @@ class ResumingCase(SynchronousTestCase):
         self.inner.answer(Response(307, 0, b"", Location=location))
 
     def read(self, asking: Deferred[Any]) -> None:
-        """Whoever asked takes the body."""
+        """Read the body of the response."""
         self.answer = self.successResultOf(asking)
         self.receiver = Receiver()
         self.answer.deliverBody(self.receiver)
 
     def begin(self, first: Response | None = None, redirected: bool = True, **fields: bytes) -> Any:
-        """A blob that is under way."""
+        """Begin a response with a blob."""
         fields = {"Authorization": b"Bearer x", **fields}
         asking = self.ask(**fields)
         if redirected:
@@ -212,16 +212,16 @@ class ResumingCase(SynchronousTestCase):
 
     @property
     def uri(self) -> bytes:
-        """What was asked last."""
+        """The URI of the last request."""
         return self.inner.asked[-1].uri
 
     def field(self, name: bytes) -> list[bytes] | None:
-        """A field of what was asked last."""
+        """The value of a field in the last request."""
         values: list[bytes] | None = self.inner.asked[-1].headers.getRawHeaders(name)
         return values
 
     def rest(self, first: int, last: int = SIZE - 1, **fields: bytes) -> Response:
-        """The rest of the blob, as a server gives it."""
+        """The rest of the blob, as a server sends it."""
         value = b"bytes %d-%d/%d" % (first, last, SIZE)
         return self.inner.answer(
             Response(206, last - first + 1, **{"Content_Range": value, "ETag": TAG, **fields})

@@ -1,5 +1,5 @@
 """
-An agent that the test answers for, and answers that know what became of them.
+An agent for which the test responds, and responses that record the state of their body.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from hubmirror.exchange import Exchange, Outcome
 @implementer(IResponse, IPushProducer)
 class Response:
     """
-    An answer, and its body's transport.  With a C{body} it gives that at once, else what the test
-    gives.
+    A response and the transport of its body.  If C{body} is given, it is sent at once; otherwise
+    the test supplies it.
 
-    @ivar state: of the body: C{"waiting"} for somebody to read it, then C{"flowing"},
+    @ivar state: the state of the body: C{"waiting"} until it is read, then C{"flowing"},
         C{"paused"}, C{"stopped"} or C{"ended"}.
     """
 
@@ -63,12 +63,12 @@ class Response:
             self.ends()
 
     def gives(self, data: bytes) -> None:
-        """A piece of the body arrives."""
+        """Deliver a piece of the body."""
         assert self.state == "flowing", f"a body arrives that is {self.state}"
         self._protocol.dataReceived(data)
 
     def ends(self, reason: BaseException | None = None) -> None:
-        """The body ends: whole, or with an error."""
+        """End the body, completely or with an error."""
         self.state = "ended"
         self._protocol.connectionLost(Failure(reason or ResponseDone()))
 
@@ -86,9 +86,9 @@ class Response:
 
 class Asked(NamedTuple):
     """
-    A request that an agent was given.
+    A request to the agent.
 
-    @ivar reply: what the agent gave for it.
+    @ivar reply: the Deferred that the agent returned for it.
     """
 
     method: bytes
@@ -101,8 +101,10 @@ class Asked(NamedTuple):
 @implementer(IAgent)
 class RecordingAgent:
     """
-    @ivar asked: every request, in order; the test fires their C{reply}.
-    @ivar cancelled: the URIs of those that were cancelled.
+    An agent for which the test responds.
+
+    @ivar asked: all requests, in order; the test fires their C{reply}.
+    @ivar cancelled: the URIs of the requests that were cancelled.
     """
 
     def __init__(self) -> None:
@@ -121,18 +123,18 @@ class RecordingAgent:
         return [asked.uri for asked in self.asked]
 
     def answer(self, response: Response) -> Response:
-        """Answer the latest request."""
+        """Respond to the latest request."""
         self.asked[-1].reply.callback(response)
         return response
 
     def fail(self, error: Exception) -> None:
-        """Fail the latest request."""
+        """Make the latest request fail."""
         self.asked[-1].reply.errback(error)
 
 
 def newExchange(method: bytes = b"GET", told: list[Outcome] | None = None) -> Exchange:
     """
-    A record of a request that just began.
+    Create the record of a request that has just begun.
     """
 
     def listener(exchange: Exchange) -> None:

@@ -1,5 +1,5 @@
 """
-The agents around each other: each alone, around one that the test answers for.
+Tests of the agents, each around an agent for which the test responds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def upstream(name: str) -> Upstream:
 
 class FailoverCase(SynchronousTestCase):
     """
-    Three upstreams and nine seconds.
+    Tests with three upstreams and a timeout of nine seconds.
     """
 
     def setUp(self) -> None:
@@ -73,7 +73,7 @@ class FailoverCase(SynchronousTestCase):
 
 class FailoverTests(FailoverCase):
     def test_first(self) -> None:
-        """An answer that is none of those set is final, whatever it says."""
+        """A response is final unless its status is one of those configured."""
         for status in (200, 206, 304, 307, 400, 401, 403, 404, 416, 500, 501):
             self.setUp()
             asking = self.ask()
@@ -85,7 +85,7 @@ class FailoverTests(FailoverCase):
             self.assertEqual(response.state, "waiting")
 
     def test_order(self) -> None:
-        """The next is asked only when the one before has failed, for the same."""
+        """The next upstream is sent the same request, and only after the one before has failed."""
         headers = Headers({b"Authorization": [b"Bearer x"]})
         asking = self.ask(b"HEAD", b"/v2/b?x", headers=headers)
         for name, status in (("first", 502), ("second", 503)):
@@ -126,7 +126,7 @@ class FailoverTests(FailoverCase):
             self.assertEqual(self.exchange.failures, [("first", error.message)])
 
     def test_defectsAreNotFailures(self) -> None:
-        """What is no fault of the upstream is not hidden by asking the next."""
+        """A defect of the mirror is not hidden by asking the next upstream."""
         asking = self.ask()
         self.inner.fail(ZeroDivisionError())
         self.failureResultOf(asking, ZeroDivisionError)
@@ -141,7 +141,10 @@ class FailoverTests(FailoverCase):
             self.assertIs(self.successResultOf(asking), response)
 
     def test_fallbackIsNoVerdict(self) -> None:
-        """What a fallback refuses or does not have says nothing of what the first has."""
+        """
+        A 401, 403 or 404 of a fallback is not final, because it may not have what the first
+        upstream has.
+        """
         for status in (400, 401, 403, 404, 500, 302):
             self.setUp()
             asking = self.ask(headers=Headers({b"Authorization": [b"Bearer x"]}))
@@ -152,7 +155,7 @@ class FailoverTests(FailoverCase):
             self.assertEqual(self.exchange.upstream, "first")
 
     def test_keptAnswer(self) -> None:
-        """The first one's answer waits unread for as long as it may still be needed."""
+        """The body of the first response is left unread as long as it may be needed."""
         self.ask()
         first = self.inner.answer(Response(503))
         second = self.inner.answer(Response(404))
@@ -168,7 +171,7 @@ class FailoverTests(FailoverCase):
         self.assertEqual(first.state, "waiting")
 
     def test_none(self) -> None:
-        """Without any answer the error names what failed, in order."""
+        """Without any response, the error names all failures in order."""
         asking = self.ask()
         self.inner.fail(ConnectFailed("connection refused"))
         self.inner.answer(Response(404))
@@ -183,7 +186,7 @@ class FailoverTests(FailoverCase):
         self.assertIsNone(self.exchange.upstream)
 
     def test_status(self) -> None:
-        """The first upstream decides whether it is a 502 or a 504."""
+        """The first upstream decides between 502 and 504."""
         asking = self.ask(upstreams=2)
         self.inner.fail(ConnectTimedOut("late"))
         self.inner.fail(ConnectFailed("connection refused"))
@@ -198,7 +201,7 @@ class FailoverTests(FailoverCase):
 
 class FallbackChallengeTests(FailoverCase):
     """
-    With a dead Hub a pull can still begin: the fallback's challenge then counts.
+    If the Hub is unavailable, a pull can still begin: the fallback's challenge is then passed on.
     """
 
     def test_dead(self) -> None:
@@ -215,7 +218,9 @@ class FallbackChallengeTests(FailoverCase):
         self.assertEqual(first.state, "flowing")
 
     def test_limited(self) -> None:
-        """A quota that is used up is a verdict: the client is to wait, not to log in elsewhere."""
+        """
+        A quota that is used up is a final response: the client must wait, not log in elsewhere.
+        """
         asking = self.ask(upstreams=2)
         self.inner.answer(
             Response(429, body=b"{}", Content_Type=b"application/json; charset=utf-8")
@@ -225,14 +230,19 @@ class FallbackChallengeTests(FailoverCase):
         self.assertEqual(self.exchange.upstream, "first")
 
     def test_shutOut(self) -> None:
-        """The Hub's other 429 is for every request from here, tokens included: as good as dead."""
+        """
+        The Hub's other 429 applies to every request from this address, including token requests, so
+        the Hub counts as unavailable.
+        """
         asking = self.ask(upstreams=2)
         self.inner.answer(Response(429, body=b"enough", Content_Type=b"text/plain"))
         response = self.inner.answer(Response(401))
         self.assertIs(self.successResultOf(asking), response)
 
     def test_withToken(self) -> None:
-        """A client that has a token was challenged before: this one refuses the token."""
+        """
+        A client that has a token was challenged before, so the fallback's 401 refuses that token.
+        """
         asking = self.ask(upstreams=2, headers=Headers({b"Authorization": [b"Bearer x"]}))
         first = self.inner.answer(Response(503, Retry_After=b"30"))
         self.inner.answer(Response(401))
@@ -241,7 +251,7 @@ class FallbackChallengeTests(FailoverCase):
 
 class OnceOnlyTests(FailoverCase):
     """
-    What may not be sent twice goes to the first upstream alone.
+    Requests that must not be sent twice are sent only to the first upstream.
     """
 
     def test_methods(self) -> None:
@@ -254,7 +264,7 @@ class OnceOnlyTests(FailoverCase):
                 self.assertEqual(len(self.inner.asked), 1)
 
     def test_body(self) -> None:
-        """A body is read once, be it that of a GET."""
+        """The body of a request can be read only once, even with GET."""
         body = object()
         asking = self.ask(b"GET", body=body)
         self.assertIs(self.inner.asked[0].body, body)
@@ -270,14 +280,14 @@ class OnceOnlyTests(FailoverCase):
         self.assertEqual(len(self.inner.asked), 1)
 
     def test_takesItsTime(self) -> None:
-        """A push takes as long as its body."""
+        """A push has no timeout while its body is sent."""
         asking = self.ask(b"PUT", body=object())
         self.clock.advance(3600)
         self.assertNoResult(asking)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_tokenDoesNot(self) -> None:
-        """dockerd waits 15 s for a token, then it gives up the pull."""
+        """A token request has one: dockerd waits 15 s for a token, and then gives up the pull."""
         asking = self.ask(b"POST", service=Service.TOKEN, body=object())
         self.clock.advance(9)
         self.assertEqual(self.failureResultOf(asking, UpstreamsFailed).value.status, 504)
@@ -286,7 +296,7 @@ class OnceOnlyTests(FailoverCase):
 
 class TimeTests(FailoverCase):
     def test_shares(self) -> None:
-        """Each upstream has an equal part of what is left."""
+        """Each upstream has an equal share of the time that is left."""
         asking = self.ask()
         self.clock.advance(2.9)
         self.assertEqual(len(self.inner.asked), 1)
@@ -295,7 +305,7 @@ class TimeTests(FailoverCase):
         self.assertEqual(len(self.inner.asked), 2)
         self.clock.advance(1)
         self.inner.answer(Response(503))
-        # Five seconds are left, for one.
+        # Five seconds are left, for one upstream.
         self.clock.advance(4.9)
         self.assertEqual(len(self.inner.cancelled), 1)
         self.clock.advance(0.1)
@@ -303,7 +313,7 @@ class TimeTests(FailoverCase):
         self.failureResultOf(asking, UpstreamsFailed)
 
     def test_total(self) -> None:
-        """Whatever happens, the client has its answer in the time set."""
+        """In any case, the client is sent a response within the timeout."""
         asking = self.ask()
         for _ in range(9):
             self.assertNoResult(asking)
@@ -314,7 +324,7 @@ class TimeTests(FailoverCase):
         self.assertIn("no response head within 3 s", error.detail["upstreams"][0])
 
     def test_firstAnswerAfterAll(self) -> None:
-        """A fallback that hangs costs time, but not the first one's answer."""
+        """A fallback that does not respond takes time, but the first response can still be used."""
         asking = self.ask(upstreams=2)
         first = self.inner.answer(Response(503))
         self.clock.advance(9)
@@ -329,7 +339,7 @@ class TimeTests(FailoverCase):
 
 class CancelTests(FailoverCase):
     """
-    The client left before the head.
+    The client leaves before the head.
     """
 
     def test_underWay(self) -> None:
@@ -382,7 +392,7 @@ class RedirectTests(SynchronousTestCase):
                 self.assertEqual(self.exchange.redirects, 1)
 
     def test_others(self) -> None:
-        """These are no redirects to follow, C{Location} or not."""
+        """Other statuses are not redirects to follow, even with C{Location}."""
         for status in (200, 201, 202, 300, 304, 305, 306, 401, 404):
             self.setUp()
             asking = self.ask()
@@ -391,7 +401,10 @@ class RedirectTests(SynchronousTestCase):
             self.assertEqual(response.state, "waiting")
 
     def test_pushes(self) -> None:
-        """An upload's C{Location} is the client's to use, and a body can't be sent again."""
+        """
+        Redirects of pushes are not followed: the C{Location} of an upload is for the client, and a
+        body can't be sent again.
+        """
         for method, body in (
             (b"POST", None),
             (b"PUT", object()),
@@ -438,7 +451,7 @@ class RedirectTests(SynchronousTestCase):
             self.assertEqual(self.inner.uris[1:], [uri])
 
     def test_credentials(self) -> None:
-        """They go no further than the origin that they were for; port and scheme belong to it."""
+        """Credentials are sent only to their origin, which includes scheme and port."""
         for location, kept in (
             (b"/x", True),
             (b"https://hub.example:443/x", True),
@@ -479,7 +492,7 @@ class RedirectTests(SynchronousTestCase):
             self.assertEqual(response.state, "flowing")
 
     def test_upgrade(self) -> None:
-        """From http to https is no worse."""
+        """A redirect from http to https is followed."""
         self.ask(uri=b"http://hub.example/x")
         self.redirect(b"https://hub.example/x")
         self.assertEqual(len(self.inner.asked), 2)
@@ -497,7 +510,7 @@ CONNECTOR: Any = object()
 
 class FakePool:
     """
-    Gives one answer, and keeps what it was asked.
+    A pool that returns one response, and records the requests.
     """
 
     def __init__(self, response: Response) -> None:
@@ -522,7 +535,9 @@ class OriginTests(SynchronousTestCase):
         self.assertEqual(asked, (CONNECTOR, origin, b"GET", b"/a%2F?b#c?", headers, None))
 
     def test_coding(self) -> None:
-        """Bytes in a coding that nobody asked for would be taken for the blob."""
+        """
+        The bytes of a response with an unrequested content coding would be taken for the blob.
+        """
         for value in (b"gzip", b"identity, br", b"x"):
             response = Response(Content_Encoding=value)
             asking = OriginAgent(Clock(), FakePool(response), CONNECTOR).request(
@@ -542,7 +557,7 @@ class OriginTests(SynchronousTestCase):
 
 class AskTests(SynchronousTestCase):
     """
-    treq as a pipe: nothing that it does on the way reaches either side.
+    Tests that treq changes nothing in either direction.
     """
 
     def ask(self, inner: RecordingAgent, *args: Any, **kwargs: Any) -> Deferred[Any]:
@@ -561,8 +576,9 @@ class AskTests(SynchronousTestCase):
             self.assertEqual(list(headers.getAllRawHeaders()), [(b"X-One", [b"caf\xe9"])])
 
     def test_answer(self) -> None:
-        """The answer comes as it is, whatever its fields would make of it: treq decodes nothing,
-        follows nothing, reads nothing.
+        """
+        The response is returned unchanged: treq does not decode it, follow redirects or read the
+        body.
         """
         for response in (
             Response(200, Content_Encoding=b"gzip", Content_Length=b"5"),
@@ -579,7 +595,7 @@ class AskTests(SynchronousTestCase):
             self.assertEqual(response.state, "waiting")
 
     def test_noCookies(self) -> None:
-        """One client's cookie does not go with the next one's request."""
+        """Cookies of one client are not sent with the requests of another."""
         inner = RecordingAgent()
         self.ask(inner, b"GET", b"/", Headers())
         inner.answer(Response(200, Set_Cookie=[b"session=secret; Path=/"]))

@@ -1,5 +1,5 @@
 """
-Small bodies, and the watch over large ones.
+Tests of small bodies, and of the detection of stalls.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ReadSmallTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(reading), b"")
 
     def test_untilClose(self) -> None:
-        """A body without a length has come to its end when its connection has."""
+        """A body without a length ends with its connection."""
         reading = self.read()
         self.response.gives(b"1")
         self.response.ends(PotentialDataLoss())
@@ -67,7 +67,7 @@ class ReadSmallTests(SynchronousTestCase):
         self.assertEqual(len(self.successResultOf(reading)), MAX_SHORT_BODY)
 
     def test_tooLarge(self) -> None:
-        """It is not read to its end, and never taken for whole."""
+        """A body that is too large is not read to its end, and not returned."""
         reading = self.read()
         self.response.gives(b"x" * MAX_SHORT_BODY)
         self.response.gives(b"x")
@@ -108,18 +108,18 @@ class DiscardTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_broken(self) -> None:
-        """Nobody minds."""
+        """An error while discarding a body is ignored."""
         self.response.ends(BodyFailed("closed"))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_long(self) -> None:
-        """A long one would cost more than a new connection."""
+        """A long body is not read, because that would cost more than a new connection."""
         self.response.gives(b"x" * MAX_SHORT_BODY)
         self.response.gives(b"x")
         self.assertEqual(self.response.state, "stopped")
 
     def test_endless(self) -> None:
-        """So would one that is waited for, however often a byte of it comes."""
+        """A body is not read for longer than a limit, however often a byte arrives."""
         for _ in range(4):
             self.clock.advance(DISCARD_TIME / 4 - 0.01)
             self.response.gives(b"x")
@@ -131,7 +131,7 @@ class DiscardTests(SynchronousTestCase):
 
 class StallCase(SynchronousTestCase):
     """
-    Fifteen seconds, and a floor of a hundred bytes each.
+    Tests with fifteen seconds, and a minimum of a hundred bytes per second.
     """
 
     SECONDS, FLOOR = 15.0, 100.0
@@ -168,7 +168,7 @@ class StallTests(StallCase):
         self.assertEqual(self.stalls, [29])
 
     def test_floor(self) -> None:
-        """Bytes that keep coming, but too few of them."""
+        """Bytes that keep arriving, but too slowly, count as a stall."""
         self.watch.start()
         for _ in range(14):
             self.clock.advance(1)
@@ -186,7 +186,7 @@ class StallTests(StallCase):
         self.assertEqual(self.stalls, [])
 
     def test_fallsBelowTheFloor(self) -> None:
-        """What came fast at first does not pay for what comes too slowly later."""
+        """Fast bytes at the beginning do not make up for slow ones later."""
         self.watch.start()
         self.watch.received(10**9)
         for _ in range(29):
@@ -211,7 +211,7 @@ class StallTests(StallCase):
         self.watch.stop()
 
     def test_startAgain(self) -> None:
-        """A new connection has all of the time, and there is still one timer."""
+        """A new connection has the full time again, and there is still only one timer."""
         self.watch.start()
         self.clock.advance(14)
         self.watch.start()
@@ -222,14 +222,14 @@ class StallTests(StallCase):
         self.assertEqual(self.stalls, [29])
 
     def test_paused(self) -> None:
-        """As long as we make it wait, it may."""
+        """While the body is paused, there is no stall."""
         self.watch.start()
         self.watch.pause()
         self.clock.pump([100] * 100)
         self.assertEqual(self.stalls, [])
 
     def test_resumed(self) -> None:
-        """From then on it has all of the time again."""
+        """After it is resumed, the upstream has the full time again."""
         self.watch.start()
         self.clock.advance(14)
         self.watch.pause()
@@ -241,14 +241,14 @@ class StallTests(StallCase):
         self.assertEqual(self.stalls, [1029])
 
     def test_pausedBeforeTheStart(self) -> None:
-        """A client may be too slow when a new connection takes over."""
+        """The body may be paused when a new connection takes over."""
         self.watch.pause()
         self.watch.start()
         self.clock.pump([10] * 10)
         self.assertEqual(self.stalls, [])
 
     def test_resumedTwice(self) -> None:
-        """To resume what is not paused gives no time."""
+        """Resuming a body that is not paused does not extend the time."""
         self.watch.start()
         for _ in range(14):
             self.clock.advance(1)
@@ -257,7 +257,7 @@ class StallTests(StallCase):
         self.assertEqual(self.stalls, [15])
 
 
-#: What happens between two looks at the clock, and how long it takes after that.
+#: Events between two checks, and the time until the next one.
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["pause", "resume", "nothing"]) | st.integers(0, 2000),
@@ -271,8 +271,8 @@ class AnyOrderTests(StallCase):
     @given(STEPS)
     def test_anyOrder(self, steps: list[tuple[Any, float]]) -> None:
         """
-        There is a stall only after fifteen seconds in which it might have sent and sent nothing,
-        or too little; and always after fifteen in which it sent nothing at all.
+        There is a stall only after fifteen seconds in which the upstream could send but sent
+        nothing or too little, and always after fifteen seconds in which it sent nothing.
         """
         self.setUp()
         self.watch.start()

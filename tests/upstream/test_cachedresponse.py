@@ -1,5 +1,5 @@
 """
-An upstream's error reaches the client as that error, whatever becomes of its body.
+Tests of error responses, whose status reaches the client whatever happens to the body.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WholeErrorTests(SynchronousTestCase):
         return Deferred.fromCoroutine(wholeError(response, self.clock))
 
     def assertReplaced(self, asking: Deferred[Any]) -> None:
-        """The status stays, with a body that says what happened."""
+        """Check that the status is kept, with a body that describes the problem."""
         got = self.successResultOf(asking)
         self.assertEqual(got.code, 404)
         [error] = json.loads(got.body)["errors"]
@@ -63,7 +63,7 @@ class WholeErrorTests(SynchronousTestCase):
         self.assertReplaced(asking)
 
     def test_long(self) -> None:
-        """Nothing that long is an error's message."""
+        """A body that long is not an error message."""
         response = self.make(MAX_SHORT_BODY + 1)
         self.assertReplaced(self.ask(response))
 

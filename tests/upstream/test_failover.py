@@ -1,6 +1,6 @@
 """
-Which upstreams are asked, when some are marked down or limited, and how long all of it may take.
-What a single request does to its upstreams otherwise is in C{test_agents}.
+Tests of which upstreams are asked when some are marked down, and of the total time.  C{test_agents}
+has the other tests of single requests.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ def upstream(name: str) -> Upstream:
 
 
 def pullLimit(**fields: bytes) -> Response:
-    """The 429 of somebody who has no pulls left."""
+    """The 429 for a client that has no pulls left."""
     return Response(
         429, len(PULLS), PULLS, **{"Content_Type": b"application/json; charset=utf-8", **fields}
     )
 
 
 def abuseLimit(**fields: bytes) -> Response:
-    """The 429 of an address that asks too much."""
+    """The 429 for an address with too many requests."""
     return Response(429, len(ABUSE), ABUSE, **{"Content_Type": b"text/plain", **fields})
 
 
 class FailoverCase(SynchronousTestCase):
     """
-    A hub and two others, asked one request after another.
+    Tests with a hub and two other upstreams, and several requests after another.
     """
 
     names = ("hub", "second", "third")
@@ -86,7 +86,7 @@ class FailoverCase(SynchronousTestCase):
         redirects: bool = False,
         target: bytes = b"/x",
     ) -> Deferred[Any]:
-        """One more request; C{asked} is then what it alone has asked."""
+        """Send another request, after which C{asked} has only its requests to upstreams."""
         self.exchange = exchange = newExchange(method)
         exchange.kind = kind
         self.before = len(self.inner.asked)
@@ -117,7 +117,7 @@ class FailoverCase(SynchronousTestCase):
         ]
 
     def assertServedBy(self, *names: str, **request: Any) -> None:
-        """One more request asks these, and the last of them serves."""
+        """Check that another request asks these upstreams, and the last of them serves it."""
         asking = self.ask(**request)
         for _ in names[1:]:
             self.inner.fail(ConnectFailed("connection refused"))
@@ -128,7 +128,7 @@ class FailoverCase(SynchronousTestCase):
 
 class LeftAloneTests(FailoverCase):
     """
-    An upstream that can't be reached.
+    Tests of an upstream that can't be reached.
     """
 
     def test_leftAlone(self) -> None:
@@ -137,7 +137,7 @@ class LeftAloneTests(FailoverCase):
             self.assertServedBy("second")
 
     def test_probe(self) -> None:
-        """When the time is over one request tries it; those meanwhile go past."""
+        """When the time is over, one request probes the upstream; others meanwhile skip it."""
         self.assertServedBy("hub", "second")
         self.clock.advance(2)
         probing = self.ask()
@@ -158,8 +158,10 @@ class LeftAloneTests(FailoverCase):
             self.assertServedBy("hub", "second")
 
     def test_kinds(self) -> None:
-        """What counts is that it can't be connected to.  One that closes, or takes long, may do so
-        for this one request."""
+        """
+        Only failed connections mark an upstream down.  A connection that is closed, or a slow
+        response, may concern one request only.
+        """
         for error, counts in (
             (ConnectFailed("refused"), True),
             (ConnectTimedOut("no connection"), True),
@@ -183,7 +185,7 @@ class LeftAloneTests(FailoverCase):
             self.assertServedBy("hub", kind=Kind.BLOB)
 
     def hang(self, target: bytes) -> None:
-        """One more request, which the hub does not answer in time."""
+        """Send another request, to which the hub does not respond in time."""
         self.ask(target=target)
         self.assertEqual(self.asked, ["hub"])
         self.clock.advance(3)
@@ -191,13 +193,19 @@ class LeftAloneTests(FailoverCase):
         self.assertEqual(self.asked, ["hub", "second"])
 
     def test_hangs(self) -> None:
-        """One that answers nothing is marked down too, but not for a single answer that is slow."""
+        """
+        An upstream that responds to nothing is marked down as well, but not because of a single
+        slow response.
+        """
         for number in range(TIMEOUTS):
             self.hang(b"/%d" % number)
         self.assertServedBy("second")
 
     def test_slow(self) -> None:
-        """One that is slow for one target, or answers others in between, is not."""
+        """
+        An upstream that is slow for one target, or responds to others meanwhile, is not marked
+        down.
+        """
         for _ in range(5):
             self.hang(b"/slow")
         self.assertServedBy("hub")
@@ -206,7 +214,9 @@ class LeftAloneTests(FailoverCase):
             self.assertServedBy("hub")
 
     def test_connectsTooSlowly(self) -> None:
-        """When the time ends before there is a connection, it could not be connected to."""
+        """
+        If the time ends before a connection is established, this counts as a failed connection.
+        """
         reply: Deferred[Any] = Deferred(lambda deferred: deferred.errback(ConnectCancelled()))
         self.patch(self.inner, "request", lambda *arguments: reply)
         self.ask()
@@ -216,7 +226,9 @@ class LeftAloneTests(FailoverCase):
         self.assertServedBy("second")
 
     def test_leavesWhileConnecting(self) -> None:
-        """A client that leaves before there is a connection says nothing about the upstream."""
+        """
+        If the client leaves before a connection is established, the upstream is not marked down.
+        """
         reply: Deferred[Any] = Deferred(lambda deferred: deferred.errback(ConnectCancelled()))
         self.patch(self.inner, "request", lambda *arguments: reply)
         asking = self.ask()
@@ -226,7 +238,7 @@ class LeftAloneTests(FailoverCase):
         self.assertServedBy("hub")
 
     def test_slowPush(self) -> None:
-        """With a body it may have been the client that was slow."""
+        """A slow push does not mark the upstream down, because the client may have been slow."""
         for number in range(TIMEOUTS):
             asking = self.ask(method=b"PUT", body=object(), target=b"/%d" % number)
             self.inner.fail(HeadTimedOut("silent"))
@@ -234,7 +246,7 @@ class LeftAloneTests(FailoverCase):
         self.assertServedBy("hub")
 
     def test_alone(self) -> None:
-        """The only one there is is asked, come what may."""
+        """The only upstream is always asked."""
         del self.upstreams[1:]
         for _ in range(3):
             asking = self.ask()
@@ -243,7 +255,7 @@ class LeftAloneTests(FailoverCase):
             self.assertEqual(self.asked, ["hub"])
 
     def test_allDead(self) -> None:
-        """When there is none that is not marked down, all are asked again."""
+        """If all upstreams are marked down, all are asked again."""
         for _ in range(3):
             asking = self.ask()
             for _ in self.names:
@@ -252,8 +264,10 @@ class LeftAloneTests(FailoverCase):
             self.assertEqual(self.asked, list(self.names))
 
     def test_leaveIsNotUsedUp(self) -> None:
-        """A fallback that was dead long ago is there when the Hub dies, however many requests the
-        Hub has answered meanwhile."""
+        """
+        A fallback that failed long ago is available when the Hub fails, however many requests the
+        Hub has served meanwhile.
+        """
         asking = self.ask()
         self.inner.fail(ConnectFailed("refused"))
         self.inner.fail(ConnectFailed("refused"))
@@ -267,7 +281,7 @@ class LeftAloneTests(FailoverCase):
         self.assertServedBy("hub", "second")
 
     def test_named(self) -> None:
-        """Who wonders why there is nothing learns of the one that was not asked."""
+        """The error response names an upstream that was skipped."""
         self.assertServedBy("hub", "second")
         asking = self.ask()
         for _ in range(2):
@@ -283,7 +297,7 @@ class LeftAloneTests(FailoverCase):
         )
 
     def test_routes(self) -> None:
-        """A dead CDN keeps nobody from the registry, nor the other way round."""
+        """A CDN that is unavailable does not affect the registry, nor the other way round."""
         for dead, alive in (
             (Kind.BLOB, Kind.MANIFEST),
             (Kind.MANIFEST, Kind.BLOB),
@@ -299,7 +313,7 @@ class LeftAloneTests(FailoverCase):
         self.assertServedBy("second", kind=Kind.TOKEN, service=Service.TOKEN)
 
     def test_deadRedirect(self) -> None:
-        """A redirect to a dead CDN: the blobs' route is marked down."""
+        """If a redirect's target is unavailable, the route of blobs is marked down."""
         asking = self.ask(Kind.BLOB, redirects=True)
         self.inner.answer(Response(307, 0, b"", Location=b"https://cdn.example/x"))
         self.inner.fail(ConnectFailed("refused"))
@@ -311,19 +325,19 @@ class LeftAloneTests(FailoverCase):
         self.assertServedBy("hub")
 
     def test_push(self) -> None:
-        """A push goes to the first one, marked down or not."""
+        """A push is sent to the first upstream, even if it is marked down."""
         self.assertServedBy("hub", "second")
         self.assertServedBy("hub", method=b"PUT", body=object())
 
     def test_brokenPush(self) -> None:
-        """A client that breaks its own body off does no harm to the others' upstream."""
+        """A client that aborts its own body does not mark the upstream down."""
         asking = self.ask(method=b"PUT", body=object())
         self.inner.fail(HeadFailed("closed"))
         self.failureResultOf(asking, UpstreamsFailed)
         self.assertServedBy("hub")
 
     def test_clientLeft(self) -> None:
-        """That a client leaves is no failure of the upstream."""
+        """A client that leaves is not a failure of the upstream."""
         asking = self.ask()
         asking.cancel()
         self.failureResultOf(asking, CancelledError)
@@ -351,11 +365,11 @@ class LeftAloneTests(FailoverCase):
 
 class NoAnswerTests(FailoverCase):
     """
-    A connection that closes before a byte of the answer.
+    A connection is closed before a byte of the response.
     """
 
     def test_again(self) -> None:
-        """A GET is asked again, once, before the next upstream is."""
+        """A GET is repeated once before the next upstream is asked."""
         asking = self.ask()
         for _ in range(2):
             self.inner.fail(NoAnswer("closed"))
@@ -372,7 +386,7 @@ class NoAnswerTests(FailoverCase):
         self.assertServedBy("hub")
 
     def test_none(self) -> None:
-        """Each upstream twice, and no more."""
+        """Each upstream is asked twice, and no more."""
         asking = self.ask()
         for _ in range(6):
             self.inner.fail(NoAnswer("closed"))
@@ -380,7 +394,7 @@ class NoAnswerTests(FailoverCase):
         self.assertEqual(self.asked, ["hub", "hub", "second", "second", "third", "third"])
 
     def test_others(self) -> None:
-        """HEAD and pushes are not."""
+        """HEAD and pushes are not repeated."""
         for method in (b"HEAD", b"PUT", b"POST", b"DELETE"):
             self.setUp()
             del self.upstreams[1:]
@@ -392,11 +406,11 @@ class NoAnswerTests(FailoverCase):
 
 class UnavailableTests(FailoverCase):
     """
-    The first upstream can't serve for the moment.
+    The first upstream is temporarily unable to serve.
     """
 
     def test_again(self) -> None:
-        """It is asked again, three times at most, and what it says then counts."""
+        """It is asked up to three times, and the last response counts."""
         for status in (502, 503, 504):
             for last in (200, 404, 503):
                 self.setUp()
@@ -412,7 +426,7 @@ class UnavailableTests(FailoverCase):
                 self.assertEqual(earlier.state, "flowing")
 
     def test_last(self) -> None:
-        """Not before the others."""
+        """The other upstreams are asked before that."""
         asking = self.ask()
         self.inner.answer(Response(503))
         self.inner.answer(Response(404))
@@ -423,7 +437,7 @@ class UnavailableTests(FailoverCase):
         self.assertIs(self.successResultOf(asking), response)
 
     def test_lost(self) -> None:
-        """When it then gives no answer at all, the first one it gave goes to the client."""
+        """If it then does not respond at all, its first response is sent to the client."""
         del self.upstreams[1:]
         asking = self.ask()
         response = self.inner.answer(Response(503))
@@ -432,7 +446,9 @@ class UnavailableTests(FailoverCase):
         self.assertIs(self.successResultOf(asking), response)
 
     def test_inVain(self) -> None:
-        """Not where it says when to come again, nor where no time is left, nor for a push."""
+        """
+        It is not asked again if it sends Retry-After, if there is no time left, or for a push.
+        """
         for seconds, method, response in (
             (0.0, b"GET", Response(503, Retry_After=b"30")),
             (TOTAL - PAUSE, b"GET", Response(503)),
@@ -448,7 +464,7 @@ class UnavailableTests(FailoverCase):
             self.assertEqual(self.asked, ["hub"])
 
     def test_clientLeft(self) -> None:
-        """Nobody is asked for somebody who is gone."""
+        """No upstream is asked for a client that has left."""
         del self.upstreams[1:]
         asking = self.ask()
         self.inner.answer(Response(503))
@@ -460,15 +476,18 @@ class UnavailableTests(FailoverCase):
 
 class FailingCDNTests(FailoverCase):
     """
-    A CDN says that it can't serve a blob for the moment.
+    A CDN is temporarily unable to serve a blob.
     """
 
     def redirect(self) -> None:
-        """The registry names a CDN."""
+        """The registry redirects to a CDN."""
         self.inner.answer(Response(307, 0, b"", Location=b"https://cdn.example/x"))
 
     def test_sameURL(self) -> None:
-        """It is asked again at once: object stores say 500 for a moment."""
+        """
+        The same URL is requested again at once, because object stores may respond with 500 for a
+        moment.
+        """
         for status in (500, 502, 503, 504):
             for method in (b"GET", b"HEAD"):
                 self.setUp()
@@ -483,7 +502,7 @@ class FailingCDNTests(FailoverCase):
                 self.assertEqual((self.exchange.redirects, self.exchange.failures), (1, []))
 
     def test_anotherURL(self) -> None:
-        """Then the registry is asked for another one, before other upstreams are."""
+        """Then the registry is asked for another URL, before other upstreams are asked."""
         asking = self.ask(Kind.BLOB, redirects=True)
         self.redirect()
         for _ in range(2):
@@ -509,7 +528,10 @@ class FailingCDNTests(FailoverCase):
         self.assertIs(self.successResultOf(asking), response)
 
     def test_inVain(self) -> None:
-        """When it goes on saying so and nobody else serves, it is the answer, in bounded time."""
+        """
+        If the CDN still fails and no other upstream serves, its response is passed on within a
+        bounded time.
+        """
         del self.upstreams[1:]
         asking = self.ask(Kind.BLOB, redirects=True)
         self.redirect()
@@ -523,7 +545,7 @@ class FailingCDNTests(FailoverCase):
         self.assertEqual(self.asked, ["hub", "cdn", "cdn", *["hub", "cdn"] * (TRIES - 1)])
 
     def test_says(self) -> None:
-        """Where it says when to come again, the same URL is not asked at once."""
+        """If the response has Retry-After, the same URL is not requested again at once."""
         asking = self.ask(Kind.BLOB, redirects=True)
         self.redirect()
         self.inner.answer(Response(503, Retry_After=b"30"))
@@ -532,8 +554,10 @@ class FailingCDNTests(FailoverCase):
         self.successResultOf(asking)
 
     def test_ownAnswer(self) -> None:
-        """A 500 of the registry itself is its answer, and so is that of a redirect within it, or
-        for anything but a blob."""
+        """
+        A 500 of the registry itself is passed on, and so is that of a redirect within it, or of a
+        request that is not for a blob.
+        """
         for kind, location in (
             (Kind.BLOB, None),
             (Kind.BLOB, b"/y"),
@@ -549,7 +573,7 @@ class FailingCDNTests(FailoverCase):
             self.assertEqual(self.asked, asked)
 
     def test_registryAfterCDN(self) -> None:
-        """The registry's own 500, when it is asked for another URL, is an answer too."""
+        """A 500 of the registry, when it is asked for another URL, is passed on, too."""
         asking = self.ask(Kind.BLOB, redirects=True)
         self.redirect()
         for _ in range(2):
@@ -561,11 +585,11 @@ class FailingCDNTests(FailoverCase):
 
 class TotalTimeTests(FailoverCase):
     """
-    dockerd gives up a pull when it waits for 15 s.
+    dockerd gives up a pull after waiting 15 s.
     """
 
     def test_slowLimit(self) -> None:
-        """The time that a 429's body takes is no time on top."""
+        """The time for the body of a 429 is part of the total time."""
         self.upstreams = self.upstreams[:1]
         asking = self.ask()
         self.clock.advance(8)
@@ -583,7 +607,7 @@ class TotalTimeTests(FailoverCase):
         self.assertEqual(self.successResultOf(asking).code, 429)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass as it does, not in one leap."""
+        """Let time pass in small steps."""
         end = self.clock.seconds() + seconds
         while times := [call.getTime() for call in self.clock.calls if call.getTime() <= end]:
             self.clock.advance(max(0.0, min(times) - self.clock.seconds()))
@@ -604,7 +628,10 @@ class TotalTimeTests(FailoverCase):
     def test_anything(
         self, behaviours: list[tuple[Any, float]], count: int, kind: Kind, states: list[str]
     ) -> None:
-        """Whatever the upstreams do, there is an answer after nine seconds, and nothing left."""
+        """
+        For any behaviour of the upstreams, there is a response after nine seconds, and nothing is
+        left.
+        """
         self.setUp()
         del self.upstreams[count:]
         for each, state in zip(self.upstreams, states, strict=False):

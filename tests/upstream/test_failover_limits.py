@@ -1,6 +1,6 @@
 """
-Which upstreams are asked when some have no more pulls for somebody, and what a client is told when
-none has.
+Tests of which upstreams are asked when some have no more pulls for a client, and of the response
+when none has.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from tests.upstream.test_quota import token
 
 class LimitedTests(FailoverCase):
     """
-    An upstream that has no more pulls for somebody.
+    Tests of an upstream that has no more pulls for a client.
     """
 
     ALICE, BOB = token(sub="alice"), token(sub="bob")
 
     def limit(self, response: Response, authorization: bytes | None = None, **request: Any) -> None:
-        """A request is limited at the Hub, and served by the next."""
+        """
+        Send a request that the Hub refuses because of the limit, and the next upstream serves.
+        """
         asking = self.ask(authorization=authorization, **request)
         self.inner.answer(response)
         self.inner.answer(Response(200))
@@ -40,7 +42,7 @@ class LimitedTests(FailoverCase):
         self.assertServedBy("hub", authorization=self.ALICE)
 
     def test_others(self) -> None:
-        """Nobody else is, nor is anything else of the same client's."""
+        """The limit does not affect other clients, nor other requests of the same client."""
         self.limit(pullLimit(Retry_After=b"30"), self.ALICE)
         self.assertServedBy("hub", authorization=self.BOB)
         self.assertServedBy("hub")
@@ -55,7 +57,7 @@ class LimitedTests(FailoverCase):
         self.assertServedBy("hub")
 
     def test_remaining(self) -> None:
-        """The last pull is served; the next goes elsewhere at once."""
+        """The last pull is served; the next request asks another upstream at once."""
         asking = self.ask(authorization=self.ALICE)
         self.inner.answer(Response(200, ratelimit_remaining=b"0;w=600"))
         self.successResultOf(asking)
@@ -65,7 +67,9 @@ class LimitedTests(FailoverCase):
         self.assertServedBy("hub", authorization=self.ALICE)
 
     def test_limitedComesLast(self) -> None:
-        """It is asked all the same when no other serves: the limit may be over sooner."""
+        """
+        The limited upstream is still asked if no other serves, because the limit may end early.
+        """
         self.limit(pullLimit(Retry_After=b"30"), self.ALICE)
         self.clock.advance(5)
         asking = self.ask(authorization=self.ALICE)
@@ -77,7 +81,7 @@ class LimitedTests(FailoverCase):
         self.assertEqual(self.exchange.upstream, "hub")
 
     def test_abuse(self) -> None:
-        """The 429 in plain text holds for everybody and everything."""
+        """The 429 in plain text applies to all clients and requests."""
         self.limit(abuseLimit(Retry_After=b"30"), self.ALICE, kind=Kind.BLOB)
         for kind in Kind:
             self.assertServedBy("second", kind=kind, authorization=self.BOB)
@@ -87,7 +91,7 @@ class LimitedTests(FailoverCase):
         self.assertServedBy("hub")
 
     def test_cdn(self) -> None:
-        """What a CDN says of its limits keeps nobody from the registry."""
+        """A limit of the CDN does not affect the registry."""
         for response in (abuseLimit(), pullLimit()):
             self.setUp()
             asking = self.ask(Kind.BLOB, redirects=True)
@@ -101,14 +105,14 @@ class LimitedTests(FailoverCase):
 
 class RememberedTests(FailoverCase):
     """
-    No upstream is left: the client gets the 429, and who repeats himself is told the same without
-    asking.
+    If no upstream is left, the client is sent the 429, and repeated requests get it without asking
+    an upstream.
     """
 
     names = ("hub",)
 
     def told(self, **request: Any) -> Any:
-        """The answer to a request that asks nobody."""
+        """The response to a request for which no upstream is asked."""
         answer = self.successResultOf(self.ask(**request))
         self.assertEqual(self.asked, [])
         return answer
@@ -119,7 +123,7 @@ class RememberedTests(FailoverCase):
         return self.successResultOf(asking)
 
     def test_fiveHeads(self) -> None:
-        """containerd asks five times at once: that is one request to the Hub."""
+        """containerd sends five requests at once; the Hub is sent one."""
         self.limit(Response(429, 0, b"", Content_Type=b"application/json"), method=b"HEAD")
         for _ in range(4):
             answer = self.told(method=b"HEAD")
@@ -134,7 +138,7 @@ class RememberedTests(FailoverCase):
         self.assertServedBy("hub")
 
     def test_trueTime(self) -> None:
-        """Whatever the upstream said of the time, the client is told how long it really is."""
+        """Whatever time the upstream sent, Retry-After is the time that is really left."""
         for fields, left in (
             ({"Retry_After": b"60"}, b"60"),
             ({"ratelimit_remaining": b"0;w=600"}, b"600"),
@@ -149,7 +153,7 @@ class RememberedTests(FailoverCase):
             self.assertEqual(later, [b"%d" % (int(left) - 2)])
 
     def test_others(self) -> None:
-        """Nobody else is told so, and nothing else than manifests."""
+        """Other clients, and requests other than for manifests, are not affected."""
         self.limit(pullLimit(), authorization=token(sub="alice"))
         self.told(authorization=token(sub="alice", iat=3))
         self.assertServedBy("hub", authorization=token(sub="bob"))
@@ -159,7 +163,7 @@ class RememberedTests(FailoverCase):
                 self.assertServedBy("hub", kind=kind, authorization=token(sub="alice"))
 
     def test_abuse(self) -> None:
-        """Everybody is, of everything."""
+        """This limit affects all clients and requests."""
         self.limit(abuseLimit(Retry_After=b"30"), kind=Kind.BLOB)
         for kind in Kind:
             for authorization in (None, token(sub="alice")):
@@ -169,20 +173,19 @@ class RememberedTests(FailoverCase):
             self.told(kind=None, service=service)
 
     def test_push(self) -> None:
-        """What may be sent only once is sent."""
+        """A request that must be sent only once is still sent."""
         self.limit(abuseLimit())
         self.assertServedBy("hub", method=b"PUT", body=object())
         self.assertServedBy("hub", method=b"POST", service=Service.TOKEN, body=object())
 
     def test_isLearnedFromOthers(self) -> None:
-        """A push that is limited tells the same as a pull."""
+        """The limit is also learned from the response to a push."""
         self.limit(abuseLimit(), method=b"PUT", body=object())
         self.assertEqual(self.told().code, 429)
 
     def test_bodies(self) -> None:
         """
-        A 429 is one whatever its body is: that of one that is broken, too long or late is replaced
-        by another of its kind.
+        A 429 counts whatever its body is; a body that is broken, too long or late is replaced.
         """
 
         def broken(answer: Response) -> None:
@@ -218,14 +221,16 @@ class RememberedTests(FailoverCase):
                     self.assertEqual(answer.body, b"too many requests\n")
                 self.assertEqual(self.told().body, answer.body)
                 self.assertEqual(self.clock.getDelayedCalls(), [])
-                # That of the address holds for every request, that of the pulls for those alone.
+                # The limit of the address applies to all requests, that of pulls only to manifests.
                 self.ask(Kind.BLOB)
                 self.assertEqual(self.asked, ["hub"] if isPulls else [])
 
 
 class SpareTests(FailoverCase):
     def test_firstOnesLimit(self) -> None:
-        """The Hub's 429 goes to the client when none serves, whatever the others said."""
+        """
+        If no upstream serves, the client is sent the Hub's 429, whatever the other upstreams sent.
+        """
         asking = self.ask()
         self.inner.answer(pullLimit(Retry_After=b"77"))
         self.inner.answer(Response(404))
@@ -236,8 +241,10 @@ class SpareTests(FailoverCase):
         self.assertEqual(self.exchange.upstream, "hub")
 
     def test_anothersLimit(self) -> None:
-        """When the Hub said nothing, a fallback's 429 is better than none; and it is known as
-        that one's."""
+        """
+        If the Hub did not respond, the client is sent the fallback's 429, which is recorded as the
+        fallback's.
+        """
         asking = self.ask()
         self.inner.fail(ConnectFailed("refused"))
         self.inner.answer(abuseLimit(Retry_After=b"5"))

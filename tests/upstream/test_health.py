@@ -1,5 +1,5 @@
 """
-Which upstreams are marked down, and for how long.
+Tests of which upstreams are marked down, and for how long.
 """
 
 from __future__ import annotations
@@ -40,13 +40,16 @@ class HealthTests(SynchronousTestCase):
         self.assertFalse(self.leftAlone)
 
     def test_others(self) -> None:
-        """Nothing follows for other routes of it, or for other upstreams."""
+        """Other routes and other upstreams are not affected."""
         self.fails()
         self.assertIsNone(self.health.whyUnavailable(HUB, "blobs"))
         self.assertIsNone(self.health.whyUnavailable(OTHER, "registry"))
 
     def test_singleProbe(self) -> None:
-        """When the time is over one request tries; the others go past until it knows."""
+        """
+        When the time is over, one request probes the upstream; others skip it until the result is
+        known.
+        """
         self.fails()
         self.clock.advance(2)
         self.assertFalse(self.leftAlone)
@@ -54,14 +57,17 @@ class HealthTests(SynchronousTestCase):
         self.assertTrue(self.leftAlone)
 
     def test_leaveIsNotUsedUp(self) -> None:
-        """Who may try, but has his answer from another, leaves it to the next to try."""
+        """
+        A request that may probe, but is served by another upstream, leaves the probe to the next
+        one.
+        """
         self.fails()
         self.clock.advance(2)
         self.assertFalse(self.leftAlone)
         self.assertFalse(self.leftAlone)
 
     def test_lostProbe(self) -> None:
-        """A probe of which nobody hears again (its client left) is not the last one."""
+        """If a probe never ends because its client has left, there will be another."""
         self.fails()
         self.clock.advance(2)
         self.health.asked(HUB, "registry")
@@ -80,7 +86,7 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(times, [2, 4, 8, 16, 32, 60, 60, 60])
 
     def test_manyAtOnce(self) -> None:
-        """Requests that were under way when it died are one failure, not ten."""
+        """Several requests that were in progress when the upstream failed count as one failure."""
         for _ in range(10):
             self.health.asked(HUB, "registry")
         for _ in range(10):
@@ -89,7 +95,7 @@ class HealthTests(SynchronousTestCase):
         self.assertFalse(self.leftAlone)
 
     def test_back(self) -> None:
-        """After an answer all is forgotten: the next time begins with two seconds."""
+        """A response resets everything: the next failure lasts two seconds again."""
         for _ in range(3):
             self.health.asked(HUB, "registry")
             self.fails()
@@ -102,7 +108,7 @@ class HealthTests(SynchronousTestCase):
         self.assertFalse(self.leftAlone)
 
     def test_wrongBytes(self) -> None:
-        """Answers to other requests that are under way don't make good that one was wrong."""
+        """Responses to other requests do not reset the state after wrong bytes."""
         self.health.corrupted(HUB, "blobs")
         self.health.served(HUB, "blobs")
         self.clock.advance(59.9)
@@ -111,8 +117,10 @@ class HealthTests(SynchronousTestCase):
         self.assertIsNone(self.health.whyUnavailable(HUB, "blobs"))
 
     def test_timeouts(self) -> None:
-        """What happens in a row, and whether the upstream is then marked down.  A number is a
-        target that got no response head in time; C{"ok"} an answer."""
+        """
+        A sequence of events, and whether the upstream is then marked down.  A number is a target
+        whose response head was not received in time; C{"ok"} is a response.
+        """
         for events, down in (
             ((1,), False),
             ((1, 2), False),
@@ -136,12 +144,12 @@ class HealthTests(SynchronousTestCase):
             self.assertEqual(self.leftAlone, down, events)
 
     def timesOut(self, target: object, after: float = 1.0) -> None:
-        """A request gets no response head within so many seconds, which are over now."""
+        """Let a request time out after some seconds, which are over then."""
         since = self.clock.seconds() - after
         self.health.timedOut(HUB, "registry", b"%a" % target, since, "no response head")
 
     def test_answeredMeanwhile(self) -> None:
-        """An answer to any request that was asked after these shows that they alone are slow."""
+        """A response to a request that was sent later shows that only these requests are slow."""
         for _ in range(10):
             self.health.asked(HUB, "registry")
         self.clock.advance(1)
@@ -152,7 +160,7 @@ class HealthTests(SynchronousTestCase):
         self.assertFalse(self.leftAlone)
 
     def test_otherRoutes(self) -> None:
-        """Timeouts of one route don't add up with those of another."""
+        """Timeouts of different routes are not added."""
         self.clock.advance(1)
         for target, route in enumerate(("registry", "registry", "blobs", "blobs", "token")):
             self.health.timedOut(HUB, route, b"%d" % target, 0.0, "no response head")
@@ -161,7 +169,7 @@ class HealthTests(SynchronousTestCase):
 
     def probeTimesOut(self, target: object) -> float:
         """
-        The time of an upstream marked down is over, and one request tries in vain.
+        Let the time of an upstream that is marked down end, and a probe fail.
 
         @return: for how many seconds it is marked down then.
         """
@@ -175,7 +183,7 @@ class HealthTests(SynchronousTestCase):
         return self.clock.seconds() - started
 
     def test_slowProbe(self) -> None:
-        """A single slow answer to one that tries does not double the time; several do."""
+        """A single slow probe does not double the time; several do."""
         self.fails()
         self.clock.advance(2)
         times = [self.probeTimesOut("same") for _ in range(4)]
@@ -186,7 +194,9 @@ class HealthTests(SynchronousTestCase):
         self.assertFalse(self.leftAlone)
 
     def test_lateTimeouts(self) -> None:
-        """Requests that were under way when it was marked down prolong nothing."""
+        """
+        Requests that were in progress when the upstream was marked down do not prolong the time.
+        """
         self.fails()
         self.clock.advance(1)
         for target in range(5):
@@ -195,7 +205,7 @@ class HealthTests(SynchronousTestCase):
         self.assertFalse(self.leftAlone)
 
     def test_toldOnce(self) -> None:
-        """What happened is in the log once, not once a request."""
+        """An event is logged once, not once for each request."""
         with capturedLogs() as events:
             for _ in range(5):
                 self.health.asked(HUB, "registry")

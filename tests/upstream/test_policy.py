@@ -1,4 +1,4 @@
-"""The decisions about upstreams, as tables."""
+"""Tests of the decisions about upstreams."""
 
 from ipaddress import ip_address, ip_network
 
@@ -48,7 +48,7 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual(permitted, expected, (origin, address))
 
     def test_configured(self) -> None:
-        """Every service of every upstream is trusted to be where it is."""
+        """The configured URLs of all services and upstreams are trusted."""
         config = MirrorConfig(
             registry_url="http://registry.local:5000/hub",
             auth_url="http://auth.local/token",
@@ -84,7 +84,7 @@ class UpstreamsTests(SynchronousTestCase):
         )
 
     def test_fallbacks(self) -> None:
-        """Asked in order; a mirror has its three services at one URL."""
+        """The fallbacks are in order; a mirror has all three services at one URL."""
         config = MirrorConfig(fallback=["https://mirror.gcr.io", "http://10.0.0.2:5000/hub/"])
         _, first, second = upstreamsOf(config.allRegistries()[0])
         self.assertEqual((first.name, second.name), ("mirror.gcr.io", "10.0.0.2:5000/hub"))
@@ -100,7 +100,7 @@ class UpstreamsTests(SynchronousTestCase):
 
 class FailoverTests(SynchronousTestCase):
     def test_effectiveStatus(self) -> None:
-        """Only a CDN's 500 is as passing as a 502."""
+        """A CDN's 500 is treated as temporary, like a 502."""
         for status in (200, 401, 404, 429, 500, 501, 502, 503):
             self.assertEqual(effectiveStatus(status, False), status)
             self.assertEqual(effectiveStatus(status, True), 502 if status == 500 else status)
@@ -136,7 +136,7 @@ class FailoverTests(SynchronousTestCase):
             self.assertEqual(limitsPulls(status, headers), expected, (status, kind))
 
     def test_challenges(self) -> None:
-        """Only a client without a token needs one."""
+        """Only a client without a token needs a challenge."""
         self.assertTrue(fallbackChallenges(401, Headers()))
         self.assertFalse(fallbackChallenges(401, SECRETS))
         self.assertFalse(fallbackChallenges(403, Headers()))
@@ -158,7 +158,7 @@ class RedirectTests(SynchronousTestCase):
             self.assertEqual(headers.getRawHeaders(b"Range"), [b"bytes=0-"])
 
     def test_fromPlain(self) -> None:
-        """An upstream without TLS may lead to one with it, which is another origin."""
+        """A redirect from an upstream without TLS to one with TLS leads to another origin."""
         target, headers = follow(b"http://registry.local/x", SECRETS, [b"https://registry.local/x"])
         self.assertEqual(target, b"https://registry.local/x")
         self.assertFalse(headers.hasHeader(b"Authorization"))
@@ -178,6 +178,6 @@ class RedirectTests(SynchronousTestCase):
             self.assertNotIn("secret", str(error))
 
     def test_quiet(self) -> None:
-        """A signed query is not told."""
+        """A signed query is not logged."""
         error = self.assertRaises(RedirectRefused, follow, HUB, SECRETS, [b"http://a/?Sig=secret"])
         self.assertEqual(str(error), "a redirect from https to http (http://a)")

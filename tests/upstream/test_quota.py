@@ -1,5 +1,5 @@
 """
-Whose pulls an upstream counts, and for how long it has none left.
+Tests of which pulls an upstream counts together, and of how long none are left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EVERY_KIND = (*Kind, None)
 
 
 def token(**claims: object) -> bytes:
-    """A JWT, as the Hub's tokens are."""
+    """A JWT like the Hub's tokens."""
     return jwt(json.dumps(claims).encode())
 
 
@@ -69,7 +69,7 @@ class QuotaCase(SynchronousTestCase):
         return self.quotas.limited(upstream, kind, identity)
 
     def limitedFor(self, identity: bytes = b"") -> float:
-        """How many seconds more it is."""
+        """The number of seconds for which a limit still applies."""
         seconds = 0
         while self.limited(identity):
             self.clock.advance(1)
@@ -79,21 +79,23 @@ class QuotaCase(SynchronousTestCase):
 
 class IdentityTests(QuotaCase):
     def test_anonymous(self) -> None:
-        """The Hub's token for somebody anonymous has no subject, or an empty one.  Who has no token
-        yet is asked for one, whatever anonymous pulls are left."""
+        """
+        The Hub's anonymous tokens have no subject, or an empty one.  A client without a token is
+        another identity: it will be challenged, whatever the anonymous quota is.
+        """
         anonymous = self.identity(token(sub="", iat=1))
         self.assertEqual(self.identity(token(iat=2)), anonymous)
         self.assertNotEqual(self.identity(None), anonymous)
 
     def test_subject(self) -> None:
-        """All tokens of one user count together: each pull has a new one."""
+        """All tokens of one user count together, because each pull has a new one."""
         alice = self.identity(token(sub="alice", iat=1))
         self.assertEqual(self.identity(token(sub="alice", iat=2)), alice)
         others = [self.identity(token(sub="bob")), self.identity(None)]
         self.assertNotIn(alice, others)
 
     def test_opaque(self) -> None:
-        """What can't be read is a name all the same."""
+        """A token that can't be read is an identity, too."""
         for authorization in (
             b"Bearer opaque",
             b"Basic YTpi",
@@ -127,7 +129,7 @@ class RemainingTests(QuotaCase):
         self.assertFalse(self.limited())
 
     def test_none(self) -> None:
-        """At 0 it is limited until the window is over."""
+        """If no pulls are left, the limit applies until the window ends."""
         self.answered(200, ratelimit_remaining=b"0;w=600")
         self.assertEqual(self.limitedFor(), 600)
 
@@ -144,26 +146,28 @@ class RemainingTests(QuotaCase):
         self.assertFalse(self.limited(self.identity(token(sub="bob"))))
 
     def test_others(self) -> None:
-        """Only manifests are counted, and only by this upstream."""
+        """Only manifests of this upstream are limited."""
         self.answered(200, ratelimit_remaining=b"0;w=600")
         for kind in EVERY_KIND:
             self.assertEqual(self.limited(kind=kind), kind is Kind.MANIFEST, kind)
         self.assertFalse(self.limited(upstream=OTHER))
 
     def test_ofOtherThings(self) -> None:
-        """What a blob's answer says of a limit is not said of pulls."""
+        """Limits in the response to a blob do not concern pulls."""
         self.answered(200, kind=Kind.BLOB, ratelimit_remaining=b"0;w=600")
         self.assertFalse(self.limited())
 
     def test_isAnswered(self) -> None:
-        """There is no 429 to remember: the upstream may still answer what is free, such as HEAD."""
+        """
+        There is no 429 to repeat: the upstream may still respond to free requests such as HEAD.
+        """
         self.answered(200, ratelimit_remaining=b"0;w=600")
         self.assertIsNone(self.quotas.remembered(HUB, Kind.MANIFEST, b"", b"HEAD"))
 
 
 class PullLimitTests(QuotaCase):
     """
-    The 429 in JSON.
+    Tests of the 429 in JSON.
     """
 
     def test_manifestsOfThatIdentity(self) -> None:
@@ -176,7 +180,7 @@ class PullLimitTests(QuotaCase):
         self.assertEqual(self.limitedFor(alice), 30)
 
     def test_window(self) -> None:
-        """Without Retry-After it is the quota's window."""
+        """Without Retry-After, the limit lasts for the window of the quota."""
         self.answered(429, Content_Type=JSON, ratelimit_remaining=b"0;w=100")
         self.assertEqual(self.limitedFor(), 100)
 
@@ -189,7 +193,7 @@ class PullLimitTests(QuotaCase):
         self.assertFalse(self.limited())
 
     def test_ofOtherThings(self) -> None:
-        """A token service that limits logins has said nothing of pulls."""
+        """A token service that limits logins does not limit pulls."""
         for kind in EVERY_KIND:
             if kind is not Kind.MANIFEST:
                 self.answered(429, kind=kind, Content_Type=JSON, Retry_After=b"30")
@@ -199,7 +203,7 @@ class PullLimitTests(QuotaCase):
 
 class AbuseLimitTests(QuotaCase):
     """
-    The 429 in plain text.
+    Tests of the 429 in plain text.
     """
 
     def test_everything(self) -> None:
@@ -216,7 +220,7 @@ class AbuseLimitTests(QuotaCase):
         self.assertTrue(self.limited(kind=Kind.TOKEN))
 
     def test_both(self) -> None:
-        """The one does not end with the other."""
+        """The two limits end independently."""
         self.answered(429, Content_Type=JSON, Retry_After=b"60")
         self.answered(429, Content_Type=TEXT, Retry_After=b"30")
         self.clock.advance(30)
@@ -226,7 +230,7 @@ class AbuseLimitTests(QuotaCase):
 
 class MemoryTests(QuotaCase):
     """
-    What was said within the last seconds need not be asked again.
+    A 429 of the last seconds is repeated without asking the upstream.
     """
 
     def remembered(
@@ -243,7 +247,7 @@ class MemoryTests(QuotaCase):
         self.assertTrue(self.limited())
 
     def test_answer(self) -> None:
-        """Status, fields and body are the upstream's, but for the time that is left."""
+        """Status, fields and body are those of the upstream, except the time that is left."""
         self.answered(429, Content_Type=JSON, Retry_After=b"60", X_Own=b"1", body=b"{}")
         for seconds, left in ((0, b"60"), (0.5, b"60"), (1.5, b"58"), (1, b"57")):
             self.clock.advance(seconds)
@@ -253,17 +257,17 @@ class MemoryTests(QuotaCase):
             self.assertEqual(answer.headers.getRawHeaders(b"X-Own"), [b"1"])
 
     def test_date(self) -> None:
-        """A time of day becomes the seconds that are left."""
+        """A date in Retry-After is replaced with the seconds that are left."""
         self.answered(429, Content_Type=JSON, Retry_After=b"Thu, 01 Jan 2099 00:00:00 GMT")
         self.assertEqual(self.remembered().headers.getRawHeaders(b"Retry-After"), [b"86400"])
 
     def test_withoutTime(self) -> None:
-        """A client is told when to come again, whether or not the upstream said so."""
+        """A client is sent Retry-After even if the upstream did not send it."""
         self.answered(429, Content_Type=JSON)
         self.assertEqual(self.remembered().headers.getRawHeaders(b"Retry-After"), [b"60"])
 
     def test_methods(self) -> None:
-        """A HEAD's answer has no body for a GET; a GET's will do for a HEAD."""
+        """The response to a HEAD has no body for a GET; that to a GET can be used for a HEAD."""
         self.answered(429, Content_Type=JSON, method=b"HEAD")
         self.assertIsNone(self.remembered(b"GET"))
         self.assertEqual(self.remembered(b"HEAD").length, 0)
@@ -272,13 +276,13 @@ class MemoryTests(QuotaCase):
         self.assertEqual(self.remembered(b"GET").length, 2)
 
     def test_abuse(self) -> None:
-        """One kind of request is told what was said to another."""
+        """The response to one kind of request is repeated for others."""
         self.answered(429, kind=Kind.BLOB, Content_Type=TEXT, body=b"Too Many Requests")
         for kind in EVERY_KIND:
             self.assertEqual(self.remembered(kind=kind).body, b"Too Many Requests")
 
     def test_repeated(self) -> None:
-        """What it says of the time follows the clock, not who asked last."""
+        """The time in the response depends on the clock, not on when it was last repeated."""
         self.answered(429, Content_Type=JSON, Retry_After=b"60")
         for _ in range(3):
             self.remembered()
@@ -288,7 +292,7 @@ class MemoryTests(QuotaCase):
 
 class BoundTests(QuotaCase):
     def test_identities(self) -> None:
-        """Whoever makes up identities does not fill the memory with them."""
+        """A client that invents identities does not fill the memory."""
         for number in range(10_050):
             self.answered(429, b"%d" % number, Content_Type=JSON)
         self.assertEqual(len(self.quotas._limits), 10_000)
@@ -296,7 +300,7 @@ class BoundTests(QuotaCase):
         self.assertFalse(self.limited(b"0"))
 
     def test_over(self) -> None:
-        """What is over is forgotten."""
+        """Limits that have ended are forgotten."""
         self.answered(429, Content_Type=TEXT, Retry_After=b"1")
         self.clock.advance(1)
         self.assertFalse(self.limited())
@@ -316,7 +320,7 @@ class BoundTests(QuotaCase):
 
 class KeptAnswerTests(SynchronousTestCase):
     def test_body(self) -> None:
-        """It is read like any other."""
+        """The repeated body can be read like any other."""
 
         for body in (b"", b"body"):
             clock = Clock()

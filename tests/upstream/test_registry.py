@@ -1,5 +1,5 @@
 """
-The agents put together as a configuration says.
+Tests of the agents as a configuration combines them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ClientTests(SynchronousTestCase):
         )
 
     def test_hub(self) -> None:
-        """Without settings: Docker Hub, all three services of it."""
+        """By default, all three services are those of Docker Hub."""
         self.configure()
         for service, target in (
             (Service.REGISTRY, b"/v2/"),
@@ -51,7 +51,7 @@ class ClientTests(SynchronousTestCase):
         )
 
     def test_fallbacks(self) -> None:
-        """A fallback is a mirror: all three services lie below its one URL."""
+        """A fallback is a mirror: all three services are below its URL."""
         self.configure(fallback=("https://a.example", "https://b.example:444/m/"))
         for service, target, uri in (
             (Service.REGISTRY, b"/v2/", b"/v2/"),
@@ -68,7 +68,7 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(self.exchange.upstream, "b.example:444/m")
 
     def test_redirectsOfEach(self) -> None:
-        """A redirect is followed at every upstream; one that fails moves on to the next."""
+        """Redirects of every upstream are followed; if one fails, the next upstream is asked."""
         self.configure(fallback=("https://a.example",))
         asking = self.ask()
         for location in (b"https://cdn.example/1", b"http://cdn.example/2"):
@@ -80,7 +80,9 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(self.inner.uris[-1], b"https://a.example/x")
 
     def test_statusOfTheTarget(self) -> None:
-        """A CDN that can't serve moves a request as the registry does."""
+        """
+        A temporary failure of a CDN makes the next upstream be asked, like one of the registry.
+        """
         self.configure(fallback=("https://a.example",))
         self.ask()
         self.inner.answer(Response(307, Location=b"https://cdn.example/1"))
@@ -97,7 +99,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(self.inner.uris[-1], b"https://a.example/v2/a")
 
     def test_responseTimeout(self) -> None:
-        """The time for a head includes that of its redirects."""
+        """The timeout for a head includes redirects."""
         self.configure(response_timeout=4)
         asking = self.ask()
         self.clock.advance(3)

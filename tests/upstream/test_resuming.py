@@ -1,5 +1,5 @@
 """
-Where the rest of a broken body is asked for, and whose bytes are checked.
+Tests of where the rest of a body is requested from, and of which bytes are verified.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.upstream.support import Response
 
 class WayTests(ResumingCase):
     """
-    The same URL, then the registry, then the next upstream.
+    The order: the same URL, then the registry, then the next upstream.
     """
 
     def test_sameURL(self) -> None:
@@ -41,7 +41,7 @@ class WayTests(ResumingCase):
         self.assertEqual((self.exchange.resumes, self.exchange.upstream), (1, "hub.example"))
 
     def test_withoutRedirect(self) -> None:
-        """A registry that serves its blobs itself is asked with what the client has shown."""
+        """A registry that serves its blobs itself is sent the client's credentials."""
         first = self.begin(redirected=False)
         first.gives(BLOB[:300])
         self.cut(first)
@@ -50,7 +50,7 @@ class WayTests(ResumingCase):
         self.assertWhole()
 
     def test_redirectedFurther(self) -> None:
-        """The same URL may lead elsewhere now; from then on that is the same URL."""
+        """The same URL may now redirect; from then on, the target is the same URL."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -62,7 +62,7 @@ class WayTests(ResumingCase):
         self.assertEqual(self.uri, CDN2)
 
     def test_expiredLink(self) -> None:
-        """A link that has expired: the registry gives another, of another CDN perhaps."""
+        """If the URL has expired, the registry redirects to another, perhaps of another CDN."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -89,7 +89,10 @@ class WayTests(ResumingCase):
         self.assertWhole()
 
     def test_failingCDN(self) -> None:
-        """An object store's 500 is as passing as a 502: the registry may name another one."""
+        """
+        A 500 of an object store is treated as temporary, like a 502: the registry may redirect to
+        another one.
+        """
         for status in (500, 502):
             self.setUp()
             first = self.begin()
@@ -104,7 +107,7 @@ class WayTests(ResumingCase):
             self.assertWhole()
 
     def test_hangingCDN(self) -> None:
-        """Each way has its time."""
+        """Each request has a timeout."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -126,7 +129,7 @@ class WayTests(ResumingCase):
         second = self.rest(300)
         second.gives(BLOB[300:400])
         self.assertEqual(self.exchange.upstream, "second.example")
-        # It is the second one's now: the first is not asked again.
+        # The body is now the second upstream's, and the first is not asked again.
         self.cut(second)
         self.assertEqual(self.uri, SECOND)
         self.refuse(500)
@@ -135,7 +138,7 @@ class WayTests(ResumingCase):
         self.assertWhole()
 
     def test_sameURLIsNotForgotten(self) -> None:
-        """What was refused elsewhere does not take its place."""
+        """After the other upstreams have refused, the same URL is requested in the next round."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -151,7 +154,7 @@ class WayTests(ResumingCase):
         self.assertWhole()
 
     def test_headWithoutABody(self) -> None:
-        """A URL that answers, but gives no byte, is not the only one that is tried."""
+        """If a URL responds but sends no byte, others are tried as well."""
         first = self.begin()
         first.gives(BLOB[:300])
         asked = len(self.inner.asked)
@@ -163,7 +166,7 @@ class WayTests(ResumingCase):
         self.assertWhole()
 
     def test_none(self) -> None:
-        """In the end there is an end, and never a good one."""
+        """After all attempts the body fails; it never ends properly."""
         self.options = {"resumes": 2}
         self.setUp()
         first = self.begin()
@@ -198,7 +201,7 @@ class WayTests(ResumingCase):
 
 class TokenTests(ResumingCase):
     """
-    A token lives for five minutes, a layer takes longer.
+    Tests of tokens, which are valid for five minutes, while a large layer takes longer.
     """
 
     CHALLENGE = (
@@ -207,7 +210,7 @@ class TokenTests(ResumingCase):
     )
 
     def expire(self) -> None:
-        """The link has expired, and the token has."""
+        """Let the URL and the token expire."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -218,8 +221,10 @@ class TokenTests(ResumingCase):
         self.inner.answer(Response(status, len(body), body))
 
     def test_anonymous(self) -> None:
-        """A new one is got without credentials from the token service that was set, whatever
-        realm the registry names."""
+        """
+        A new anonymous token is requested from the configured token service, whatever realm the
+        registry sends.
+        """
         self.expire()
         self.assertEqual(
             self.uri,
@@ -245,7 +250,7 @@ class TokenTests(ResumingCase):
         self.assertEqual(self.field(b"Authorization"), [b"Bearer fresh"])
 
     def test_private(self) -> None:
-        """What only the client's own credentials open is not opened."""
+        """What requires the client's own credentials can't be resumed with an anonymous token."""
         self.expire()
         self.give(b'{"token":"fresh"}')
         self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
@@ -268,7 +273,7 @@ class TokenTests(ResumingCase):
         self.assertEqual(self.uri, b"https://auth.example/token")
 
     def test_noToken(self) -> None:
-        """Whatever the token service says, it is no more than one way that leads nowhere."""
+        """Any failure of the token service only makes this attempt fail."""
         for body in (
             b"",
             b"<html>",
@@ -294,14 +299,14 @@ class TokenTests(ResumingCase):
         self.assertEqual(self.uri, SECOND)
 
     def test_stalls(self) -> None:
-        """A token that never comes to its end takes no longer either."""
+        """A response of the token service that never ends only makes this attempt fail, too."""
         self.expire()
         stalled = self.inner.answer(Response(200, 100))
         self.clock.advance(9)
         self.assertEqual((stalled.state, self.uri), ("stopped", SECOND))
 
     def test_notForOthers(self) -> None:
-        """What is no blob is asked for only as the client asked."""
+        """Anything but a blob is requested only with the client's token."""
         asking = self.ask(b"/v2/library/x/manifests/latest", Authorization=b"Bearer x")
         first = self.inner.answer(Response(200, 10))
         self.read(asking)
@@ -313,7 +318,7 @@ class TokenTests(ResumingCase):
 
 class VerifyTests(ResumingCase):
     """
-    Whose bytes are hashed.
+    Tests of whose bytes are verified.
     """
 
     WRONG = bytes([BLOB[0] ^ 1]) + BLOB[1:]
@@ -323,7 +328,7 @@ class VerifyTests(ResumingCase):
         self.setUp()
 
     def serve(self, data: bytes, fallback: bool, **fields: bytes) -> None:
-        """The whole blob comes from the first upstream, or from the second."""
+        """Serve the whole blob from the first upstream, or from the second."""
         asking = self.ask(**fields)
         if fallback:
             self.inner.fail(ConnectFailed("refused"))
@@ -358,7 +363,7 @@ class VerifyTests(ResumingCase):
             self.assertIn(f"{upstream} (blobs) is marked down: it gave wrong bytes", lines)
 
     def test_marked(self) -> None:
-        """The next one serves then, for a minute; manifests are not concerned."""
+        """Then the next upstream serves blobs for a minute; manifests are not affected."""
         self.configure("always")
         self.serve(self.WRONG, False)
         for path, seconds, uri in (
@@ -374,7 +379,7 @@ class VerifyTests(ResumingCase):
             asking.addErrback(lambda _: None)
 
     def test_others(self) -> None:
-        """What is no whole blob, or has a digest that can't be computed, is not hashed."""
+        """Parts of blobs, other content, and digests of unknown algorithms are not verified."""
         self.configure("always")
         for path, status in (
             (b"/v2/library/x/manifests/" + DIGEST, 200),

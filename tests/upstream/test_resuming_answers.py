@@ -1,5 +1,5 @@
 """
-What is taken for the rest of a broken body, and what is not asked for again.
+Tests of which responses are accepted as the rest of a body, and of which requests are not repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.upstream.support import Response
 
 class AnswerTests(ResumingCase):
     """
-    What is taken for the rest, and what is not.
+    Responses that are accepted as the rest, and others.
     """
 
     def begun(self) -> None:
@@ -51,7 +51,7 @@ class AnswerTests(ResumingCase):
         self.assertWhole()
 
     def test_unusable(self) -> None:
-        """It is left, and the next way is tried."""
+        """An unusable response is abandoned, and the next URL is tried."""
         for answer in (
             Response(206, SIZE - 300),
             Response(206, SIZE - 301, Content_Range=b"bytes 301-1023/1024"),
@@ -70,14 +70,14 @@ class AnswerTests(ResumingCase):
             self.inner.answer(answer)
             self.assertEqual(self.uri, HUB, answer.code)
             if answer.state != "ended":
-                # Thrown away, so that its connection can be kept.
+                # Its body is discarded, so that its connection can be kept.
                 self.assertEqual(answer.state, "flowing")
                 answer.ends()
             self.rest(300).gives(BLOB[300:])
             self.assertWhole()
 
     def test_otherEntity(self) -> None:
-        """Other bytes are no rest of these: all ways are tried, once."""
+        """Other bytes are not accepted as the rest: every URL is tried once."""
         for fields in (
             {"ETag": b'"other"'},
             {"Content_Range": b"bytes 300-1023/1025"},
@@ -91,7 +91,7 @@ class AnswerTests(ResumingCase):
             self.assertBroken()
 
     def test_otherTag(self) -> None:
-        """Another store has another tag for the same blob; its digest is what counts."""
+        """Another store may have another tag for the same blob, whose digest is the same."""
         self.begun()
         self.refuse(403)
         self.redirect(CDN2)
@@ -99,7 +99,7 @@ class AnswerTests(ResumingCase):
         self.assertWhole()
 
     def test_weakTag(self) -> None:
-        """A weak one may not be used (RFC 9110 13.1.5)."""
+        """A weak tag must not be used (RFC 9110 13.1.5)."""
         first = self.begin(Response(200, SIZE, ETag=b'W/"weak"'))
         first.gives(BLOB[:300])
         self.cut(first)
@@ -108,7 +108,7 @@ class AnswerTests(ResumingCase):
         self.assertWhole()
 
     def test_chunked(self) -> None:
-        """Of what has no length nobody knows how much is left."""
+        """Of a body without a length, the missing part is not known."""
         first = self.begin(Response(200))
         first.gives(BLOB[:300])
         asked = len(self.inner.asked)
@@ -119,7 +119,7 @@ class AnswerTests(ResumingCase):
 
 class RangeTests(ResumingCase):
     """
-    The client's own ranges.
+    Tests of the client's own ranges.
     """
 
     def begun(self, value: bytes, first: int, last: int, **fields: bytes) -> None:
@@ -154,7 +154,10 @@ class RangeTests(ResumingCase):
         self.assertWhole(BLOB[1000:])
 
     def test_ignored(self) -> None:
-        """A server that ignores the range of the rest: N is counted from the blob's beginning."""
+        """
+        If a server ignores the range of the rest, the position is counted from the blob's
+        beginning.
+        """
         self.begun(b"bytes=100-199", 100, 199)
         whole = self.inner.answer(Response(200, SIZE, ETag=TAG))
         whole.gives(BLOB[:150])
@@ -163,7 +166,7 @@ class RangeTests(ResumingCase):
         self.assertEqual(whole.state, "stopped")
 
     def test_conditions(self) -> None:
-        """What the client made its request depend on was settled with the first answer."""
+        """The client's conditions were evaluated with the first response."""
         conditions = {
             "If_Match": b"*",
             "If_None_Match": b'"x"',
@@ -176,7 +179,7 @@ class RangeTests(ResumingCase):
             self.assertIsNone(self.field(name.replace("_", "-").encode()))
 
     def test_beforeTheFirstByte(self) -> None:
-        """Then it is asked for as the client did."""
+        """Before the first byte, the client's request is repeated."""
         given = Response(206, 100, Content_Range=b"bytes 100-199/1024")
         transfer = self.begin(given, Range=b"bytes=100-199", If_Range=b'"mine"')
         self.cut(transfer)
@@ -186,7 +189,7 @@ class RangeTests(ResumingCase):
         self.assertWhole(BLOB[100:200])
 
     def test_several(self) -> None:
-        """Several ranges pass as they are, and are not resumed."""
+        """A response with several ranges is passed on, and not resumed."""
         boundary = b"multipart/byteranges; boundary=a"
         transfer = self.begin(Response(206, 500, Content_Type=boundary), Range=b"bytes=0-9,20-29")
         transfer.gives(b"--a\r\n")
@@ -196,7 +199,10 @@ class RangeTests(ResumingCase):
         self.assertEqual(len(self.inner.asked), asked)
 
     def test_severalBeforeTheFirstByte(self) -> None:
-        """Asked again, they come between other boundaries than the client was told of."""
+        """
+        A repeated response with several ranges is used only if it has the same boundary as the head
+        that the client was sent.
+        """
         for second, fits in ((b"b", False), (b"a", True)):
             self.setUp()
             boundary = b"multipart/byteranges; boundary="
@@ -210,7 +216,7 @@ class RangeTests(ResumingCase):
             self.assertEqual(again.state, "stopped" if fits else "flowing")
 
     def test_contradiction(self) -> None:
-        """A part whose lengths contradict each other is given as it is, and never made longer."""
+        """A part with contradictory lengths is passed on, and not resumed."""
         given = Response(206, 5, Content_Range=b"bytes 0-9/1024")
         transfer = self.begin(given, Range=b"bytes=0-9")
         asked = len(self.inner.asked)
@@ -223,7 +229,7 @@ class RangeTests(ResumingCase):
 
 class OtherThingTests(ResumingCase):
     """
-    Anything but a blob.
+    Tests of anything but blobs.
     """
 
     MANIFEST = b"/v2/library/x/manifests/latest"
@@ -235,7 +241,7 @@ class OtherThingTests(ResumingCase):
         return first
 
     def test_beforeTheFirstByte(self) -> None:
-        """It is asked again, whole."""
+        """Before the first byte, the whole is requested again."""
         for path in (
             self.MANIFEST,
             b"/v2/library/x/tags/list",
@@ -249,7 +255,7 @@ class OtherThingTests(ResumingCase):
             self.assertWhole(b"0123456789")
 
     def test_afterTheFirstByte(self) -> None:
-        """Nobody knows whether the rest belongs to it."""
+        """After the first byte, it is not known whether the rest belongs to the same content."""
         for path in (self.MANIFEST, b"/v2/library/x/tags/list"):
             self.setUp()
             first = self.begun(path)
@@ -260,8 +266,7 @@ class OtherThingTests(ResumingCase):
             self.assertEqual(len(self.inner.asked), asked)
 
     def test_another(self) -> None:
-        """A tag that has been moved meanwhile is another manifest: the client has the digest of
-        the first."""
+        """A tag may have been moved meanwhile: the client has the digest of the first manifest."""
         self.cut(self.begun(ETag=b'"one"'))
         for _ in range(3):
             self.inner.answer(Response(200, 10, ETag=b'"two"')).ends()
@@ -284,7 +289,7 @@ class OtherThingTests(ResumingCase):
         self.assertWhole(b"0")
 
     def test_once(self) -> None:
-        """HEAD and pushes are never asked again."""
+        """HEAD and pushes are never repeated."""
         for method, status in (
             (b"HEAD", 200),
             (b"PUT", 201),
@@ -304,13 +309,13 @@ class OtherThingTests(ResumingCase):
             self.assertNothingLeft()
 
     def test_head(self) -> None:
-        """The answer to a HEAD is handed on as it is."""
+        """The response to a HEAD is passed on unchanged."""
         asking = self.ask(PATH, b"HEAD")
         response = self.inner.answer(Response(200, 0, Content_Length=b"1024"))
         self.assertIs(self.successResultOf(asking), response)
 
     def test_limited(self) -> None:
-        """A 429 out of memory has no connection that could break."""
+        """A 429 that is repeated from memory has no connection that could break."""
         self.options = {"fallback": ()}
         self.setUp()
         for _ in range(2):

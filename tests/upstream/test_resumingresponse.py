@@ -1,5 +1,6 @@
 """
-One body made of several: to whoever reads it, it is one, right to the byte, or it fails.
+Tests of a body that consists of several parts: its reader gets one body, exactly to the byte, or an
+error.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tests.upstream.support import Response
 
 class PassTests(ResumingResponseCase):
     def test_head(self) -> None:
-        """The head is the first answer's."""
+        """The head is that of the first response."""
         first = self.begin(Response(206, 5, Content_Range=b"bytes 0-4/9", X_Own=b"1"))
         self.assertEqual((self.body.code, self.body.length), (206, 5))
         self.assertIs(self.body.headers, first.headers)
@@ -51,7 +52,7 @@ class PassTests(ResumingResponseCase):
         self.assertNothingLeft()
 
     def test_pausedAtOnce(self) -> None:
-        """Who reads it may be full already."""
+        """The reader may pause the body at once."""
 
         class Full(Receiver):
             def connectionMade(self) -> None:
@@ -77,7 +78,7 @@ class ResumeTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_everywhere(self) -> None:
-        """A cut may come between any two bytes, and before the first."""
+        """The body may be cut between any two bytes, and before the first."""
         for position in range(0, len(BLOB), 7):
             self.setUp()
             first = self.begin()
@@ -101,7 +102,7 @@ class ResumeTests(ResumingResponseCase):
         self.assertEqual(self.exchange.resumes, 2)
 
     def test_short(self) -> None:
-        """A part that ends in good order, but before its time, is broken all the same."""
+        """A part that ends properly, but early, counts as cut."""
         first = self.begin()
         first.gives(BLOB[:300])
         first.ends(ResponseDone())
@@ -111,7 +112,7 @@ class ResumeTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_shortPart(self) -> None:
-        """A server may give less than was asked for."""
+        """A server may send less than was requested."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -136,7 +137,7 @@ class ResumeTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_trickle(self) -> None:
-        """Fewer bytes each second than the floor are as good as none."""
+        """A body whose speed is below the minimum counts as stalled."""
         first = self.begin()
         for position in range(14):
             self.clock.advance(1)
@@ -148,7 +149,7 @@ class ResumeTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_stallAfterAResume(self) -> None:
-        """Each part is watched."""
+        """Stalls of later parts are detected, too."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -160,14 +161,17 @@ class ResumeTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_tooLong(self) -> None:
-        """What comes after the last byte is not the client's."""
+        """Bytes after the end of the body are not passed on."""
         first = self.begin()
         first.gives(BLOB + b"more")
         self.assertWhole()
         first.gives(b"and more")
 
     def test_ignoredRange(self) -> None:
-        """A whole in place of a part: what has passed before is skipped, in whatever pieces."""
+        """
+        If a server sends the whole instead of a part, the bytes that were already passed on are
+        skipped, however they are split.
+        """
         for size in (1, 7, 300, 1024):
             self.setUp()
             first = self.begin()
@@ -191,7 +195,7 @@ class ResumeTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_muchMore(self) -> None:
-        """What a server has to say beyond the client's range is not read."""
+        """Bytes after the end of the client's range are not read."""
         part = Response(206, 100, Content_Range=b"bytes 200-299/1024")
         first = self.begin(part)
         first.gives(BLOB[200:250])
@@ -203,14 +207,14 @@ class ResumeTests(ResumingResponseCase):
         self.assertEqual(second.state, "stopped")
 
     def test_endlessChunks(self) -> None:
-        """Nor what follows a part of unknown length."""
+        """Bytes after the end are not read of a part of unknown length either."""
         first = self.begin(Response(206, None, Content_Range=b"bytes 200-299/1024"))
         first.gives(BLOB[200:900])
         self.assertWhole(BLOB[200:300])
         self.assertEqual(first.state, "stopped")
 
     def test_lateBytes(self) -> None:
-        """What an abandoned part still gives, or how it ends, is of no importance."""
+        """Bytes and the end of an abandoned part are ignored."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.clock.advance(15)
@@ -223,7 +227,7 @@ class ResumeTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_brokenAtOnce(self) -> None:
-        """A part may have ended before anybody reads it, many times over."""
+        """A part may have ended before it is read, many times in a row."""
 
         class Broken(Response):
             def deliverBody(self, protocol: Any) -> None:
@@ -245,7 +249,7 @@ class RetryPolicyTests(ResumingResponseCase):
         self.assertIs(type(delayBefore(1)), float)
 
     def test_givesUp(self) -> None:
-        """Attempts without a byte in between have an end; each waits longer than the last."""
+        """The number of attempts without a byte is limited; the delay grows with each."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -264,7 +268,7 @@ class RetryPolicyTests(ResumingResponseCase):
         self.assertEqual(self.exchange.failures, [("hub", "answered 418")])
 
     def test_noByte(self) -> None:
-        """An answer is no progress, a byte is."""
+        """Only a byte counts as progress, not a response."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -277,7 +281,7 @@ class RetryPolicyTests(ResumingResponseCase):
         self.assertBroken("closed again")
 
     def test_progress(self) -> None:
-        """Progress resets the count, and the delay."""
+        """Progress resets the number of attempts and the delay."""
         transfer = self.begin()
         for position in range(100):
             transfer.gives(BLOB[position : position + 1])
@@ -303,7 +307,7 @@ class RetryPolicyTests(ResumingResponseCase):
         self.assertBroken("closed")
 
     def test_otherEntity(self) -> None:
-        """What has become another thing does not become the old one by waiting."""
+        """If the entity has changed, the body fails without further attempts."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -319,14 +323,14 @@ class RetryPolicyTests(ResumingResponseCase):
         self.assertEqual(self.asked, [])
 
     def test_unknownLength(self) -> None:
-        """A body whose end is not known can't be taken for whole."""
+        """A body of unknown length can't be known to be complete."""
         first = self.begin(Response(200), resumes=0)
         first.gives(BLOB[:300])
         first.ends(BodyFailed("closed"))
         self.assertBroken("closed")
 
     def test_defect(self) -> None:
-        """What the mirror did not foresee ends the body too, and is in the log."""
+        """A defect of the mirror ends the body, too, and is logged."""
         first = self.begin()
         self.cut(first)
         self.refuse(ZeroDivisionError())

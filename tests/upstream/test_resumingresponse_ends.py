@@ -1,6 +1,6 @@
 """
-How a body made of several ends: with a client that is slow or gone, with wrong bytes, and whatever
-happens in whatever order.
+Tests of how a body of several parts ends: with a slow client, a client that leaves, wrong bytes,
+and events in any order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.upstream.support import Response
 
 class ClientTests(ResumingResponseCase):
     """
-    A client that is slow, or gone.
+    A client that is slow or leaves.
     """
 
     def test_slowIsNoStall(self) -> None:
@@ -38,8 +38,9 @@ class ClientTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_brokenWhilePaused(self) -> None:
-        """What a client does not want yet is asked for when it does: in between no attempt could
-        make progress."""
+        """
+        While the client is paused, the rest is not requested, because there could be no progress.
+        """
         first = self.begin()
         first.gives(BLOB[:300])
         self.body.pauseProducing()
@@ -52,7 +53,7 @@ class ClientTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_pausedWhileAsking(self) -> None:
-        """The part that comes waits as the client does."""
+        """If the client is paused when a part arrives, the part is paused."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
@@ -79,7 +80,7 @@ class ClientTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_pausedAndResumed(self) -> None:
-        """To be slow for a moment changes nothing."""
+        """Pausing and resuming at once has no effect."""
         first = self.begin()
         self.body.pauseProducing()
         self.cut(first)
@@ -136,7 +137,7 @@ class ClientTests(ResumingResponseCase):
         self.assertGone()
 
     def test_leavesAtAByte(self) -> None:
-        """In the middle of what it is given, be it the last byte."""
+        """The client leaves while it receives bytes, even the last one."""
 
         class Leaving(Receiver):
             def dataReceived(self, data: bytes) -> None:
@@ -156,7 +157,7 @@ class ClientTests(ResumingResponseCase):
 
 class CheckTests(ResumingResponseCase):
     """
-    The bytes are hashed while they pass.
+    Tests of verification while the bytes are passed on.
     """
 
     def test_right(self) -> None:
@@ -175,7 +176,10 @@ class CheckTests(ResumingResponseCase):
         self.assertWhole()
 
     def test_wrong(self) -> None:
-        """The last bytes are kept back: a client never has all of a wrong blob."""
+        """
+        The last bytes are held back until the digest is verified, so that the client never has all
+        of a wrong blob.
+        """
         for at in (0, 500, len(BLOB) - 1):
             self.setUp()
             data = BLOB[:at] + bytes([BLOB[at] ^ 1]) + BLOB[at + 1 :]
@@ -189,7 +193,7 @@ class CheckTests(ResumingResponseCase):
             self.assertEqual(self.asked, [])
 
     def test_wrongOfUnknownLength(self) -> None:
-        """Here the end is what is kept back."""
+        """If the length is not known, the end is held back."""
         first = self.begin(Response(200), check=DigestCheck(DIGEST))
         first.gives(BLOB[1:])
         first.ends()
@@ -212,7 +216,7 @@ class CheckTests(ResumingResponseCase):
 
 class WantedTests(SynchronousTestCase):
     """
-    Which bytes of a further answer are wanted.
+    Tests of which bytes of a further response are used.
     """
 
     PART = Part(100, 50, 1000, b'"tag"')
@@ -270,8 +274,8 @@ class AnyOrderTests(ResumingResponseCase):
     @settings(max_examples=300)
     def test_anyOrder(self, steps: list[Any], checked: bool, last: str) -> None:
         """
-        Whatever upstream and client do, at whatever byte: the client has exactly the blob, or
-        its beginning and an error; and nothing is left.
+        For any events of upstream and client at any byte, the client has exactly the blob, or a
+        prefix of it and an error; and nothing is left.
         """
         self.setUp()
         self.transfer = self.begin(check=DigestCheck(DIGEST) if checked else None)
@@ -316,7 +320,7 @@ class AnyOrderTests(ResumingResponseCase):
             self.transfer.ends(ResponseDone())
 
     def do_stall(self) -> None:
-        """So long that any upstream that may send has stalled; a paused one may not."""
+        """Let so much time pass that any upstream that is not paused has stalled."""
         paused, asked = self.body.paused, len(self.asked)
         state = self.transfer.state
         self.clock.pump([0.5] * 40)
@@ -357,7 +361,7 @@ class AnyOrderTests(ResumingResponseCase):
         self.goFrom(0, len(BLOB))
 
     def finish(self, other: bool) -> None:
-        """All is well from now on; or what was begun is there no more."""
+        """End all faults, or replace the blob by another entity, and check that the body ends."""
         self.body.resumeProducing()
         for _ in range(3):
             self.give(len(BLOB))

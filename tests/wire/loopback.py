@@ -1,5 +1,5 @@
 """
-The mirror as it runs: over TCP and TLS on 127.0.0.1, in front of the embedded Hub.
+The mirror over TCP and TLS on 127.0.0.1, in front of the embedded Hub.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests import PLAIN
 
 class Reply(NamedTuple):
     """
-    An answer with its body.
+    A response with its body.
     """
 
     status: int
@@ -45,8 +45,10 @@ class Reply(NamedTuple):
 
 class LoopbackCase(TestCase):
     """
+    Tests of mirrors of the embedded Hub.
+
     @ivar hub: the embedded Hub.
-    @ivar exchanges: the requests that have ended.
+    @ivar exchanges: the exchanges that have ended.
     """
 
     timeout = 60
@@ -59,7 +61,7 @@ class LoopbackCase(TestCase):
 
     def start(self, withReactor: Any = reactor, **options: Any) -> HubMirror:
         """
-        Start a mirror of the Hub, on a plain port and one with TLS.
+        Start a mirror of the Hub, on a port without TLS and one with TLS.
         """
         pem = Path(self.mktemp())
         pem.write_bytes(self.hub.serverPEM(["127.0.0.1"]))
@@ -84,7 +86,7 @@ class LoopbackCase(TestCase):
         self.plainPort, securePort = (port.getHost().port for port in mirror.service.ports)
         self.plain = f"http://127.0.0.1:{self.plainPort}"
         self.secure = f"https://127.0.0.1:{securePort}"
-        # Clients leave before the mirror stops: it would wait for them.
+        # Clients disconnect first, because the mirror would wait for them.
         pool = HTTPConnectionPool(reactor)
         self.addCleanup(pool.closeCachedConnections)
         trust = trustRootFromCertificates([Certificate.loadPEM(self.hub.caPEM)])
@@ -107,9 +109,9 @@ class LoopbackCase(TestCase):
 
     async def authorize(self, base: str, scope: str, login: str | None = None) -> dict[str, str]:
         """
-        Get a token as a client does: by the challenge that the mirror hands on.
+        Get a token as a client does, in accordance with the challenge from the mirror.
 
-        @return: the fields that go with requests.
+        @return: the fields for further requests.
         """
         challenged = await self.ask("GET", f"{base}/v2/")
         assert challenged.status == 401, challenged
@@ -123,7 +125,7 @@ class LoopbackCase(TestCase):
 
     async def pull(self, base: str, repository: str, reference: str) -> list[bytes]:
         """
-        Pull an image as a client does, and check every digest.
+        Pull an image as a client does, and check all digests.
 
         @return: the layers of all its platforms.
         """
@@ -159,14 +161,14 @@ def digestOf(body: bytes) -> str:
 
 def turn(seconds: float = 0) -> Deferred[None]:
     """
-    Let the reactor do something else.
+    Let the reactor handle other events.
     """
     return deferLater(reactor, seconds, lambda: None)
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """
-    Wait for what other connections bring about.
+    Wait until events of other connections make a condition true.
     """
     while not condition():
         await turn(0.005)
@@ -174,8 +176,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def settled(figure: Callable[[], int]) -> int:
     """
-    A figure that has stopped growing.  What it limits could only be thought smaller by too short a
-    wait, so that a slow machine makes no test fail.
+    Wait until a figure stops growing, and return it.  If the wait is too short, the figure can only
+    be too small, so that a slow machine makes no test of an upper limit fail.
     """
     last, same = -1, 0
     while same < 20:

@@ -1,6 +1,6 @@
 """
-The whole mirror between a client and upstreams that are the test itself: what either side sends
-and gets is raw bytes, and nothing leaves the process.
+The whole mirror in memory, with the test as the client and the upstreams: they exchange raw bytes
+with it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from hubmirror.upstream.agents import OriginAgent
 
 class Line(StringTransport):
     """
-    A connection whose far end is the test.
+    A connection whose other side is the test.
 
-    @ivar negotiatedProtocol: what TLS has agreed on, where there is TLS.
-    @ivar ended: C{"closed"} or C{"aborted"} once this side ended it, C{"left"} once the far end
-        did, else empty.
+    @ivar negotiatedProtocol: the protocol that TLS has negotiated, if there is TLS.
+    @ivar ended: C{"closed"} or C{"aborted"} when the mirror has ended it, C{"left"} when the test
+        has; otherwise empty.
     """
 
     negotiatedProtocol: bytes | None = None
@@ -47,17 +47,17 @@ class Line(StringTransport):
         self.ended = ""
 
     def says(self, data: bytes) -> None:
-        """The far end sends."""
+        """Send bytes from the test's side."""
         self.protocol.dataReceived(data)
 
     def hears(self) -> bytes:
-        """What was written to the far end since it last heard."""
+        """The bytes that were written to the test's side since the last call."""
         data = self.value()
         self.clear()
         return data
 
     def leaves(self) -> None:
-        """The far end closes."""
+        """Close the connection from the test's side."""
         self._end("left", ConnectionDone())
 
     def loseConnection(self) -> None:
@@ -69,7 +69,7 @@ class Line(StringTransport):
     def _end(self, how: str, reason: Exception) -> None:
         if not self.ended:
             self.ended = how
-            # As a reactor does: not from within the call.
+            # As in a reactor, this does not happen within the call.
             self._clock.callLater(0, self._lost, reason)
 
     def _lost(self, reason: Exception) -> None:
@@ -80,12 +80,12 @@ class Line(StringTransport):
 
 class Network:
     """
-    What a C{Connector} opens connections to.
+    The network of a C{Connector}.
 
-    @ivar lines: the far end of every connection that was opened, in order.
-    @ivar origins: what each of them leads to.
-    @ivar refuses: hosts that nobody can connect to.
-    @ivar short: this machine has no file descriptor left for a connection.
+    @ivar lines: the test's side of every connection that was opened, in order.
+    @ivar origins: the origins of these connections.
+    @ivar refuses: hosts that can't be connected to.
+    @ivar short: whether this machine has no file descriptor left for a connection.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -116,7 +116,7 @@ def _address(host: str) -> IPv4Address:
 
 class Message(NamedTuple):
     """
-    A request or an answer, cut up but not interpreted.
+    A request or a response, split into its parts but not interpreted.
     """
 
     start: bytes
@@ -144,7 +144,7 @@ class Message(NamedTuple):
 
 def read(raw: bytes) -> Message:
     """
-    Cut one message up.
+    Split one message.
     """
     head, end, body = raw.partition(b"\r\n\r\n")
     assert end, raw
@@ -157,7 +157,7 @@ def answer(
     status: int = 200, body: bytes = b"", fields: tuple[tuple[bytes, bytes], ...] = ()
 ) -> bytes:
     """
-    An upstream's answer of known length.
+    A response of an upstream, with a known length.
     """
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
     length = b"" if status in (204, 304) else b"Content-Length: %d\r\n" % len(body)
@@ -166,8 +166,8 @@ def answer(
 
 class MemoryCase(SynchronousTestCase):
     """
-    A mirror of C{https://hub.example} (registry), C{https://auth.example/token} and
-    C{https://index.example}, by a Clock.
+    Tests of a mirror of C{https://hub.example} (registry), C{https://auth.example/token} and
+    C{https://index.example}, with a Clock.
 
     @cvar options: the mirror's settings.
     """
@@ -182,14 +182,14 @@ class MemoryCase(SynchronousTestCase):
         self.configure(**self.options)
 
     def configure(self, **options: Any) -> None:
-        """Make the mirror, with settings beside the usual ones."""
+        """Create the mirror, with further settings."""
         config = MirrorConfig(
             **{
                 "port": (),
                 "registry_url": "https://hub.example",
                 "auth_url": "https://auth.example/token",
                 "search_url": "https://index.example",
-                # Else they follow from what this machine allows.
+                # By default, the limits depend on this machine.
                 "max_connections": 8192,
                 "max_connections_per_client": 1024,
                 "max_upstream_connections": 8192,
@@ -207,11 +207,11 @@ class MemoryCase(SynchronousTestCase):
         self.site = self.makeSite()
 
     def makeSite(self) -> Site:
-        """What the clients connect to."""
+        """The site that the clients connect to."""
         return self.mirror.site
 
     def connect(self, secure: bool = False, peer: str | None = None) -> Line:
-        """A client's connection to the mirror."""
+        """Connect a client to the mirror."""
         there = IPv4Address("TCP", peer or self.peer, 50000)
         protocol: Protocol = self.site.buildProtocol(there)
         line = Line(self.clock, protocol, IPv4Address("TCP", "192.0.2.1", 5000), there)
@@ -232,7 +232,7 @@ class MemoryCase(SynchronousTestCase):
         line: Line | None = None,
         host: bytes = b"mirror.example",
     ) -> Line:
-        """A client asks."""
+        """Connect a client, and send a request."""
         if line is None:
             line = self.connect()
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
@@ -244,19 +244,19 @@ class MemoryCase(SynchronousTestCase):
         return line
 
     def asked(self, number: int = -1) -> Message:
-        """What an upstream was asked on one of the connections to it."""
+        """The request that an upstream was sent on one of the connections to it."""
         return read(self.network.lines[number].hears())
 
     def answered(self, line: Line) -> Message:
-        """What the client got."""
+        """The response that the client was sent."""
         self.clock.advance(0)
         return read(line.hears())
 
     def exchange(self, target: bytes, reply: bytes, **request: Any) -> tuple[Message, Message]:
         """
-        One request, answered by the upstream that is asked.
+        Send a request, to which an upstream responds.
 
-        @return: what the upstream was asked, and what the client got.
+        @return: the request that the upstream was sent, and the response that the client was sent.
         """
         client = self.send(target, **request)
         asked = self.asked()
@@ -264,7 +264,7 @@ class MemoryCase(SynchronousTestCase):
         return asked, self.answered(client)
 
     def local(self, target: bytes, **request: Any) -> Message:
-        """One request that the mirror answers by itself: no upstream is asked."""
+        """Send a request to which the mirror responds itself, without asking an upstream."""
         before = len(self.network.lines)
         client = self.send(target, **request)
         self.assertEqual(len(self.network.lines), before, "an upstream was asked")

@@ -1,5 +1,6 @@
 """
-The operator's rules, on the wire: refusals cost no upstream request and say what a client needs.
+Tests of the operator's rules: refused requests reach no upstream, and the responses have what a
+client needs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class AccessTests(MemoryCase):
 
     def test_client(self) -> None:
         """
-        Whatever it asks for.  Behind a trusted proxy, the client is the one that the proxy names.
+        A denied client is refused whatever it requests.  Behind a trusted proxy, the client is the
+        one in the proxy's fields.
         """
         named = ((b"X-Forwarded-For", b"198.51.100.9"),)
         for target in (MANIFEST, b"/v2/", b"/token", b"/v1/search?q=a", b"/x"):
@@ -35,13 +37,13 @@ class AccessTests(MemoryCase):
             got = self.local(target)
             self.assertEqual((got.status, got.error), (403, "DENIED"))
             self.assertEqual(self.exchanges[-1].rule, "allow-repository")
-        # The name is completed before.
+        # The name is completed before it is compared.
         asked, got = self.exchange(b"/v2/a/manifests/1", answer(200, b"{}"))
         self.assertEqual((asked.target, got.status), (MANIFEST, 200))
 
     def test_push(self) -> None:
         """
-        Nor can a blob be mounted from a repository that is not served.
+        Neither can a blob be mounted from a denied repository.
         """
         got = self.local(
             b"/v2/library/a/blobs/uploads/?mount=sha256:0&from=private/b", method=b"POST", body=b""
@@ -54,7 +56,7 @@ class RateTests(MemoryCase):
 
     def test_requests(self) -> None:
         """
-        Of each client; the time in Retry-After is true.
+        Requests are counted for each client, and Retry-After is correct.
         """
         for _ in range(3):
             self.exchange(b"/v2/", answer(401))
@@ -71,7 +73,7 @@ class RateTests(MemoryCase):
 
     def test_pulls(self) -> None:
         """
-        Manifests by GET count, and nothing else does.
+        Only GET requests for manifests count.
         """
         self.exchange(MANIFEST, answer(200), method=b"HEAD")
         self.exchange(MANIFEST, answer(200, b"{}"))
@@ -81,7 +83,7 @@ class RateTests(MemoryCase):
 
     def test_reload(self) -> None:
         """
-        What a client has had stays known when the configuration is read again.
+        The counts are kept when the configuration is read again.
         """
         self.exchange(MANIFEST, answer(200, b"{}"))
         config = self.mirror.service._mirror.settings.config
@@ -94,11 +96,11 @@ class StreamTests(MemoryCase):
 
     def test_streams(self) -> None:
         """
-        A third answer waits for its turn, and is refused when that does not come.
+        A third response waits for its turn, and is refused after a while.
         """
         lines = [self.send(b"/v2/library/a/blobs/sha256:%d" % number) for number in range(3)]
         self.assertEqual(len(self.network.lines), 2)
-        # What has no body does not count.
+        # Responses without a body do not count.
         self.exchange(MANIFEST, answer(200), method=b"HEAD")
         self.network.lines[0].says(answer(200, b"x"))
         self.clock.advance(0)
@@ -129,7 +131,9 @@ class BandwidthTests(MemoryCase):
 
     def begin(self, number: int) -> tuple[Line, Line]:
         """
-        A blob that has begun: the client's connection, and the upstream's.
+        Begin a response with a blob.
+
+        @return: the client's connection, and the upstream's.
         """
         client = self.send(b"/v2/library/a/blobs/sha256:%d" % number)
         upstream = self.network.lines[-1]
@@ -139,7 +143,8 @@ class BandwidthTests(MemoryCase):
 
     def test_paced(self) -> None:
         """
-        The upstream is paused until the client may have more; all answers count together.
+        The upstream is paused until the client's bandwidth allows more; all of its responses count
+        together.
         """
         (client, upstream), (_, second) = self.begin(1), self.begin(2)
         upstream.says(b"x" * 512)
@@ -159,7 +164,7 @@ class BandwidthTests(MemoryCase):
 
     def test_clientPauses(self) -> None:
         """
-        The upstream goes on when both are over: the client's pause, and that for the speed.
+        The upstream is resumed when both the client's pause and that for the bandwidth have ended.
         """
         client, upstream = self.begin(1)
         upstream.says(b"x" * 512)
@@ -189,7 +194,8 @@ class BandwidthTests(MemoryCase):
 class RequestIDTests(MemoryCase):
     def test_taken(self) -> None:
         """
-        The client's own goes upstream and comes back; the upstream's does not replace it.
+        The client's request ID is sent upstream and in the response, and the upstream's does not
+        replace it.
         """
         asked, got = self.exchange(
             MANIFEST,
@@ -202,7 +208,7 @@ class RequestIDTests(MemoryCase):
 
     def test_made(self) -> None:
         """
-        One that could do harm in a log is replaced, and every answer has one.
+        A request ID that could harm a log is replaced, and every response has one.
         """
         for value in (b"a b", b"x" * 200, b'"', b""):
             _, got = self.exchange(MANIFEST, answer(200, b"{}"), fields=((b"X-Request-ID", value),))

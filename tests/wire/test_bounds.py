@@ -1,8 +1,9 @@
 """
-Who does not read stops who sends, in either direction: nothing is kept in between.
+Tests of backpressure: a reader that stops also stops the sender, in either direction, and nothing
+is buffered in between.
 
-What is bounded is what lies in the two connections on the way: the buffers of the four sockets, of
-TLS, and of the reactor.  That the kernel gives a socket on loopback some MiB is the most of it.
+The limit is what the two connections hold: the buffers of the four sockets, of TLS, and of the
+reactor. Most of it is the buffer of some MiB that the kernel gives a socket on loopback.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class BoundCase(LoopbackCase):
     async def connect(self, request: bytes) -> Client:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.plainPort)
         client = await endpoint.connect(Factory.forProtocol(lambda: Client(request)))
-        # The kernel would else give it more and more.
+        # By default, the kernel would enlarge the buffer again and again.
         client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         self.addCleanup(self.leave, client)
         return client
@@ -75,7 +76,7 @@ class BoundCase(LoopbackCase):
             await client.lost
 
     async def stalled(self, blob: Any) -> Client:
-        """A client that has asked for a blob, and does not read."""
+        """A client that has requested a blob, and does not read."""
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
         return await self.connect(
             f"GET /v2/library/hello/blobs/{blob.digest} HTTP/1.1\r\nHost: a\r\n"
@@ -85,7 +86,9 @@ class BoundCase(LoopbackCase):
 
 class PullBoundTests(BoundCase):
     async def test_stalledReader(self) -> None:
-        """A client that does not read stops the CDN; when it reads again, it gets everything."""
+        """
+        A client that does not read stops the CDN; when it reads again, it receives everything.
+        """
         self.start()
         blob = self.hub.addBlob("library/hello", BLOB)
         client = await self.stalled(blob)
@@ -97,7 +100,7 @@ class PullBoundTests(BoundCase):
         self.assertEqual(f"sha256:{client.hash.hexdigest()}", blob.digest)
 
     async def test_several(self) -> None:
-        """Each stalled client has its own bound, and stops nobody else."""
+        """Each stalled client has a limit of its own, and stops no other."""
         self.start()
         blob = self.hub.addBlob("library/hello", BLOB)
         for _ in range(4):
@@ -108,7 +111,9 @@ class PullBoundTests(BoundCase):
         self.assertEqual(len(await self.pull(self.plain, "library/hello", "latest")), 1)
 
     async def test_leaves(self) -> None:
-        """A client that leaves in the middle closes its upstream stream, and sends no more."""
+        """
+        When a client leaves in the middle, its upstream stream is closed, and no more is sent.
+        """
         self.start()
         client = await self.stalled(self.hub.addBlob("library/hello", BLOB))
         await until(lambda: self.hub.cdn.bytesSent > 0)
@@ -122,7 +127,9 @@ class PullBoundTests(BoundCase):
 
 class PushBoundTests(BoundCase):
     async def test_stalledUpstream(self) -> None:
-        """A registry that does not read stops the client; when it reads again, it gets all."""
+        """
+        A registry that does not read stops the client; when it reads again, it receives everything.
+        """
         self.hub.addUser("alice", "secret", push=["alice/*"])
         self.start()
         fields = await self.authorize(
@@ -159,7 +166,7 @@ class PushBoundTests(BoundCase):
 
 class Pausing:
     """
-    A cooperative task as a producer.
+    A cooperative task that is a producer.
     """
 
     def __init__(self, task: Any) -> None:

@@ -1,6 +1,6 @@
 """
-What the nginx configuration and the Cloudflare Worker that hubmirror takes the place of get wrong,
-each as a test that the mirror passes.
+Defects of the nginx configuration and the Cloudflare Worker that hubmirror replaces, each as a test
+that the mirror passes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WRONG = "Basic YWxpY2U6d3Jvbmc="
 
 class NginxTests(LoopbackCase):
     async def test_connectionForEachRequest(self) -> None:
-        """20 manifests, 20 TLS connections."""
+        """The replaced proxy opens 20 TLS connections for 20 manifests."""
         self.start()
         self.hub.addImage("library/hello", "1")
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
@@ -37,7 +37,7 @@ class NginxTests(LoopbackCase):
         self.assertEqual(self.hub.registry.seen, [])
 
     async def test_pushOver1MiB(self) -> None:
-        """413."""
+        """The replaced proxy responds with 413."""
         self.hub.addUser("alice", "secret", push=["alice/*"])
         self.start()
         fields = await self.authorize(self.plain, "repository:alice/a:push,pull", ALICE)
@@ -48,7 +48,7 @@ class NginxTests(LoopbackCase):
         self.assertEqual(reply.status, 201)
 
     async def test_secondRedirect(self) -> None:
-        """It reaches the client."""
+        """The replaced proxy passes the second redirect on to the client."""
         self.start()
         image = self.hub.addImage("library/hello", "1", sizes=[10])
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
@@ -61,7 +61,7 @@ class NginxTests(LoopbackCase):
         self.assertEqual(self.exchanges[-1].redirects, 2)
 
     async def test_versionWithoutSlash(self) -> None:
-        """500."""
+        """The replaced proxy responds with 500."""
         self.start()
         reply = await self.ask("GET", f"{self.plain}/v2")
         self.assertEqual(reply.status, 401)
@@ -83,7 +83,7 @@ class NginxTests(LoopbackCase):
             self.assertIsNone(reply.field("WWW-Authenticate"), path)
 
     async def test_challengeWithoutError(self) -> None:
-        """C{error=} is lost, and with it why a token was refused."""
+        """The replaced proxy loses C{error=}, which states why a token was refused."""
         self.start()
         for token, error in (("nonsense", "invalid_token"), (None, "insufficient_scope")):
             fields = {"Authorization": f"Bearer {token}"}
@@ -96,7 +96,10 @@ class NginxTests(LoopbackCase):
             self.assertIn('scope="repository:library/hello:pull"', challenge)
 
     async def test_searchWithoutParameters(self) -> None:
-        """All but C{q} are lost, C{library%2F} is not taken off, and names don't resolve."""
+        """
+        The replaced proxy loses all parameters but C{q}, does not remove C{library%2F}, and can't
+        resolve names.
+        """
         url = self.hub.searchURL.replace("127.0.0.1", "localhost")
         self.start(search_url=url)
         reply = await self.ask("GET", f"{self.plain}/v1/search?n=7&q=library%2Fhello&page=2")
@@ -120,7 +123,7 @@ class NginxTests(LoopbackCase):
         self.assertEqual(reply.status, 200)
 
     async def test_brokenBlobPassedOn(self) -> None:
-        """A blob that was cut or stalled must not look whole."""
+        """A blob that was cut or stalled must not look complete."""
         self.start(stall_timeout=0.2)
         blob = self.hub.addBlob("library/hello", 100_000)
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
@@ -146,7 +149,7 @@ class NginxTests(LoopbackCase):
 
 class WorkerTests(LoopbackCase):
     async def test_authorizationToTheCDN(self) -> None:
-        """Every blob is 400."""
+        """With the replaced proxy, the response to every request for a blob is 400."""
         self.start()
         image = self.hub.addImage("library/hello", "1", sizes=[10])
         [layer] = await self.pull(self.plain, "library/hello", "1")
@@ -155,7 +158,7 @@ class WorkerTests(LoopbackCase):
             self.assertIsNone(seen.field("Authorization"))
 
     async def test_tokenWithoutBasic(self) -> None:
-        """A wrong password "succeeds", and private pulls fail."""
+        """With the replaced proxy, a wrong password seems to succeed, and private pulls fail."""
         self.hub.addUser("alice", "secret", pull=["alice/private"])
         self.hub.addImage("alice/private", "1", sizes=[10])
         self.hub.private.add("alice/*")
@@ -171,7 +174,7 @@ class WorkerTests(LoopbackCase):
         self.assertEqual(reply.status, 401)
 
     async def test_followsTheLocationOfA202(self) -> None:
-        """Every push is broken."""
+        """With the replaced proxy, every push fails."""
         self.hub.addUser("alice", "secret", push=["alice/*"])
         self.start()
         fields = await self.authorize(self.plain, "repository:alice/a:push,pull", ALICE)
@@ -199,14 +202,14 @@ class WorkerTests(LoopbackCase):
         self.assertEqual((reply.status, reply.body), (304, b""))
 
     async def test_versionWithoutSlash(self) -> None:
-        """502 with a stack trace."""
+        """The replaced proxy responds with 502 and a stack trace."""
         self.start()
         reply = await self.ask("GET", f"{self.plain}/v2")
         self.assertEqual(reply.status, 401)
         self.assertEqual(reply.json()["errors"][0]["code"], "UNAUTHORIZED")
 
     async def test_hostWithPort(self) -> None:
-        """502."""
+        """The replaced proxy responds with 502."""
         self.start()
         reply = await self.ask("GET", f"{self.plain}/v2/", {"Host": "mirror.example:8443"})
         self.assertEqual(reply.status, 401)

@@ -1,5 +1,6 @@
 """
-However a request ends, it ends once: for both connections, for the record, for the clock.
+Tests of the end of a request, which happens once for both connections, for the record and for the
+timers.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from tests.wire.support import Line, MemoryCase, answer
 
 class EndCase(MemoryCase):
     def begin(self, target: bytes = b"/v2/a", **request: object) -> tuple[Line, Line]:
-        """A request under way: the lines of client and upstream."""
+        """
+        Begin a request.
+
+        @return: the connections of client and upstream.
+        """
         client = self.send(target, **request)
         return client, self.network.lines[-1]
 
     def assertEnded(self, outcome: Outcome, status: int) -> None:
-        """The request was recorded once, and nothing of it is left."""
+        """Check that the request was recorded once, and nothing of it is left."""
         self.clock.advance(0)
         self.assertEqual(
             [(exchange.outcome, exchange.status) for exchange in self.exchanges],
             [(outcome, status)],
         )
-        # However late something comes, it is not recorded again.
+        # Late events do not record it again.
         self.clock.pump([100] * 10)
         self.assertEqual(len(self.exchanges), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -50,7 +55,7 @@ class WholeTests(EndCase):
         self.assertEnded(Outcome.COMPLETE, 200)
 
     def test_notModified(self) -> None:
-        """A 304 keeps the length of what was not sent."""
+        """A 304 keeps the length of the body that was not sent."""
         client, upstream = self.begin()
         upstream.says(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 12345\r\nETag: x\r\n\r\n")
         got = self.answered(client)
@@ -59,7 +64,7 @@ class WholeTests(EndCase):
         self.assertEnded(Outcome.COMPLETE, 304)
 
     def test_headWithoutLength(self) -> None:
-        """No length is made up, and no coding."""
+        """No length and no transfer coding are added."""
         for status, method in ((200, b"HEAD"), (304, b"GET")):
             self.setUp()
             client, upstream = self.begin(method=method)
@@ -79,7 +84,7 @@ class WholeTests(EndCase):
         self.assertEnded(Outcome.COMPLETE, 200)
 
     def test_chunked(self) -> None:
-        """What was chunked stays so; what was not never becomes it."""
+        """A chunked response stays chunked, and no other becomes so."""
         client, upstream = self.begin()
         upstream.says(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -99,7 +104,7 @@ class WholeTests(EndCase):
         self.assertEnded(Outcome.COMPLETE, 200)
 
     def test_firstByteAtOnce(self) -> None:
-        """The head goes out before the body's first byte, and each byte when it comes."""
+        """The head is sent before the first byte of the body, and each byte when it is received."""
         client, upstream = self.begin()
         upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n")
         self.assertEqual(self.answered(client).body, b"")
@@ -108,7 +113,7 @@ class WholeTests(EndCase):
             self.assertEqual(client.hears(), byte)
 
     def test_keptAlive(self) -> None:
-        """Both connections take the next request."""
+        """Both connections can be used for the next request."""
         client, upstream = self.begin()
         upstream.says(answer(200, b"1"))
         self.answered(client)
@@ -130,11 +135,11 @@ class WholeTests(EndCase):
 
 class BrokenTests(EndCase):
     """
-    A broken answer is never finished: the client would take the part for the whole.
+    A broken response is never ended properly, because the client would take the part for the whole.
     """
 
     def begin(self, target: bytes = b"/v2/a", **request: object) -> tuple[Line, Line]:
-        """A request whose upstream answers no other."""
+        """Begin a request that no other upstream can serve."""
         begun = super().begin(target, **request)
         self.network.refuses.add(b"hub.example")
         return begun
@@ -164,7 +169,7 @@ class BrokenTests(EndCase):
         self.assertBroken(client, upstream)
 
     def test_untilReset(self) -> None:
-        """A body without a length is whole only when its connection was closed in good order."""
+        """A body without a length is complete only if its connection was closed properly."""
         client, upstream = self.begin()
         upstream.says(b"HTTP/1.0 200 OK\r\n\r\nabc")
         upstream.abortConnection()
@@ -190,7 +195,7 @@ class BrokenTests(EndCase):
         self.assertEnded(Outcome.COMPLETE, 200)
 
     def test_slowClientIsNoStall(self) -> None:
-        """A client that takes nothing for minutes is not the upstream's fault."""
+        """A client that accepts nothing for minutes does not make the upstream stalled."""
         client, upstream = self.begin()
         upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
         client.producer.pauseProducing()
@@ -226,7 +231,7 @@ class FailedTests(EndCase):
         self.assertEnded(Outcome.FAILED, 504)
 
     def test_closedBeforeHead(self) -> None:
-        """Before its head is whole a GET is asked again, once."""
+        """If the connection is closed before the head is complete, a GET is repeated once."""
         client, _upstream = self.begin()
         for _ in range(2):
             self.network.lines[-1].says(b"HTTP/1.1 200")
@@ -255,7 +260,9 @@ class FailedTests(EndCase):
             self.assertEnded(Outcome.FAILED, 502)
 
     def test_coding(self) -> None:
-        """Nobody asked for a coding: the bytes are not those of the digest."""
+        """
+        A response with a content coding is refused, because its bytes do not match the digest.
+        """
         client, upstream = self.begin()
         upstream.says(answer(200, b"12345", ((b"Content-Encoding", b"gzip"),)))
         got = self.answered(client)
@@ -264,7 +271,7 @@ class FailedTests(EndCase):
         self.assertEnded(Outcome.FAILED, 502)
 
     def test_codingOfError(self) -> None:
-        """A 429 stays one, however its words are coded."""
+        """A 429 is passed on, even if its body has a content coding."""
         client, upstream = self.begin()
         coding = (b"Content-Encoding", b"gzip")
         upstream.says(answer(429, b"12345", (coding, (b"Retry-After", b"7"))))
@@ -288,7 +295,7 @@ class FailedTests(EndCase):
         self.assertEnded(Outcome.FAILED, 502)
 
     def test_pushThatFails(self) -> None:
-        """The error comes although the body has not."""
+        """The error response is sent although the request body has not ended."""
         self.network.refuses.add(b"hub.example")
         client = self.connect()
         client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
@@ -298,7 +305,7 @@ class FailedTests(EndCase):
 
 class BrokenRequestTests(EndCase):
     def test_badChunk(self) -> None:
-        """Such a body ends its request: nothing of it keeps the mirror from stopping."""
+        """A malformed body ends its request, and does not keep the mirror from stopping."""
         for body in (b"zz\r\n", b"1\r\nx\r\n0\r\nno trailer\r\n\r\n"):
             self.setUp()
             client = self.connect()
@@ -310,7 +317,10 @@ class BrokenRequestTests(EndCase):
             self.assertStops()
 
     def test_agentWithWordsOfItsOwn(self) -> None:
-        """So does a client that has left, whatever an agent calls its being cancelled."""
+        """
+        This also holds for a client that has left, whatever error a custom agent has for being
+        cancelled.
+        """
 
         class Agent:
             def request(self, *_: object) -> Deferred[object]:
@@ -333,11 +343,11 @@ class BrokenRequestTests(EndCase):
 
 class ClientLeftTests(EndCase):
     """
-    A client that leaves ends its upstream's connection at once.
+    When a client leaves, its upstream's connection is closed at once.
     """
 
     def leave(self, client: Line, stopped: bool) -> None:
-        """The client leaves; its channel may or may not stop what it had registered before."""
+        """Close the client's connection; its channel may or may not stop the producer before."""
         if not stopped:
             client.producer = None
         client.leaves()
@@ -381,7 +391,7 @@ class ClientLeftTests(EndCase):
             self.assertEnded(Outcome.CLIENT_LEFT, 200)
 
     def test_inFailover(self) -> None:
-        """Both the answer that was kept and the request under way end."""
+        """Both the response that was kept and the request in progress end."""
         self.configure(fallback=("https://second.example",))
         client, first = self.begin()
         first.says(b"HTTP/1.1 503 Status\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000)
@@ -402,7 +412,7 @@ class ClientLeftTests(EndCase):
             self.assertEqual(self.exchanges[0].received, 5)
 
     def test_bothAtOnce(self) -> None:
-        """A client that leaves while its answer is to be mended has left, nothing more."""
+        """If a client leaves while its response is to be resumed, only that it left counts."""
         for clientFirst in (False, True):
             self.setUp()
             client, upstream = self.begin()

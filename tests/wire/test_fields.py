@@ -1,5 +1,6 @@
 """
-Which fields pass, in either direction, byte for byte; which stop; which the mirror sets.
+Tests of which fields are forwarded byte for byte in either direction, which are removed, and which
+the mirror sets.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from tests.wire.support import MemoryCase, Message, answer
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
-#: Passed on as they are, whatever they look like.
+#: Fields that are forwarded unchanged, whatever their value.
 PASSED: Fields = (
     (b"User-Agent", b"docker/29.0 go/1.25 os/linux (x; y)  two  blanks"),
     (b"Accept", b"application/vnd.oci.image.index.v1+json, */*;q=0.5"),
@@ -33,7 +34,7 @@ PASSED: Fields = (
 
 class RequestFieldTests(MemoryCase):
     def ask(self, fields: Fields, **request: object) -> Message:
-        """What the registry is asked with when a client asks with these fields."""
+        """The request that the registry is sent for a client's request with these fields."""
         self.send(b"/v2/a/manifests/1", fields=fields, **request)
         return self.asked()
 
@@ -45,7 +46,7 @@ class RequestFieldTests(MemoryCase):
             )
 
     def test_nothingElse(self) -> None:
-        """No field that the client did not send, but for these."""
+        """Only these fields are added to a client's."""
         names = sorted(name.lower() for name, _ in self.ask(()).fields)
         self.assertEqual(
             names,
@@ -64,7 +65,9 @@ class RequestFieldTests(MemoryCase):
         self.assertNotIn(b"null", b"".join(value for _, value in self.ask(()).fields))
 
     def test_identity(self) -> None:
-        """No coding is asked for: clients that resume count the bytes as they are stored."""
+        """
+        The request asks for no content coding, because clients that resume count the stored bytes.
+        """
         asked = self.ask(((b"Accept-Encoding", b"zstd,gzip,deflate"),))
         self.assertEqual(asked.values(b"Accept-Encoding"), [b"identity"])
 
@@ -72,7 +75,7 @@ class RequestFieldTests(MemoryCase):
         self.assertEqual(self.ask(()).values(b"Host"), [b"hub.example"])
 
     def test_hopByHop(self) -> None:
-        """Hop-by-hop fields stop here, and so does what C{Connection} names."""
+        """Hop-by-hop fields are removed, and so are those that C{Connection} names."""
         asked = self.ask(
             (
                 (b"Connection", b"keep-alive, X-Named"),
@@ -109,18 +112,18 @@ class RequestFieldTests(MemoryCase):
         )
 
     def test_via(self) -> None:
-        """The mirror adds itself to those before it."""
+        """The mirror appends itself to C{Via}."""
         [via] = self.ask(((b"Via", b"1.0 first"), (b"Via", b"2 second"))).values(b"Via")
         self.assertRegex(via, rb"\A1\.0 first, 2 second, 1\.1 hubmirror-[0-9a-f]+\Z")
 
     def test_loop(self) -> None:
-        """A request that has been through this mirror ends here."""
+        """A request that has already passed through this mirror is refused."""
         [via] = self.ask(()).values(b"Via")
         got = self.local(b"/v2/", fields=((b"Via", b"1.1 other, " + via.upper()),))
         self.assertEqual((got.status, got.error), (508, "UNAVAILABLE"))
 
     def test_client(self) -> None:
-        """The client's address is told; what it claims to be itself is not."""
+        """The client's address is sent; what the client itself claims is not."""
         asked = self.ask(
             (
                 (b"X-Forwarded-For", b"198.51.100.1"),
@@ -164,13 +167,15 @@ class RequestFieldTests(MemoryCase):
         self.assertEqual(asked.values(b"X-Real-IP"), [])
 
     def test_otherServices(self) -> None:
-        """Token service and index learn the client's address too."""
+        """The token service and the index are sent the client's address, too."""
         for target in (b"/token?service=a", b"/v1/search?q=a"):
             self.send(target)
             self.assertEqual(self.asked().values(b"X-Real-IP"), [b"192.0.2.7"], target)
 
     def test_credentials(self) -> None:
-        """Registry and token service get the client's credentials, the index does not."""
+        """
+        The registry and the token service are sent the client's credentials, the index is not.
+        """
         secret = (b"Authorization", b"Basic c2VjcmV0")
         for target, expected in (
             (b"/v2/", [secret[1]]),
@@ -183,7 +188,7 @@ class RequestFieldTests(MemoryCase):
 
 class RedirectFieldTests(MemoryCase):
     def follow(self, location: bytes) -> Message:
-        """What a redirect's target is asked with."""
+        """The request to the target of a redirect."""
         self.send(
             b"/v2/a/blobs/sha256:1",
             fields=(
@@ -203,7 +208,10 @@ class RedirectFieldTests(MemoryCase):
         return self.asked()
 
     def test_acrossOrigins(self) -> None:
-        """To another origin: no credential, nothing of the client; what shapes the answer stays."""
+        """
+        A redirect to another origin is followed without credentials and the client's address, but
+        with the fields that affect the response.
+        """
         asked = self.follow(b"https://cdn.example:8443/blob")
         self.assertEqual(
             sorted((name.lower(), value) for name, value in asked.fields),
@@ -226,7 +234,7 @@ class RedirectFieldTests(MemoryCase):
         self.assertEqual(asked.values(b"X-Real-IP"), [b"192.0.2.7"])
 
     def test_bodyOfGet(self) -> None:
-        """A body that means nothing costs neither the redirect nor the next request."""
+        """The body of a GET affects neither the redirect nor the next request."""
         for fields, body in (
             (((b"Content-Length", b"1"),), b"x"),
             (((b"Transfer-Encoding", b"chunked"),), b"1\r\nx\r\n0\r\n\r\n"),
@@ -246,7 +254,9 @@ class RedirectFieldTests(MemoryCase):
             self.assertEqual(self.asked(0).target, b"/v2/b")
 
     def test_notBackAgain(self) -> None:
-        """Credentials that another origin has had dropped don't come back at the first one."""
+        """
+        Credentials that were removed for another origin are not sent again if it redirects back.
+        """
         self.follow(b"https://cdn.example/blob")
         self.network.lines[-1].says(answer(302, b"", ((b"Location", b"https://hub.example/x"),)))
         asked = self.asked(0)
@@ -255,7 +265,7 @@ class RedirectFieldTests(MemoryCase):
 
 
 class AnswerFieldTests(MemoryCase):
-    #: Passed on as they are.
+    #: Fields that are passed on unchanged.
     fields: ClassVar[Fields] = (
         (b"Docker-Distribution-API-Version", b"registry/2.0"),
         (b"Docker-Content-Digest", b"sha256:1"),
@@ -296,7 +306,7 @@ class AnswerFieldTests(MemoryCase):
         self.assertEqual(got.start, b"HTTP/1.1 299 An unheard-of \xe9 phrase")
 
     def test_nothingElse(self) -> None:
-        """An answer without C{Content-Type} gets none; only these are added."""
+        """A response without C{Content-Type} gets none; only these fields are added."""
         got = self.get(())
         self.assertEqual(got.values(b"Server"), [b"hubmirror"])
         names = sorted(name.lower() for name, _ in got.fields)
@@ -314,7 +324,7 @@ class AnswerFieldTests(MemoryCase):
         )
 
     def test_oneOnly(self) -> None:
-        """What may be there once is, and it is the upstream's."""
+        """A field that must occur only once does, with the upstream's value."""
         date = b"Mon, 01 Jan 2024 00:00:00 GMT"
         got = self.get(
             (
@@ -359,7 +369,9 @@ class AnswerFieldTests(MemoryCase):
         )
 
     def test_ofTheOrigin(self) -> None:
-        """What speaks of the Hub's origin would be taken for the mirror's."""
+        """
+        Fields that apply to the Hub's origin are removed, because they would apply to the mirror's.
+        """
         named = (
             b"Refresh",
             b"Alt-Svc",
@@ -387,7 +399,7 @@ class AnswerFieldTests(MemoryCase):
         self.assertFalse([name for name, _ in got.fields if b"access-control" in name.lower()])
 
     def test_cookiesAreNotKept(self) -> None:
-        """What one client is told to send does not go with another's request."""
+        """A cookie that one client is sent is not sent with another client's request."""
         self.get(((b"Set-Cookie", b"session=secret"),))
         asked, _ = self.exchange(b"/v2/b", answer(200))
         self.assertEqual(asked.values(b"Cookie"), [])
@@ -395,7 +407,7 @@ class AnswerFieldTests(MemoryCase):
 
 class OtherServersTests(MemoryCase):
     """
-    What a CDN or a fallback says of itself means nothing to a client of the mirror.
+    Fields that a CDN or a fallback sends about itself mean nothing to a client of the mirror.
     """
 
     said: Fields = (
@@ -406,13 +418,13 @@ class OtherServersTests(MemoryCase):
     )
 
     def test_registry(self) -> None:
-        """The registry's own cookies go to the client that asked, as its challenge does."""
+        """The registry's own cookies are sent to the client of the request, as its challenge is."""
         got = self.exchange(b"/v2/a", answer(200, b"", self.said))[1]
         self.assertEqual(got.values(b"Set-Cookie"), [b"a=b; Path=/"])
         self.assertEqual(got.values(b"Set-Cookie2"), [b"c=d"])
 
     def test_cdn(self) -> None:
-        """Cookies of a CDN, and where its answer lies, stop here."""
+        """Cookies and C{Content-Location} of a CDN are removed."""
         client = self.send(b"/v2/a/blobs/sha256:1")
         location = ((b"Location", b"https://cdn.example/x"),)
         self.network.lines[-1].says(answer(307, b"", location))
@@ -423,14 +435,14 @@ class OtherServersTests(MemoryCase):
             self.assertEqual(got.values(name), [], name)
 
     def test_sameOrigin(self) -> None:
-        """A redirect that stays at the registry changes nothing."""
+        """A redirect within the registry's origin changes nothing."""
         client = self.send(b"/v2/a/blobs/sha256:1")
         self.network.lines[-1].says(answer(307, b"", ((b"Location", b"/x"),)))
         self.network.lines[-1].says(answer(200, b"", self.said))
         self.assertEqual(self.answered(client).values(b"Set-Cookie"), [b"a=b; Path=/"])
 
     def test_fallback(self) -> None:
-        """Cookies of a fallback stop here, those of its challenge too."""
+        """Cookies of a fallback are removed, even those with its challenge."""
         for status in (200, 401):
             self.setUp()
             self.configure(fallback=["https://other.example"])
@@ -443,7 +455,7 @@ class OtherServersTests(MemoryCase):
             self.assertEqual((got.values(b"Set-Cookie"), got.values(b"Set-Cookie2")), ([], []))
 
     def test_repeated(self) -> None:
-        """A 429 is repeated to others from memory, so the cookies of its first client are not."""
+        """A 429 is repeated to others from memory, without the cookies of the first response."""
         reply = answer(429, b"{}", ((b"Set-Cookie", b"session=secret"), (b"Retry-After", b"9")))
         for got in (
             self.exchange(b"/v2/a/manifests/1", reply)[1],
@@ -452,7 +464,7 @@ class OtherServersTests(MemoryCase):
             self.assertEqual((got.status, got.values(b"Set-Cookie")), (429, []))
 
     def test_contentLocation(self) -> None:
-        """It names the mirror instead of the registry, and does not name anybody else."""
+        """C{Content-Location} of the registry is changed to the mirror; any other is removed."""
         self.configure(registry_url="https://hub.example/sub")
         for value, expected in (
             (

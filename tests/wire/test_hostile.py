@@ -1,5 +1,5 @@
 """
-Whoever sends nonsense gets an error of the registry's kind, and leaves no trace but a line.
+Tests of malformed requests: the response is a registry's error, and the log has only one line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.wire.support import MemoryCase, Message, answer, read
 
 HEAD = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n"
 
-#: What is no request, or not one that is read in one way only, and what becomes of it.
+#: Malformed or ambiguous requests, and their results.
 MALFORMED = (
     (b"\x16\x03\x01\x02\x00\x01\x00", 400),
     (b"GET /v2/ HTTP/1.1\nHost: a\n\n", 400),
@@ -54,7 +54,7 @@ MALFORMED = (
     (HEAD + b"X: y\r\n" * 600 + b"\r\n", 431),
 )
 
-#: What is well-formed, and means nothing good.
+#: Well-formed requests with harmful content.
 MEANINGLESS = (
     (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     (b"GET *?a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -85,7 +85,7 @@ class MalformedTests(MemoryCase):
         self.assertEqual(self.network.lines, [])
 
     def test_inPieces(self) -> None:
-        """The same, whatever the network makes of it."""
+        """The results do not depend on how the requests are split."""
         for raw, status in MALFORMED + MEANINGLESS:
             if len(raw) < 1000:
                 client = self.connect()
@@ -94,7 +94,9 @@ class MalformedTests(MemoryCase):
                 self.assertEqual(self.answered(client).status, status, raw)
 
     def test_smuggled(self) -> None:
-        """After what was refused nothing is read: where a next request begins is unknown."""
+        """
+        After a refused request nothing is read, because the beginning of the next one is unknown.
+        """
         for raw, _status in MALFORMED:
             client = self.connect()
             client.says(raw + b"GET /v2/smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -106,7 +108,7 @@ class MalformedTests(MemoryCase):
 
     @given(st.binary(max_size=200), st.binary(max_size=200))
     def test_anything(self, first: bytes, second: bytes) -> None:
-        """No bytes break a connection's reader: trial sees to the log."""
+        """No input causes an unhandled error: trial checks the log."""
         self.setUp()
         for raw in (first + second, b"GET /" + first + b" HTTP/1.1\r\nHost: a\r\n" + second):
             client = self.connect()
@@ -123,7 +125,7 @@ class MalformedTests(MemoryCase):
 
 class SecretTests(MemoryCase):
     """
-    What nobody else is to know is in no line of the log.
+    No line of the log contains a secret.
     """
 
     def setUp(self) -> None:
@@ -167,7 +169,7 @@ class SecretTests(MemoryCase):
 
 class DefectTests(MemoryCase):
     """
-    What the mirror did not foresee is its own fault, and shows nothing of itself.
+    Defects of the mirror are responded to with 500, without details.
     """
 
     def test_beforeTheHead(self) -> None:
@@ -179,7 +181,7 @@ class DefectTests(MemoryCase):
         self.assertEqual(len(self.exchanges), 1)
 
     def test_afterTheHead(self) -> None:
-        """An answer that can't be finished is broken off."""
+        """A response that can't be completed is aborted."""
 
         class Broken:
             def __init__(self, *args: object) -> None:
@@ -196,7 +198,7 @@ class DefectTests(MemoryCase):
 
 class ShortErrorTests(MemoryCase):
     def test_shorterThanItSays(self) -> None:
-        """An error whose body breaks off is that error for the client all the same."""
+        """An error whose body is cut is still sent to the client as that error."""
         for status in (401, 403, 404, 500):
             client = self.send(b"/v2/o/a/manifests/1")
             line = self.network.lines[-1]
@@ -217,11 +219,11 @@ class InterimTests(MemoryCase):
         return self.answered(client)
 
     def test_some(self) -> None:
-        """Interim responses are passed over."""
+        """Interim responses are skipped."""
         self.assertEqual(self.ask(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 8).status, 200)
 
     def test_many(self) -> None:
-        """A row of them that does not end is a fault of the upstream's."""
+        """An endless series of interim responses is a failure of the upstream."""
         got = self.ask(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 9)
         self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
         self.assertIn(b"too many interim responses", got.body)
@@ -235,7 +237,7 @@ class InterimTests(MemoryCase):
 
 class ServerWideTests(MemoryCase):
     def test_options(self) -> None:
-        """OPTIONS of the server as a whole is answered here, and logged as any other."""
+        """The mirror itself responds to C{OPTIONS *}, which is logged like other requests."""
         got = self.local(b"*", method=b"OPTIONS")
         self.assertEqual((got.status, got.body), (204, b""))
         self.assertIn(b"GET, HEAD", got.values(b"Allow")[0])

@@ -1,5 +1,5 @@
 """
-Over real connections: whole pulls and pushes, and how many connections they take.
+Tests of whole pulls and pushes over real connections, and of the number of connections.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ LOGIN = "Basic YWxpY2U6c2VjcmV0"
 
 class PullTests(LoopbackCase):
     async def test_pull(self) -> None:
-        """Challenge, token, index, manifests, blobs over redirects: over TCP and over TLS."""
+        """
+        A pull over TCP and over TLS: challenge, token, index, manifests, and blobs with redirects.
+        """
         self.start()
         amd = self.hub.addImage("library/hello", "amd", sizes=[300_000, 10])
         arm = self.hub.addImage("library/hello", "arm", sizes=[10], platform="linux/arm64")
@@ -31,7 +33,7 @@ class PullTests(LoopbackCase):
             self.assertEqual((seen.field("Authorization"), seen.field("X-Real-IP")), (None, None))
 
     async def test_head(self) -> None:
-        """A HEAD has the length and the digest that its client needs."""
+        """The response to HEAD has the length and the digest."""
         self.start()
         image = self.hub.addImage("library/hello", "1", sizes=[10])
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
@@ -44,7 +46,7 @@ class PullTests(LoopbackCase):
         self.assertEqual(reply.field("Content-Length"), str(blob.size))
 
     async def test_pieces(self) -> None:
-        """Ranges, single and many, and conditions, are the CDN's to answer."""
+        """The CDN responds to single and multiple ranges, and to conditions."""
         self.start()
         blob = self.hub.addBlob("library/hello", 100_000)
         whole = b"".join(blob.pieces(0, blob.size))
@@ -65,7 +67,7 @@ class PullTests(LoopbackCase):
         self.assertEqual((reply.status, reply.body), (304, b""))
 
     async def test_fallback(self) -> None:
-        """The Hub says that it was enough; another mirror of it has the image."""
+        """When the Hub responds with 429, another mirror of it serves the image."""
         self.start(fallback=self.hub.mirrorURL)
         image = self.hub.addImage("library/hello", "latest", sizes=[1000])
         self.hub.registry.fail(429, when=lambda seen: seen.target != b"/v2/")
@@ -77,7 +79,7 @@ class PullTests(LoopbackCase):
         )
 
     async def test_limited(self) -> None:
-        """Without another one, the client gets the Hub's own words."""
+        """Without another mirror, the client is sent the Hub's own response."""
         self.start()
         self.hub.registry.fail(429, b"Too Many Requests (HAP429)", {"Retry-After": "60"})
         reply = await self.ask("GET", f"{self.plain}/v2/library/hello/manifests/1")
@@ -93,7 +95,7 @@ class PullTests(LoopbackCase):
 
 class PushTests(LoopbackCase):
     async def test_push(self) -> None:
-        """A layer of some MiB in one piece, and a manifest, as skopeo and docker push."""
+        """Push a layer of some MiB in one piece, and a manifest, as skopeo and docker do."""
         self.hub.addUser("alice", "secret", push=["alice/*"])
         self.start()
         for base, size in ((self.plain, 5_000_000), (self.secure, 3_000_000)):
@@ -117,7 +119,7 @@ class PushTests(LoopbackCase):
         self.assertEqual({exchange.outcome for exchange in self.exchanges}, {Outcome.COMPLETE})
 
     async def begin(self, base: str, url: str, fields: dict[str, str]) -> str:
-        """Begin an upload; it goes on at the mirror."""
+        """Begin an upload, whose location leads to the mirror."""
         reply = await self.ask("POST", f"{url}/blobs/uploads/", fields)
         self.assertEqual(reply.status, 202, reply)
         location = reply.field("Location") or ""
@@ -132,7 +134,7 @@ class PushTests(LoopbackCase):
         ]
 
     async def test_pieces(self) -> None:
-        """A layer in pieces, each by the location that the last one gave."""
+        """Push a layer in pieces, each to the location in the last response."""
         self.hub.addUser("alice", "secret", push=["alice/*"])
         self.start()
         fields = await self.authorize(self.plain, "repository:alice/made:push,pull", LOGIN)
@@ -151,11 +153,11 @@ class PushTests(LoopbackCase):
 
 class ConnectionTests(LoopbackCase):
     """
-    A TLS connection to the Hub costs more than what is asked over it.
+    A TLS connection to the Hub costs more than the requests on it.
     """
 
     async def test_manifests(self) -> None:
-        """Twenty manifests, one after another: at most two connections."""
+        """Twenty manifests, one after another, take at most two connections."""
         self.start()
         self.hub.addImage("library/hello", "1")
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
@@ -166,7 +168,7 @@ class ConnectionTests(LoopbackCase):
         self.assertEqual(self.hub.connections("token"), 1)
 
     async def test_blobs(self) -> None:
-        """Ten blobs, three at a time as clients ask for them: at most four connections."""
+        """Ten blobs, three at a time as with clients, take at most four connections."""
         self.start()
         image = self.hub.addImage("library/hello", "1", sizes=[200_000] * 10)
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
@@ -185,7 +187,7 @@ class ConnectionTests(LoopbackCase):
         self.assertLessEqual(self.hub.connections("cdn"), 4)
 
     async def test_headsAndErrors(self) -> None:
-        """What has no body, or one that nobody wants, costs no connection either."""
+        """Responses without a body, or with one that is not used, do not cost a connection."""
         self.start(fallback=self.hub.mirrorURL)
         image = self.hub.addImage("library/hello", "1", sizes=[10])
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
@@ -208,7 +210,7 @@ class ConnectionTests(LoopbackCase):
         self.assertEqual(self.hub.connections("mirror"), 1)
 
     async def test_lostWhileIdle(self) -> None:
-        """A kept connection that the Hub has closed meanwhile is replaced, unseen."""
+        """An idle connection that the Hub has closed is replaced without the client's notice."""
         self.start()
         url = f"{self.plain}/v1/search?q=a"
         await self.ask("GET", url)

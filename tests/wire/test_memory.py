@@ -1,5 +1,6 @@
 """
-The whole mirror without a socket, by public names alone: as people test what they embed it in.
+Tests of the whole mirror without a socket, with public names only, as embedders test their
+services.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class MemoryTests(SynchronousTestCase):
         self.client = HTTPClient(self.front)
 
     def result(self, deferred: Deferred[Any]) -> Any:
-        """The result of something that needs no time."""
+        """The result of a Deferred that has already fired."""
         for _ in range(20):
             self.behind.flush()
             self.front.flush()

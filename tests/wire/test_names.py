@@ -1,5 +1,6 @@
 """
-The mirror does not need the Hub's names to start, nor any longer than a request to find them again.
+Tests of names that do not resolve: the mirror starts without them, and uses them as soon as they
+resolve.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from tests.wire.loopback import LoopbackCase
 @implementer(IHostnameResolver, IHostResolution)
 class Names:
     """
-    @ivar known: the names that resolve, and to what.
+    A resolver.
+
+    @ivar known: the names that resolve, with their addresses.
     """
 
     name = "a name"
@@ -41,7 +44,9 @@ class Names:
 
 class NameTests(LoopbackCase):
     async def test_later(self) -> None:
-        """Started without names it says so, and works as soon as there are any."""
+        """
+        As long as names do not resolve, the response is an error; then the mirror works at once.
+        """
         names = Names()
         url = self.hub.registryURL.replace("127.0.0.1", "localhost")
         self.start(ResolvingReactor(reactor, names), registry_url=url)
@@ -56,8 +61,9 @@ class NameTests(LoopbackCase):
         self.assertEqual(reply.status, 401)
 
     async def test_privateAddress(self) -> None:
-        """A redirect to a name whose address is not public is not followed: the name says
-        nothing of where it leads.
+        """
+        A redirect to a name whose address is not public is not followed: the address counts, not
+        the name.
         """
         names = Names()
         names.known["localhost"] = "127.0.0.1"
@@ -105,7 +111,7 @@ class TrustTests(LoopbackCase):
         self.assertEqual(self.hub.registry.seen, [])
 
     async def test_redirectTarget(self) -> None:
-        """The target of a redirect proves itself by its own name."""
+        """The target of a redirect must have a certificate for its own name."""
         self.start(allow_redirects_to="127.0.0.0/8")
         self.hub.registry.fail(307, b"", {"Location": f"{self.hub.cdnOrigin}/"})
         await self.ask("GET", f"{self.plain}/v2/library/hello/blobs/sha256:00")

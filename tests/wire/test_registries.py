@@ -1,5 +1,5 @@
 """
-Several registries in one mirror, between clients and upstreams that are the test.
+Tests of several registries in one mirror, with the test as the client and the upstreams.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ BASIC = b"Basic bWU6c2VjcmV0"
 
 
 def challenge(realm: bytes, rest: bytes = b"") -> bytes:
-    """A registry's 401."""
+    """The 401 of a registry."""
     return answer(401, b"{}", ((b"WWW-Authenticate", b'Bearer realm="%b"%b' % (realm, rest)),))
 
 
 def token(value: bytes) -> bytes:
-    """A token service's answer."""
+    """The response of a token service."""
     return answer(200, b'{"token":"%b"}' % value, ((b"Content-Type", b"application/json"),))
 
 
@@ -38,7 +38,7 @@ class RegistriesCase(MemoryCase):
             RegistryConfig(name="quay.test", url="https://quay.test"),
             RegistryConfig(name="passing.test", pass_credentials=True),
         ],
-        # No second upstream is to be asked by the tests that say nothing of it.
+        # Tests that do not need a second upstream must not ask it.
         "failover_on": "503",
     }
 
@@ -46,7 +46,7 @@ class RegistriesCase(MemoryCase):
         return str(self.network.origins[number])
 
     def assertAsked(self, target: bytes, origin: str, own: bytes, **request: Any) -> Message:
-        """One request that reaches an upstream of an origin."""
+        """Check that a request is sent to an origin, with this target."""
         asked, _ = self.exchange(target, answer(200, b"{}"), **request)
         self.assertEqual((self.origin(), asked.target), (origin, own), target)
         return asked
@@ -54,7 +54,7 @@ class RegistriesCase(MemoryCase):
 
 class AddressTests(RegistriesCase):
     def test_ways(self) -> None:
-        """Each way of naming a registry leads there, with the target of that registry alone."""
+        """Each way of addressing a registry leads to it, with the registry's own target."""
         manifest = b"/v2/o/a/manifests/1"
         for target, host in (
             (manifest + b"?ns=ghcr.test", b"m"),
@@ -68,7 +68,7 @@ class AddressTests(RegistriesCase):
         self.assertEqual(self.exchanges[-1].registry, "docker.io")
 
     def test_notMirrored(self) -> None:
-        """Nothing is asked of anybody."""
+        """No upstream is asked."""
         for target in (
             b"/v2/evil.test/o/a/manifests/1",
             b"/evil.test/v2/",
@@ -89,7 +89,7 @@ class AddressTests(RegistriesCase):
             self.assertEqual((got.status, got.error), (404, "NAME_UNKNOWN"))
 
     def test_ping(self) -> None:
-        """A mirror of several says so where clients begin."""
+        """The response to C{/v2/} lists the mirror's registries."""
         _, got = self.exchange(b"/v2/", answer(200, b"{}"))
         names = b"docker.io, ghcr.test, quay.test, passing.test"
         self.assertEqual(got.values(b"Hubmirror-Registries"), [names])
@@ -106,7 +106,7 @@ class AddressTests(RegistriesCase):
 
 class SpellingTests(RegistriesCase):
     """
-    What the client sees is as it wrote it.
+    The responses have the client's spelling of targets.
     """
 
     def test_location(self) -> None:
@@ -133,7 +133,10 @@ class SpellingTests(RegistriesCase):
         )
 
     def test_link(self) -> None:
-        """The next page of tags is of the same registry; what is opaque in it stays so."""
+        """
+        The link to the next page of tags leads to the same registry, with its opaque part
+        unchanged.
+        """
         for said in (
             b'</v2/o/a/tags/list?next_page=gAAA%3D%3D>; rel="next"',
             b'<https://ghcr.test/v2/o/a/tags/list?next_page=gAAA%3D%3D>; rel="next"',
@@ -168,7 +171,7 @@ class SpellingTests(RegistriesCase):
             )
 
     def test_basic(self) -> None:
-        """A registry with passwords alone: its challenge goes on as it is."""
+        """The challenge of a registry with Basic authentication is passed on unchanged."""
         value = b'Basic realm="Registry"'
         _, got = self.exchange(
             b"/passing.test/v2/", answer(401, b"{}", ((b"WWW-Authenticate", value),))
@@ -176,7 +179,10 @@ class SpellingTests(RegistriesCase):
         self.assertEqual(got.values(b"WWW-Authenticate"), [value])
 
     def test_shortName(self) -> None:
-        """At the Hub a name of one component is of the library, and the client's all the same."""
+        """
+        At the Hub a name of one component is completed with C{library/}, and the client is sent its
+        own name.
+        """
         said = challenge(
             b"https://auth.example/token", b',service="s",scope="repository:library/a:pull"'
         )
@@ -205,12 +211,16 @@ class SpellingTests(RegistriesCase):
 
 class TokenTests(RegistriesCase):
     def ask(self, target: bytes, reply: bytes, **request: Any) -> tuple[Message, Any]:
-        """A token request, and what the client gets as JSON."""
+        """
+        Send a token request.
+
+        @return: the JSON of the response to the client.
+        """
         asked, got = self.exchange(target, reply, **request)
         return asked, json.loads(got.body)
 
     def test_ofTheHub(self) -> None:
-        """The Hub's tokens stay as they are; short names are completed in scopes."""
+        """The Hub's tokens are not changed; short names in scopes are completed."""
         asked, got = self.ask(
             b"/token?service=s&scope=repository:a:pull&scope=repository%3Ao%2Fb%3Apull",
             token(b"abc"),
@@ -232,7 +242,10 @@ class TokenTests(RegistriesCase):
         self.assertEqual(asked.values(b"Content-Length"), [b"%d" % len(asked.body)])
 
     def test_ofAnother(self) -> None:
-        """Prefixes are left off, passwords and others' scopes too; the token is marked."""
+        """
+        Prefixes, passwords and scopes of other registries are removed from the request, and the
+        token is marked.
+        """
         asked, got = self.ask(
             b"/token/ghcr.test?service=g&scope=repository:ghcr.test/o/a:pull"
             b"&scope=repository:o/a:pull&scope=repository:quay.test/o/b:pull",
@@ -260,7 +273,7 @@ class TokenTests(RegistriesCase):
             self.assertEqual(asked.values(b"Authorization"), seen)
 
     def test_markedGoesNotToTheHub(self) -> None:
-        """The Hub answers as to nobody, so that the client gets the right challenge."""
+        """A marked token is not sent to the Hub, whose response is then the right challenge."""
         asked, got = self.exchange(
             b"/v2/o/a/manifests/1",
             challenge(b"https://auth.example/token"),
@@ -272,8 +285,8 @@ class TokenTests(RegistriesCase):
 
     def test_byScope(self) -> None:
         """
-        dockerd and podman know the challenge of /v2/ alone: the scope says which registry, and that
-        one is asked once for what it calls itself.
+        dockerd and podman use only the challenge of C{/v2/}: the scope determines the registry,
+        which is asked once for its service.
         """
         for times in range(2):
             client = self.send(
@@ -293,7 +306,7 @@ class TokenTests(RegistriesCase):
             self.assertEqual(json.loads(self.answered(client).body), {"token": "ghcr.test~abc"})
 
     def test_byScopeWithoutService(self) -> None:
-        """When the registry can't be asked for that, its token service is asked without."""
+        """If the registry can't be asked, the request to its token service has no service."""
         for times in range(2):
             client = self.send(b"/token?service=x&scope=repository:ghcr.test/o/a:pull")
             self.assertEqual(self.asked().target, b"/v2/")
@@ -306,7 +319,7 @@ class TokenTests(RegistriesCase):
         self.network.lines[-1].says(reply)
 
     def pullWithOwnToken(self, body: bytes) -> Line:
-        """Pull with the token that the mirror gave out in the name of quay.test."""
+        """Pull with the token that the mirror issued for quay.test."""
         members = json.loads(body)
         self.assertEqual(members["token"], members["access_token"])
         authorization = b"Bearer " + members["token"].encode()
@@ -316,8 +329,8 @@ class TokenTests(RegistriesCase):
 
     def test_byScopeWhereNoTokensAre(self) -> None:
         """
-        dockerd and podman go on only with a token: they get one, and the registry is asked
-        without, as it wants to be.
+        dockerd and podman require a token: the mirror issues one itself, and asks the registry
+        without a token.
         """
         _, got = self.exchange(
             b"/token?service=x&scope=repository:quay.test/o/a:pull", answer(200, b"{}")
@@ -332,8 +345,8 @@ class TokenTests(RegistriesCase):
 
     def test_challengeOnRealRequestsOnly(self) -> None:
         """
-        Where that registry wants a token all the same, the mirror gets it; and knows from then on
-        where clients get theirs.
+        If that registry requires a token nevertheless, the mirror gets it, and from then on knows
+        the token service.
         """
         _, got = self.exchange(
             b"/token?service=x&scope=repository:quay.test/o/a:pull", answer(200, b"{}")
@@ -352,7 +365,7 @@ class TokenTests(RegistriesCase):
         self.assertEqual(asked.target, b"/v2/auth?service=q")
 
     def test_learnedOnTheWay(self) -> None:
-        """A client that comes with ns sees that challenge, and finds its token service."""
+        """A client that sends ns is sent the registry's challenge, and uses its token service."""
         _, got = self.exchange(
             b"/v2/o/a/manifests/1?ns=quay.test", challenge(b"https://auth.quay.test/t")
         )
@@ -363,15 +376,15 @@ class TokenTests(RegistriesCase):
         self.assertEqual((self.origin(), asked.target), ("https://auth.quay.test", b"/t?service=q"))
 
     def test_notLearned(self) -> None:
-        """Neither a foreign realm nor what a fallback says counts."""
+        """A realm of another host, or in the challenge of a fallback, is not learned."""
         self.exchange(b"/v2/o/a/manifests/1?ns=quay.test", challenge(b"https://evil.example/t"))
         self.send(b"/token/quay.test")
         self.assertEqual((self.origin(), self.asked().target), ("https://quay.test", b"/v2/"))
 
     def test_formByScope(self) -> None:
         """
-        dockerd that has logged in to the mirror shows what the Hub gave it, and gives up when that
-        is refused: it gets a token, and what is public.
+        After a login at the mirror, dockerd sends the Hub's refresh token, and gives up when it is
+        refused: it is issued a token, which permits what is public.
         """
         got = self.exchange(
             b"/token",
@@ -385,7 +398,7 @@ class TokenTests(RegistriesCase):
             self.assertNotIn(b"hub", line.hears())
 
     def test_passwordsPassed(self) -> None:
-        """Only where the operator says so."""
+        """Passwords are passed on only if the operator allows it."""
         asked = self.assertAsked(
             b"/passing.test/v2/o/a/manifests/1",
             "https://passing.test",
@@ -395,7 +408,10 @@ class TokenTests(RegistriesCase):
         self.assertEqual(asked.values(b"Authorization"), [BASIC])
 
     def test_passwordInAForm(self) -> None:
-        """It is refused at a registry that is not to see it, so that the client goes on without."""
+        """
+        A form with a password is refused if the registry must not be sent it, so that the client
+        tries without.
+        """
         got = self.local(
             b"/token/ghcr.test",
             method=b"POST",
@@ -404,12 +420,12 @@ class TokenTests(RegistriesCase):
         self.assertEqual((got.status, got.error), (401, "UNAUTHORIZED"))
 
     def test_long(self) -> None:
-        """A token of 12 KiB."""
+        """A token of 12 KiB works."""
         _, got = self.ask(b"/token/ghcr.test", token(b"x" * 12_000))
         self.assertEqual(got, {"token": "ghcr.test~" + "x" * 12_000})
 
     def test_learned(self) -> None:
-        """A token service that is not known is asked for once, by the registry's own challenge."""
+        """The mirror learns an unknown token service once, from the registry's own challenge."""
         for times in range(2):
             before = len(self.network.lines)
             client = self.send(b"/token/quay.test?scope=repository:o/a:pull")
@@ -426,7 +442,7 @@ class TokenTests(RegistriesCase):
             self.assertLessEqual(len(self.network.lines) - before, 2)
 
     def test_notBelieved(self) -> None:
-        """A registry that names somebody else's token service gets nobody's password."""
+        """If a registry names the token service of another host, that is sent no password."""
         for realm in (
             b"https://auth.example/token",
             b"https://evil-quay.test/token",
@@ -449,7 +465,7 @@ class TokenTests(RegistriesCase):
 
 class FallbackTests(RegistriesCase):
     def test_spellings(self) -> None:
-        """Each fallback is asked for the right registry."""
+        """Each fallback is sent requests for the right registry, in its spelling."""
         client = self.send(b"/v2/ghcr.test/o/a/manifests/1?x")
         for origin, target, status in (
             ("https://ghcr.test", b"/v2/o/a/manifests/1?x", 503),
@@ -461,7 +477,7 @@ class FallbackTests(RegistriesCase):
         self.assertEqual(self.answered(client).status, 200)
 
     def test_oneDown(self) -> None:
-        """That a registry is down moves nobody's requests to another."""
+        """If one registry is unavailable, requests for it are not sent to another."""
         self.network.refuses.add(b"ghcr.test")
         self.network.refuses.add(b"f.example")
         for _ in range(3):
@@ -470,13 +486,16 @@ class FallbackTests(RegistriesCase):
         self.assertAsked(b"/v2/o/a/manifests/1", "https://hub.example", b"/v2/o/a/manifests/1")
 
     def test_limitOfOne(self) -> None:
-        """One registry's 429 limits that one alone."""
+        """A 429 of one registry does not affect the others."""
         limit = answer(429, b"{}", ((b"Content-Type", b"application/json"),))
         self.exchange(b"/v2/quay.test/o/a/manifests/1", limit)
         self.assertAsked(b"/v2/o/a/manifests/1", "https://hub.example", b"/v2/o/a/manifests/1")
 
     def test_hubDown(self) -> None:
-        """Clients begin at /v2/, whichever registry they mean: they are challenged all the same."""
+        """
+        Clients begin with C{/v2/} for all registries; they are challenged even if the Hub is
+        unavailable.
+        """
         self.network.refuses.add(b"hub.example")
         got = self.local(b"/v2/")
         self.assertEqual(got.status, 401)
@@ -485,7 +504,7 @@ class FallbackTests(RegistriesCase):
 
 class AccountTests(MemoryCase):
     """
-    Accounts of the operator's own.
+    Tests of the operator's accounts.
     """
 
     def setUp(self) -> None:
@@ -515,7 +534,7 @@ class AccountTests(MemoryCase):
         return asked
 
     def test_pull(self) -> None:
-        """The client needs no token, and what it sends goes nowhere."""
+        """The client needs no token, and its credentials are not sent to the registry."""
         client = self.pull(fields=((b"Authorization", BASIC),))
         asked = self.say(
             challenge(b"https://x.example/", b',service="g",scope="repository:o/a:pull"')
@@ -531,7 +550,7 @@ class AccountTests(MemoryCase):
         self.network.lines[-1].says(token(b"abc"))
         self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [b"Bearer abc"])
         self.assertEqual(self.answered(client).status, 200)
-        # It is kept, and fetched again shortly before it expires.
+        # The token is kept, and requested again shortly before it expires.
         client = self.pull()
         self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [b"Bearer abc"])
         self.answered(client)
@@ -556,19 +575,19 @@ class AccountTests(MemoryCase):
         self.assertEqual(self.answered(client).status, 200)
 
     def test_cookies(self) -> None:
-        """Cookies that the registry sets for the mirror's account are not for its clients."""
+        """Cookies for the mirror's own account are not sent to clients."""
         client = self.pull()
         self.say(answer(200, b"{}", ((b"Set-Cookie", b"session=secret"),)))
         got = self.answered(client)
         self.assertEqual((got.status, got.values(b"Set-Cookie")), (200, []))
 
     def test_ping(self) -> None:
-        """Nobody is challenged."""
+        """No client is challenged."""
         got = self.local(b"/ghcr.test/v2/")
         self.assertEqual((got.status, got.body), (200, b"{}"))
 
     def test_token(self) -> None:
-        """A client that asks for a token gets one that is worth nothing."""
+        """A client that requests a token is issued one without any permissions."""
         got = self.local(b"/token?scope=repository:ghcr.test/o/a:pull")
         value = json.loads(got.body)["token"]
         self.assertEqual(value, "ghcr.test~mirror")
@@ -585,7 +604,7 @@ class AccountTests(MemoryCase):
         self.assertEqual(self.asked().target, b"/v2/o/a/blobs/uploads/")
 
     def test_fetchedOnce(self) -> None:
-        """However many wait for it."""
+        """A token is requested once, however many requests wait for it."""
         clients = [self.pull() for _ in range(3)]
         for line in list(self.network.lines):
             line.says(challenge(b"https://x.example/"))
@@ -599,7 +618,7 @@ class AccountTests(MemoryCase):
             self.assertEqual(self.answered(client).status, 200)
 
     def test_mostPullsLeft(self) -> None:
-        """The account with most pulls left is taken, and another when one has none."""
+        """The account with the most pulls left is used, and another one when it has none."""
         self.configure(accounts=2)
         seen = []
         for remaining in (b"5;w=21600", b"9;w=21600", b"8;w=21600", b"4;w=21600"):
@@ -617,7 +636,7 @@ class AccountTests(MemoryCase):
         self.assertEqual(
             seen, [b"Bearer first", b"Bearer second", b"Bearer second", b"Bearer second"]
         )
-        # A 429 of one account is made good by the other.
+        # After a 429 of one account, another account is used.
         client = self.pull()
         self.assertEqual(self.asked().values(b"Authorization"), [b"Bearer first"])
         limit = ((b"Content-Type", b"application/json"), (b"Retry-After", b"60"))
@@ -627,7 +646,7 @@ class AccountTests(MemoryCase):
         self.assertEqual(self.answered(client).status, 200)
 
     def test_refused(self) -> None:
-        """An account that is refused is left out, and the client is not told to log in."""
+        """An account that is refused is skipped, and the client is not challenged."""
         client = self.pull()
         self.network.lines[-1].says(challenge(b"https://x.example/"))
         self.asked()
@@ -644,7 +663,7 @@ class AccountTests(MemoryCase):
 
 class SecretPathTests(MemoryCase):
     """
-    A mirror that only those find who know its path.
+    Tests of a mirror with a secret path.
     """
 
     options = {
@@ -654,7 +673,7 @@ class SecretPathTests(MemoryCase):
     }
 
     def test_served(self) -> None:
-        """In both positions, with every client's way of naming a registry."""
+        """The path works in both positions, with every way of addressing a registry."""
         hub, ghcr, manifest = "https://hub.example", "https://ghcr.test", b"/v2/o/a/manifests/1"
         for target, origin, own in (
             (b"/k3/secret/v2/a/manifests/1", hub, b"/v2/library/a/manifests/1"),
@@ -668,13 +687,13 @@ class SecretPathTests(MemoryCase):
                 answer(200, b"{}"),
                 fields=((b"Referer", b"https://m/k3/secret/"), (b"Authorization", b"Bearer x")),
             )
-            # A token of the Hub is none of another registry's, which then asks for one.
+            # A token of the Hub is not sent to another registry, which then sends a challenge.
             self.assertEqual((str(self.network.origins[-1]), asked.target), (origin, own))
             self.assertNotIn(b"secret", asked.start + repr(asked.fields).encode())
             self.assertNotIn(b"secret", self.exchanges[-1].target)
 
     def test_nothingElse(self) -> None:
-        """All else looks like an empty server; nobody is asked, and nothing is told."""
+        """All other targets look like those of an empty server; no upstream is asked."""
         for target in (b"/v2/o/a/manifests/1", b"/token", b"/", b"/v1/_ping", b"//k3/secret/v2/"):
             got = self.local(target)
             self.assertEqual((got.status, got.error), (404, "NOT_FOUND"))
@@ -683,7 +702,9 @@ class SecretPathTests(MemoryCase):
         self.assertEqual(got.status, 400)
 
     def test_ping(self) -> None:
-        """podman and skopeo begin without the path, and need this answer to go on."""
+        """
+        podman and skopeo send their first request without the path, and require this response.
+        """
         got = self.local(b"/v2/")
         self.assertEqual((got.status, got.body), (200, b"{}"))
         self.assertEqual(got.values(b"WWW-Authenticate"), [])
@@ -699,7 +720,7 @@ class SecretPathTests(MemoryCase):
         self.assertEqual(self.answered(client).status, 200)
 
     def test_challenge(self) -> None:
-        """It leads to the token service below the path."""
+        """The challenge names the token service below the path."""
         _, got = self.exchange(
             b"/k3/secret/v2/",
             challenge(b"https://auth.example/token"),

@@ -1,5 +1,5 @@
 """
-What a slow upstream means to the requests of others, and what one that can't be connected to does.
+Tests of how slow or unavailable upstreams affect other requests.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Seconds that the first of two upstreams has for a response head.
 
 class SlowAnswerTests(MemoryCase):
     """
-    A response head that does not come within its share of the time.
+    Tests of a response head that is not received within its share of the time.
     """
 
     options: ClassVar = {"fallback": ["https://other.example"]}
 
     def serves(self, host: bytes, body: bytes) -> None:
-        """The upstream that was asked last is this one, and it answers."""
+        """Check that the last request was sent to this upstream, and respond to it."""
         [(line, origin)] = [
             (line, origin)
             for line, origin in zip(self.network.lines, self.network.origins, strict=True)
@@ -38,7 +38,7 @@ class SlowAnswerTests(MemoryCase):
         line.says(answer(200, body))
 
     def waits(self, target: bytes) -> None:
-        """A request that the Hub does not answer in time, and the fallback does."""
+        """Send a request to which the Hub does not respond in time, but the fallback does."""
         client = self.send(target)
         self.assertEqual(self.network.origins[-1].host, b"hub.example")
         self.network.lines[-1].clear()
@@ -47,19 +47,19 @@ class SlowAnswerTests(MemoryCase):
         self.assertEqual(self.answered(client).body, b"slow")
 
     def quick(self, target: bytes, host: bytes = b"hub.example") -> None:
-        """A request of another client that this upstream answers at once."""
+        """Send another client's request, to which this upstream responds at once."""
         client = self.send(target)
         self.serves(host, b"quick")
         self.assertEqual(self.answered(client).body, b"quick")
 
     def test_others(self) -> None:
-        """The requests of other clients go to the Hub all the same."""
+        """The requests of other clients are still sent to the Hub."""
         self.waits(b"/v2/a/manifests/slow")
         for number in range(5):
             self.quick(b"/v2/b/manifests/%d" % number)
 
     def test_whileItWaits(self) -> None:
-        """Those that are sent while it waits go to the Hub as well, and so do those after it."""
+        """Requests that are sent during the wait go to the Hub as well, and so do later ones."""
         slow = self.send(b"/v2/a/manifests/slow")
         self.network.lines[-1].clear()
         self.clock.advance(1)
@@ -70,13 +70,13 @@ class SlowAnswerTests(MemoryCase):
         self.quick(b"/v2/b/manifests/2")
 
     def test_sameTarget(self) -> None:
-        """However often the one that is slow is asked for."""
+        """This holds however often the slow target is requested."""
         for _ in range(5):
             self.waits(b"/v2/a/manifests/slow")
         self.quick(b"/v2/b/manifests/1")
 
     def test_severalInARow(self) -> None:
-        """One that answers nothing is marked down."""
+        """An upstream that responds to nothing is marked down."""
         with capturedLogs() as events:
             for number in range(3):
                 self.waits(b"/v2/a/manifests/%d" % number)
@@ -90,8 +90,8 @@ class SlowAnswerTests(MemoryCase):
 
 class NoConnectionTests(SynchronousTestCase):
     """
-    An upstream that does not take a connection in its share of the time, which is less than
-    C{connect-timeout}.
+    Tests of an upstream to which no connection is established within its share of the time, which
+    is shorter than C{connect-timeout}.
     """
 
     def setUp(self) -> None:
@@ -109,7 +109,7 @@ class NoConnectionTests(SynchronousTestCase):
 
     @property
     def places(self) -> list[str]:
-        """The addresses that connections were asked for to, since this was looked at last."""
+        """The addresses to which connections were requested since the last call."""
         places = [client[0] for client in self.reactor.tcpClients]
         self.reactor.tcpClients.clear()
         return places
@@ -121,7 +121,9 @@ class NoConnectionTests(SynchronousTestCase):
         line.says(b"GET /v2/a/manifests/1 HTTP/1.1\r\nHost: mirror.example\r\n\r\n")
 
     def test_markedDown(self) -> None:
-        """It is marked down at once: a single request tells that nobody gets through."""
+        """
+        The upstream is marked down at once: a single request shows that it can't be connected to.
+        """
         with capturedLogs() as events:
             self.send()
             self.assertEqual(self.places, ["198.51.100.1"])

@@ -1,5 +1,5 @@
 """
-The request target goes out as it came in, byte for byte, whatever is in it.
+Tests of the request target, which is sent upstream byte for byte.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from tests.wire.support import MemoryCase, answer
 
 DIGEST = b"sha256:" + b"0123456789abcdef" * 4
 
-#: What some client, proxy or library is known to change: each arrives as it is.
+#: Targets that some client, proxy or library changes; each is forwarded unchanged.
 TARGETS = (
     b"/",
     b"/v2/?",
@@ -68,7 +68,7 @@ class TargetTests(MemoryCase):
         self.assertEqual(self.asked().start, b"GET " + sent + b" HTTP/1.1")
 
     def test_queryOfTokens(self) -> None:
-        """C{/token} stands for the token service's URL; its query goes on as it is."""
+        """C{/token} stands for the URL of the token service; its query is forwarded unchanged."""
         query = b"?service=a%20b&scope=x:y:pull,push&scope=&&account=%40+;#"
         self.assertVerbatim(b"/token" + query, b"auth.example", b"/token" + query)
 
@@ -83,7 +83,7 @@ class TargetTests(MemoryCase):
         )
 
     def test_onlyNamespaceGoes(self) -> None:
-        """What the mirror takes out is C{ns} alone."""
+        """Only C{ns} is removed."""
         self.assertVerbatim(
             b"/v2/./o/a/manifests/1?a=%2f&ns=docker.io&&b=;?",
             b"hub.example",
@@ -91,12 +91,12 @@ class TargetTests(MemoryCase):
         )
 
     def test_belowAPath(self) -> None:
-        """An upstream's URL may have a path: targets follow it."""
+        """The URL of an upstream may have a path, to which targets are appended."""
         self.configure(registry_url="https://hub.example/sub/path")
         self.assertVerbatim(b"/v2/a%2fb//c/..?", b"hub.example", b"/sub/path/v2/a%2fb//c/..?")
 
     def test_fallback(self) -> None:
-        """The next upstream is asked for the same bytes."""
+        """The next upstream is sent the same bytes."""
         self.configure(fallback=("https://second.example/m",))
         target = b"/v2/a%2fb//c/..?x=%zz;#"
         self.send(target)
@@ -106,7 +106,7 @@ class TargetTests(MemoryCase):
         self.assertEqual(self.asked(1).target, b"/m" + target)
 
     def test_redirect(self) -> None:
-        """A redirect's target is signed: not a byte of it changes."""
+        """The target of a redirect is signed, and not changed."""
         signed = b"/blob//x/../%2f?Signature=a%2Bb%2fc~%7E&&flag&empty=&x=%zz;?"
         client = self.send(b"/v2/./o/a/blobs/" + DIGEST)
         self.network.lines[0].says(
@@ -132,6 +132,6 @@ for _number, _target in enumerate(TARGETS):
 
 class TableTests(SynchronousTestCase):
     def test_enough(self) -> None:
-        """No line of the table says what another one does."""
+        """No two rows of the table test the same."""
         self.assertEqual(len(set(TARGETS)), len(TARGETS))
         self.assertGreaterEqual(len(TARGETS), 33)

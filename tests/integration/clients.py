@@ -61,12 +61,19 @@ class Dockerd:
 
     userAgent = "docker/"
 
-    def __init__(self, folder: Path, surroundings: Surroundings) -> None:
+    def __init__(
+        self, folder: Path, surroundings: Surroundings, settings: str | None = None
+    ) -> None:
+        """
+        @param settings: a C{daemon.json} in place of its own.
+        """
         require("dockerd", "docker")
         folder.mkdir()
         self._mirror = mirror = surroundings.mirror
         configuration = folder / "daemon.json"
-        configuration.write_text(json.dumps({"registry-mirrors": [f"https://{mirror}"]}))
+        configuration.write_text(
+            settings or json.dumps({"registry-mirrors": [f"https://{mirror}"]})
+        )
         self._socket = folder / "docker.sock"
         self._anonymous = _writeAuths(folder / "anonymous", {})
         self._alice = _writeAuths(folder / "alice", {"https://index.docker.io/v1/": USER})
@@ -106,6 +113,15 @@ class Dockerd:
         self._docker("pull", reference)
         return self._docker("image", "inspect", "--format={{.RepoDigests}}", reference)
 
+    def build(self, dockerfile: str) -> str:
+        """
+        C{docker build} by the BuildKit that is part of dockerd, with nothing left of an earlier
+        one; gives what it says of its progress.
+        """
+        self._docker("image", "prune", "--all", "--force")
+        self._docker("builder", "prune", "--all", "--force")
+        return self._docker("build", "--progress=plain", "-", stdin=dockerfile)
+
     def login(self, password: str = PASSWORD, *, user: str = USER, registry: str = "") -> str:
         """C{docker login}, at the mirror or at another registry."""
         user = f"--username={user}"
@@ -130,7 +146,11 @@ class Dockerd:
 
     def _docker(self, *arguments: str, config: Path | None = None, stdin: str | None = None) -> str:
         command = ["docker", f"--config={config or self._anonymous}"]
-        return run([*command, f"--host=unix://{self._socket}", *arguments], stdin=stdin)
+        return run(
+            [*command, f"--host=unix://{self._socket}", *arguments],
+            env={"DOCKER_BUILDKIT": "1"},
+            stdin=stdin,
+        )
 
     def _answers(self) -> bool:
         try:
@@ -151,6 +171,7 @@ class Containerd:
         require("containerd", "ctr")
         folder.mkdir()
         self._hosts = surroundings.hosts
+        self._bundle = surroundings.bundle
         self._address = folder / "containerd.sock"
         self._registries = folder / "certs.d"
         (self._registries / "docker.io").mkdir(parents=True)
@@ -158,7 +179,6 @@ class Containerd:
             'server = "https://registry-1.docker.io"\n'
             f'[host."https://{surroundings.mirror}"]\n'
             '  capabilities = ["pull", "resolve"]\n'
-            f'  ca = "{surroundings.bundle}"\n'
         )
         configuration = folder / "config.toml"
         configuration.write_text(
@@ -193,7 +213,9 @@ class Containerd:
         return self._ctr("images", "list", f"name=={reference}")
 
     def _ctr(self, *arguments: str) -> str:
-        return run(withHosts(self._hosts, ["ctr", f"--address={self._address}", *arguments]))
+        command = ["ctr", f"--address={self._address}", *arguments]
+        # It is ctr that fetches, not the daemon.
+        return run(withHosts(self._hosts, command), env={"SSL_CERT_FILE": str(self._bundle)})
 
     def _answers(self) -> bool:
         try:

@@ -232,8 +232,19 @@ class RegistriesTests(SynchronousTestCase):
     def test_oldDocker(self) -> None:
         """One without mirrors for other registries gets the names to pull by."""
         text = describe("docker", readURL(SECURE), REGISTRIES)
-        self.assertIn("docker pull mirror.example/ghcr.io/NAME", text)
+        self.assertIn("  docker pull mirror.example/ghcr.io/NAME\n", text)
+        self.assertNotIn("docker pull mirror.example/NAME", text)
         self.assertNotIn("docker pull", describe("docker", readURL(SECURE)))
+
+    def test_oldDockerAndPath(self) -> None:
+        """Those names have the path of the mirror in them, and the Hub has one too."""
+        text = describe("docker", readURL(SECRET), REGISTRIES)
+        mirror = SECRET.removeprefix("https://")
+        for name in ("NAME", "ghcr.io/NAME", "registry.example:5000/NAME"):
+            self.assertIn(f"  docker pull {mirror}/{name}\n", text)
+        # An image has no name with capital letters.
+        text = describe("docker", readURL("https://mirror.example/Secret"), REGISTRIES)
+        self.assertNotIn("docker pull", text)
 
 
 class WriteTests(SynchronousTestCase):

@@ -113,14 +113,17 @@ class Dockerd:
         self._docker("pull", reference)
         return self._docker("image", "inspect", "--format={{.RepoDigests}}", reference)
 
-    def build(self, dockerfile: str) -> str:
+    def build(self, dockerfile: str) -> None:
         """
         C{docker build} by the BuildKit that is part of dockerd, with nothing left of an earlier
-        one; gives what it says of its progress.
+        one.
         """
+        require(_DOCKER)
         self._docker("image", "prune", "--all", "--force")
-        self._docker("builder", "prune", "--all", "--force")
-        return self._docker("build", "--progress=plain", "-", stdin=dockerfile)
+        command = [_DOCKER, f"--config={self._anonymous}", f"--host=unix://{self._socket}"]
+        environment = {"DOCKER_BUILDKIT": "1"}
+        run([*command, "builder", "prune", "--all", "--force"], env=environment)
+        run([*command, "build", "-"], env=environment, stdin=dockerfile)
 
     def login(self, password: str = PASSWORD, *, user: str = USER, registry: str = "") -> str:
         """C{docker login}, at the mirror or at another registry."""
@@ -146,11 +149,7 @@ class Dockerd:
 
     def _docker(self, *arguments: str, config: Path | None = None, stdin: str | None = None) -> str:
         command = ["docker", f"--config={config or self._anonymous}"]
-        return run(
-            [*command, f"--host=unix://{self._socket}", *arguments],
-            env={"DOCKER_BUILDKIT": "1"},
-            stdin=stdin,
-        )
+        return run([*command, f"--host=unix://{self._socket}", *arguments], stdin=stdin)
 
     def _answers(self) -> bool:
         try:
@@ -158,6 +157,10 @@ class Dockerd:
         except CommandFailed:
             return False
         return True
+
+
+#: Debian's: from 23 on the docker command builds by a plugin, which need not be there.
+_DOCKER = "/usr/bin/docker"
 
 
 class Containerd:

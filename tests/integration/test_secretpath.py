@@ -173,15 +173,15 @@ class DockerdTests(SecretPathCase):
         _, text = self.settings("docker")
         docker = self.world.dockerd
         for registry in IMAGES:
-            self.mark()
-            docker.build(f"FROM {self.reference(registry, text)}\nLABEL built=1\n")
-            self.assertAsked(registry)
-            self.assertServed(registry)
+            self.assertBuilds(docker, registry, self.reference(registry, text))
         name = f"{self.hidden.mirror.address}/{IMAGES[HUB]}"
         self.assertRefused(lambda: docker.build(f"FROM {name}\n"))
 
     def test_registryMirrors(self) -> None:
-        """The hub's images by their ordinary names, where dockerd takes a path."""
+        """
+        Where dockerd takes a path there, it pulls and builds with the Hub's images by their
+        ordinary names.
+        """
         folder, _ = self.settings("docker")
         docker = self.dockerd(folder)
         if self.version() < (25,):
@@ -191,11 +191,20 @@ class DockerdTests(SecretPathCase):
         docker.server.start()
         self.addCleanup(docker.server.stop)
         self.assertPulls(HUB, lambda: docker.pull(IMAGES[HUB]))
+        self.assertBuilds(docker, HUB, IMAGES[HUB])
         docker.server.stop()
-        docker = self.dockerd(self.settingsWithout("docker"))
-        docker.server.start()
-        self.addCleanup(docker.server.stop)
-        self.assertRefused(lambda: docker.pull(IMAGES[HUB]))
+        without = self.dockerd(self.settingsWithout("docker"))
+        without.server.start()
+        self.addCleanup(without.server.stop)
+        self.assertRefused(lambda: without.pull(IMAGES[HUB]))
+        self.assertRefused(lambda: without.build(f"FROM {IMAGES[HUB]}\n"))
+
+    def assertBuilds(self, docker: Dockerd, registry: str, name: str) -> None:
+        """An image is fetched to be built upon."""
+        self.mark()
+        docker.build(f"FROM {name}\nLABEL built=1\n")
+        self.assertAsked(registry)
+        self.assertServed(registry)
 
     def dockerd(self, root: Path) -> Dockerd:
         settings = (root / "etc/docker/daemon.json").read_text()

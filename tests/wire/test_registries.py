@@ -645,7 +645,11 @@ class SecretPathTests(MemoryCase):
             (b"/v2/k3/secret/o/a/manifests/1", hub, manifest),
             (b"/k3/secret/v2/o/a/manifests/1?ns=ghcr.test", ghcr, manifest),
             (b"/v2/k3/secret/ghcr.test/o/a/manifests/1", ghcr, manifest),
-            (b"/k3/secret/token?scope=x", "https://auth.example", b"/token?scope=x"),
+            (
+                b"/k3/secret/token?scope=repository%3Ak3%2Fsecret%2Fo%2Fa%3Apull",
+                "https://auth.example",
+                b"/token?scope=repository:o/a:pull",
+            ),
         ):
             asked, _ = self.exchange(
                 target,

@@ -70,6 +70,7 @@ class Dockerd:
         require("dockerd", "docker")
         folder.mkdir()
         self._mirror = mirror = surroundings.mirror
+        self._surroundings = surroundings
         configuration = folder / "daemon.json"
         configuration.write_text(
             settings or json.dumps({"registry-mirrors": [f"https://{mirror}"]})
@@ -120,10 +121,14 @@ class Dockerd:
         """
         require(_DOCKER)
         self._docker("image", "prune", "--all", "--force")
+        self._docker("builder", "prune", "--all", "--force")
         command = [_DOCKER, f"--config={self._anonymous}", f"--host=unix://{self._socket}"]
-        environment = {"DOCKER_BUILDKIT": "1"}
-        run([*command, "builder", "prune", "--all", "--force"], env=environment)
-        run([*command, "build", "-"], env=environment, stdin=dockerfile)
+        # Here it is the command that asks for tokens.
+        run(
+            withHosts(self._surroundings.hosts, [*command, "build", "-"]),
+            env={"DOCKER_BUILDKIT": "1", "SSL_CERT_FILE": str(self._surroundings.bundle)},
+            stdin=dockerfile,
+        )
 
     def login(self, password: str = PASSWORD, *, user: str = USER, registry: str = "") -> str:
         """C{docker login}, at the mirror or at another registry."""

@@ -18,14 +18,18 @@ from typing import Any
 
 from hubmirror.operations.clientconfig import readURL, settingsFor
 from tests.integration.clients import Dockerd, Surroundings
+from tests.integration.images import Published
 from tests.integration.nginx import Log
 from tests.integration.programs import CommandFailed, eventually, run, withHosts
 from tests.integration.several import Several
 from tests.integration.test_registries import HUB, IMAGES, RegistriesCase
+from tests.integration.tokens import PASSWORD, USER
 
 #: With a component that stands nowhere else.
 WORD = "unguessable-7f3a"
 PATH = f"k3/{WORD}"
+#: At the Hub.
+PRIVATE = "alice/secret:latest"
 
 
 class Hidden:
@@ -69,6 +73,10 @@ class SecretPathCase(RegistriesCase):
     def hidden(self) -> Hidden:
         return hidden(self.several)
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.address = self.hidden.address
+
     def mark(self) -> None:
         super().mark()
         self._served = self.hidden.log.mark()
@@ -109,16 +117,24 @@ class SecretPathCase(RegistriesCase):
 
     def assertPulls(self, registry: str, pull: Callable[[], str]) -> None:
         super().assertPulls(registry, pull)
-        self.assertServed(registry)
+        self.assertServed(self.image(registry))
 
-    def assertServed(self, registry: str) -> None:
+    def assertPullsPrivate(self, pull: Callable[[], object]) -> None:
+        """An image that the Hub gives to alice alone, who has logged in at the mirror."""
+        self.mark()
+        pull()
+        self.assertServed(self.hub.images[PRIVATE])
+        tokens = self.seen(self.hub.services)
+        self.assertTrue([each for each in tokens if each["credentials"] or each.get("form")])
+
+    def assertServed(self, image: Published) -> None:
         """All of an image came through the mirror, and the secret went no further."""
         ofMirror = {
             entry["target"].partition("?")[0] for entry in self.served() if entry["status"] == 200
         }
         self.assertTrue([target for target in ofMirror if "/manifests/" in target], ofMirror)
         blobs = {target.rpartition("/")[2] for target in ofMirror if "/blobs/" in target}
-        self.assertEqual(blobs, set(self.image(registry).blobs))
+        self.assertEqual(blobs, set(image.blobs))
         self.assertTellsNobody()
 
     def assertRefused(self, pull: Callable[[], object]) -> None:
@@ -177,6 +193,19 @@ class DockerdTests(SecretPathCase):
         name = f"{self.hidden.mirror.address}/{IMAGES[HUB]}"
         self.assertRefused(lambda: docker.build(f"FROM {name}\n"))
 
+    def test_private(self) -> None:
+        """
+        BuildKit learns where there are tokens from the answer for the image.  dockerd itself looks
+        at C{/v2/} alone, where there is nothing to learn.
+        """
+        docker, mirror = self.world.dockerd, self.hidden.mirror.address
+        self.addCleanup(docker.logout, mirror)
+        docker.login(registry=mirror)
+        name = f"{self.address}/{PRIVATE}"
+        self.assertPullsPrivate(lambda: docker.build(f"FROM {name}\nLABEL built=1\n"))
+        self.assertRaises(CommandFailed, docker.pullByName, name)
+        self.assertTellsNobody()
+
     def test_registryMirrors(self) -> None:
         """
         Where dockerd takes a path there, it pulls and builds with the Hub's images by their
@@ -204,7 +233,7 @@ class DockerdTests(SecretPathCase):
         self.mark()
         docker.build(f"FROM {name}\nLABEL built=1\n")
         self.assertAsked(registry)
-        self.assertServed(registry)
+        self.assertServed(self.image(registry))
 
     def dockerd(self, root: Path) -> Dockerd:
         settings = (root / "etc/docker/daemon.json").read_text()
@@ -222,6 +251,19 @@ class DockerdTests(SecretPathCase):
 
 
 class ContainerdTests(SecretPathCase):
+    def test_private(self) -> None:
+        folder, _ = self.settings("containerd")
+        url = f"https://{self.hidden.mirror.address}/v2/{PATH}"
+        for registries in (
+            folder / "etc/containerd/certs.d",
+            self.several.certsD(self.unique("certs.d"), {HUB: url}),
+        ):
+            self.assertPullsPrivate(
+                lambda registries=registries: self.world.containerd.pullByName(
+                    f"{HUB}/{PRIVATE}", registries, f"{USER}:{PASSWORD}"
+                )
+            )
+
     def pullWith(self, folder: Path) -> Callable[[str], str]:
         return lambda registry: self.world.containerd.pullByName(
             f"{registry}/{IMAGES[registry]}", folder
@@ -259,6 +301,18 @@ class RegistriesConfTests(SecretPathCase):
         without = self.settingsWithout(client)
         for registry in IMAGES:
             self.assertRefused(lambda registry=registry: pullWith(without, registry))
+
+    def test_private(self) -> None:
+        """Tokens are looked for at C{/v2/} alone here too, where there is nothing to learn."""
+        world = self.world
+        authfile = self.several.folder / self.unique("alice.json")
+        world.podman.login(self.hidden.mirror.address, authfile)
+        folder, _ = self.settings("skopeo")
+        conf = folder / "etc/containers/registries.conf.d/hubmirror.conf"
+        source, target = f"docker://{HUB}/{PRIVATE}", f"dir:{folder / 'pulled'}"
+        self.mark()
+        self.assertRaises(CommandFailed, world.skopeo.copy, source, target, conf, authfile)
+        self.assertIn(401, [entry["status"] for entry in self.served()])
 
     def test_podman(self) -> None:
         self.assertClient("podman", self.world.podman.pullByName)

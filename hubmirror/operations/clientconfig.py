@@ -115,9 +115,12 @@ def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.na
     if client == "docker":
         parts.extend(_pullsByName(mirror, registries))
     if mirror.path:
-        asked = f"/v2{mirror.path}/" if client in _PATH_AFTER_VERSION else f"{mirror.path}/v2/"
+        before, after = f"{mirror.path}/v2/...", f"/v2{mirror.path}/..."
+        asked = after if client in _PATH_AFTER_VERSION else before
+        if client == "docker":
+            asked += f", its BuildKit for {after}"
         parts.append(
-            f"{client} will ask for {asked}...; start the mirror with\n"
+            f"{client} will ask for {asked}; start the mirror with\n"
             f'secret_path = "{mirror.path[1:]}", or with --public-url {mirror}\n'
             "where something before it takes the path away.\n"
         )

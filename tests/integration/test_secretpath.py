@@ -220,6 +220,7 @@ class DockerdTests(SecretPathCase):
         docker.server.start()
         self.addCleanup(docker.server.stop)
         self.assertPulls(HUB, lambda: docker.pull(IMAGES[HUB]))
+        self.assertPullsPrivate(lambda: docker.pull(PRIVATE, private=True))
         self.assertBuilds(docker, HUB, IMAGES[HUB])
         docker.server.stop()
         without = self.dockerd(self.settingsWithout("docker"))

@@ -171,7 +171,7 @@ class DescriptionTests(SynchronousTestCase):
     def test_path(self) -> None:
         """With a path, what will be asked for is told; without one it is not."""
         for client, asked in [
-            ("docker", "/secret/path/v2/..."),
+            ("docker", "/secret/path/v2/..., its BuildKit for /v2/secret/path/...;"),
             ("containerd", "/secret/path/v2/..."),
             ("k3s", "/secret/path/v2/..."),
             ("podman", "/v2/secret/path/..."),

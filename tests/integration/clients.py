@@ -179,7 +179,8 @@ class Containerd:
         require("containerd", "ctr")
         folder.mkdir()
         self._hosts = surroundings.hosts
-        self._bundle = surroundings.bundle
+        # Up to 1.7 it is ctr that fetches, from 2.0 on the daemon.
+        self._environment = {"SSL_CERT_FILE": str(surroundings.bundle)}
         self._address = folder / "containerd.sock"
         self._registries = folder / "certs.d"
         (self._registries / "docker.io").mkdir(parents=True)
@@ -201,6 +202,7 @@ class Containerd:
             withHosts(surroundings.hosts, ["containerd", f"--config={configuration}"]),
             folder,
             ready=self._answers,
+            env=self._environment,
         )
 
     def pull(self, name: str, *, private: bool = False) -> str:
@@ -222,8 +224,7 @@ class Containerd:
 
     def _ctr(self, *arguments: str) -> str:
         command = ["ctr", f"--address={self._address}", *arguments]
-        # It is ctr that fetches, not the daemon.
-        return run(withHosts(self._hosts, command), env={"SSL_CERT_FILE": str(self._bundle)})
+        return run(withHosts(self._hosts, command), env=self._environment)
 
     def _answers(self) -> bool:
         try:

@@ -687,13 +687,16 @@ class SecretPathTests(MemoryCase):
         self.assertEqual(self.answered(client).status, 200)
 
     def test_challenge(self) -> None:
-        """It leads to the token service below the path."""
-        _, got = self.exchange(
-            b"/k3/secret/v2/",
-            challenge(b"https://auth.example/token"),
-            fields=((b"Authorization", b"Bearer x"),),
-        )
-        self.assertEqual(
-            got.values(b"WWW-Authenticate"),
-            [b'Bearer realm="http://mirror.example/k3/secret/token"'],
-        )
+        """
+        It leads to the token service below the path.  A client that begins there gets it, and can
+        log in.
+        """
+        for fields in ((), ((b"Authorization", b"Bearer x"),)):
+            _, got = self.exchange(
+                b"/k3/secret/v2/", challenge(b"https://auth.example/token"), fields=fields
+            )
+            self.assertEqual(got.status, 401)
+            self.assertEqual(
+                got.values(b"WWW-Authenticate"),
+                [b'Bearer realm="http://mirror.example/k3/secret/token"'],
+            )

@@ -1,9 +1,10 @@
 """
-Every client that can carry a path in the address of its mirror pulls from a mirror with
+Every client that can have a path in the address of its mirror pulls from a mirror with
 C{secret-path}, with the settings that C{client-config} prints for it.
 
-dockerd reads a C{hosts.toml} with containerd's image store alone, and takes a path in
-C{registry-mirrors}, from Docker 25 on.
+dockerd does not start with a path in C{registry-mirrors} before Docker 25, and reads no
+C{hosts.toml} with its own image store, which is the only one that Docker 20.10 has.  There the path
+is part of the names of images.
 """
 
 from __future__ import annotations
@@ -148,6 +149,13 @@ class SecretPathCase(RegistriesCase):
         for log, mark in self._marks.items():
             self.assertEqual(log.since(mark), [])
 
+    def assertUnauthorized(self, pull: Callable[[], object]) -> None:
+        """A client that has logged in fails, since it does not send its login below the path."""
+        self.mark()
+        self.assertRaises(CommandFailed, pull)
+        self.assertIn(401, [entry["status"] for entry in self.served()])
+        self.assertTellsNobody()
+
     def assertTellsNobody(self) -> None:
         """
         Nothing that the mirror and the servers behind it have written has the secret in it.
@@ -203,8 +211,7 @@ class DockerdTests(SecretPathCase):
         docker.login(registry=mirror)
         name = f"{self.address}/{PRIVATE}"
         self.assertPullsPrivate(lambda: docker.build(f"FROM {name}\nLABEL built=1\n"))
-        self.assertRaises(CommandFailed, docker.pullByName, name)
-        self.assertTellsNobody()
+        self.assertUnauthorized(lambda: docker.pullByName(name))
 
     def test_registryMirrors(self) -> None:
         """
@@ -252,6 +259,11 @@ class DockerdTests(SecretPathCase):
 
 
 class ContainerdTests(SecretPathCase):
+    def pullWith(self, folder: Path) -> Callable[[str], str]:
+        return lambda registry: self.world.containerd.pullByName(
+            f"{registry}/{IMAGES[registry]}", folder
+        )
+
     def test_private(self) -> None:
         folder, _ = self.settings("containerd")
         url = f"https://{self.hidden.mirror.address}/v2/{PATH}"
@@ -264,11 +276,6 @@ class ContainerdTests(SecretPathCase):
                     f"{HUB}/{PRIVATE}", registries, f"{USER}:{PASSWORD}"
                 )
             )
-
-    def pullWith(self, folder: Path) -> Callable[[str], str]:
-        return lambda registry: self.world.containerd.pullByName(
-            f"{registry}/{IMAGES[registry]}", folder
-        )
 
     def test_pathBefore(self) -> None:
         """C{hosts.toml} as it is printed: C{/PATH/v2/}."""
@@ -311,9 +318,7 @@ class RegistriesConfTests(SecretPathCase):
         folder, _ = self.settings("skopeo")
         conf = folder / "etc/containers/registries.conf.d/hubmirror.conf"
         source, target = f"docker://{HUB}/{PRIVATE}", f"dir:{folder / 'pulled'}"
-        self.mark()
-        self.assertRaises(CommandFailed, world.skopeo.copy, source, target, conf, authfile)
-        self.assertIn(401, [entry["status"] for entry in self.served()])
+        self.assertUnauthorized(lambda: world.skopeo.copy(source, target, conf, authfile))
 
     def test_podman(self) -> None:
         self.assertClient("podman", self.world.podman.pullByName)

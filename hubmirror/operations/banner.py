@@ -50,7 +50,8 @@ def announce(
         terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
     url = config.public_url or (origins[0] and _reachable(origins[0]))
     if terminal and url:
-        _log.info("{settings}", settings=_settings(url))
+        settings = _settingsBelowPath(url) if config.secret_path else _settings(url)
+        _log.info("{settings}", settings=settings)
 
 
 def _originOf(description: str, port: IListeningPort) -> Origin | None:
@@ -87,3 +88,10 @@ def _settings(url: str) -> str:
         f"{containerd.text}"
         f"for others: python -m hubmirror client-config {mirror} CLIENT"
     )
+
+
+def _settingsBelowPath(url: str) -> str:
+    """
+    How to get the settings: in themselves they would have the secret path.
+    """
+    return f"settings for clients: python -m hubmirror client-config {url}/SECRET-PATH CLIENT"

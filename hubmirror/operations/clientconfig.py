@@ -112,21 +112,39 @@ def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.na
     """
     files = settingsFor(client, mirror, registries)
     parts = [f"{file.path}\n\n{file.text}\n{file.note}\n" for file in files]
-    further = [name for name in registries if name != HUB.name]
-    if further and client == "docker":
-        names = "\n".join(f"  docker pull {mirror.authority}/{name}/NAME" for name in further)
-        parts.append(
-            "dockerd before 29 has mirrors for the Hub alone. It pulls from the others by\n"
-            f"{names}\n"
-        )
+    if client == "docker":
+        parts.extend(_pullsByName(mirror, registries))
     if mirror.path:
-        asked = f"/v2{mirror.path}/" if client in _PATH_AFTER_VERSION else f"{mirror.path}/v2/"
+        before, after = f"{mirror.path}/v2/...", f"/v2{mirror.path}/..."
+        asked = after if client in _PATH_AFTER_VERSION else before
+        if client == "docker":
+            asked += f", its BuildKit for {after}"
         parts.append(
-            f"{client} will ask for {asked}...; start the mirror with\n"
+            f"{client} will ask for {asked}; start the mirror with\n"
             f'secret_path = "{mirror.path[1:]}", or with --public-url {mirror}\n'
             "where something before it takes the path away.\n"
         )
     return "\n".join(parts)
+
+
+def _pullsByName(mirror: MirrorURL, registries: Sequence[str]) -> Iterator[str]:
+    """
+    How a dockerd pulls that has no setting for this mirror or for some of these registries.
+    """
+    if mirror.path != mirror.path.lower():
+        # In the name of an image there are no capital letters.
+        return
+    names = [name for name in registries if mirror.path or name != HUB.name]
+    if not names:
+        return
+    reasons = "dockerd before 29 has mirrors for the Hub alone"
+    if mirror.path:
+        reasons = f"dockerd before 25 takes no path in registry-mirrors, and\n{reasons}"
+    prefixes = ("" if name == HUB.name else f"{name}/" for name in names)
+    commands = "".join(
+        f"  docker pull {mirror.authority}{mirror.path}/{prefix}NAME\n" for prefix in prefixes
+    )
+    yield f"{reasons}. It pulls by name:\n{commands}"
 
 
 def write(client: str, mirror: MirrorURL, registries: Sequence[str], root: Path) -> Iterator[str]:

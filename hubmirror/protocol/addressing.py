@@ -91,15 +91,17 @@ class Addressing:
         self._aliases = {alias: each for each in known for alias in (*each.aliases, each.name)}
         self._hosts = {host: each for each in known for host in each.hosts}
         self._secret = secretPath
+        self._secretWritten = _spellings(secretPath)
         # Clients repeat the same few targets.
         self.find = lru_cache(maxsize=64)(self._find)
         self.kindOf = lru_cache(maxsize=64)(self._kindOf)
 
     def shown(self, raw: bytes) -> bytes:
         """
-        A request target as it may be logged: without the secret path.
+        A request target as it may be logged: without the secret path.  That stands in the names
+        of repositories too, in C{scope} and C{from}, where its slashes are often percent-encoded.
         """
-        return raw.replace(b"/" + self._secret, b"") if self._secret else raw
+        return self._secretWritten.sub(b"", raw) if self._secret else raw
 
     @property
     def isSecret(self) -> bool:
@@ -286,6 +288,19 @@ def _prefix(raw: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     if match := _BEFORE.match(raw):
         return b"/" + match[1], b"", match[1], raw[match.end() :]
     return b"", b"", b"", raw
+
+
+def _spellings(secret: bytes) -> re.Pattern[bytes]:
+    """
+    All ways to write the secret path in a target (RFC 3986, section 2.1), with one of the slashes
+    around it.
+    """
+    slash, *others = (
+        b"(?:%b|%%(?i:%02x))" % (re.escape(character), ord(character))
+        for character in (b"/", *(secret[i : i + 1] for i in range(len(secret))))
+    )
+    written = b"".join(others)
+    return re.compile(b"%b%b|%b%b?" % (slash, written, written, slash))
 
 
 def _notMirrored(name: bytes) -> UnknownName:

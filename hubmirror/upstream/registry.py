@@ -19,7 +19,7 @@ from hubmirror.config import MirrorConfig, RegistryConfig
 from hubmirror.exchange import Exchange
 from hubmirror.protocol.addressing import RegistryNames
 from hubmirror.protocol.credentials import OWN_AUTHORIZATION, authorizationFor, formFor
-from hubmirror.protocol.target import Target
+from hubmirror.protocol.target import Kind, Target
 from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.upstream.accounts import Account, AccountAgent, Accounts
 from hubmirror.upstream.agents import RedirectAgent, ask
@@ -194,7 +194,9 @@ class Registry:
         if not self.hasAccounts:
             account = None
             shown = headers.getRawHeaders(b"Authorization")
-            if (self._asksAnonymously and shown is None) or shown == [OWN_AUTHORIZATION]:
+            # The answer to a ping is where dockerd learns how to log in.
+            isAnonymous = shown is None and asked.kind is not Kind.PING
+            if (self._asksAnonymously and isAnonymous) or shown == [OWN_AUTHORIZATION]:
                 account = Account()
             return await self._askWith(account, exchange, service, asked, target, headers, body)
         left = self._accounts.inOrder()

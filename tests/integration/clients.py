@@ -61,12 +61,20 @@ class Dockerd:
 
     userAgent = "docker/"
 
-    def __init__(self, folder: Path, surroundings: Surroundings) -> None:
+    def __init__(
+        self, folder: Path, surroundings: Surroundings, settings: str | None = None
+    ) -> None:
+        """
+        @param settings: a C{daemon.json} in place of its own.
+        """
         require("dockerd", "docker")
         folder.mkdir()
         self._mirror = mirror = surroundings.mirror
+        self._surroundings = surroundings
         configuration = folder / "daemon.json"
-        configuration.write_text(json.dumps({"registry-mirrors": [f"https://{mirror}"]}))
+        configuration.write_text(
+            settings or json.dumps({"registry-mirrors": [f"https://{mirror}"]})
+        )
         self._socket = folder / "docker.sock"
         self._anonymous = _writeAuths(folder / "anonymous", {})
         self._alice = _writeAuths(folder / "alice", {"https://index.docker.io/v1/": USER})
@@ -106,6 +114,22 @@ class Dockerd:
         self._docker("pull", reference)
         return self._docker("image", "inspect", "--format={{.RepoDigests}}", reference)
 
+    def build(self, dockerfile: str) -> None:
+        """
+        C{docker build} by the BuildKit that is part of dockerd, with nothing left of an earlier
+        one.
+        """
+        require(_DOCKER)
+        self._docker("image", "prune", "--all", "--force")
+        self._docker("builder", "prune", "--all", "--force")
+        command = [_DOCKER, f"--config={self._anonymous}", f"--host=unix://{self._socket}"]
+        # Here it is the command that asks for tokens.
+        run(
+            withHosts(self._surroundings.hosts, [*command, "build", "-"]),
+            env={"DOCKER_BUILDKIT": "1", "SSL_CERT_FILE": str(self._surroundings.bundle)},
+            stdin=dockerfile,
+        )
+
     def login(self, password: str = PASSWORD, *, user: str = USER, registry: str = "") -> str:
         """C{docker login}, at the mirror or at another registry."""
         user = f"--username={user}"
@@ -140,6 +164,10 @@ class Dockerd:
         return True
 
 
+#: Debian's: from 23 on the docker command builds by a plugin, which need not be there.
+_DOCKER = "/usr/bin/docker"
+
+
 class Containerd:
     """
     containerd with C{hosts.toml}, and its command ctr.
@@ -151,6 +179,8 @@ class Containerd:
         require("containerd", "ctr")
         folder.mkdir()
         self._hosts = surroundings.hosts
+        # Up to 1.7 it is ctr that fetches, from 2.0 on the daemon.
+        self._environment = {"SSL_CERT_FILE": str(surroundings.bundle)}
         self._address = folder / "containerd.sock"
         self._registries = folder / "certs.d"
         (self._registries / "docker.io").mkdir(parents=True)
@@ -158,7 +188,6 @@ class Containerd:
             'server = "https://registry-1.docker.io"\n'
             f'[host."https://{surroundings.mirror}"]\n'
             '  capabilities = ["pull", "resolve"]\n'
-            f'  ca = "{surroundings.bundle}"\n'
         )
         configuration = folder / "config.toml"
         configuration.write_text(
@@ -173,6 +202,7 @@ class Containerd:
             withHosts(surroundings.hosts, ["containerd", f"--config={configuration}"]),
             folder,
             ready=self._answers,
+            env=self._environment,
         )
 
     def pull(self, name: str, *, private: bool = False) -> str:
@@ -193,7 +223,8 @@ class Containerd:
         return self._ctr("images", "list", f"name=={reference}")
 
     def _ctr(self, *arguments: str) -> str:
-        return run(withHosts(self._hosts, ["ctr", f"--address={self._address}", *arguments]))
+        command = ["ctr", f"--address={self._address}", *arguments]
+        return run(withHosts(self._hosts, command), env=self._environment)
 
     def _answers(self) -> bool:
         try:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: The Debian package of each program that the tests start.
 PACKAGES = {
     "/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
+    "/usr/bin/docker": "docker.io",
     "apt-get": "apt",
     "buildah": "buildah",
     "caddy": "caddy",

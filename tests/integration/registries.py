@@ -37,6 +37,7 @@ MIRRORS = (
     "passing.test",
     "quay.passing.test",
     "account.test",
+    "hidden.test",
 )
 BOB = Realm("quay.test:443", "auth.quay.test", "bob", "battery staple", padding=9 * 1024)
 

@@ -32,21 +32,27 @@ class Several:
         self._hosts = world.hostsFile(
             "several", f"{world.hub.hosts}127.0.0.1 {' '.join(REGISTRIES)}\n"
         )
-        self.mirror = self._makeMirror("many.test")
+        self.mirror = self.makeMirror("many.test")
 
     @cached_property
     def passing(self) -> Mirror:
         """A mirror that passes its clients' passwords on to the token service of quay.test."""
-        return self._makeMirror("passing.test", pass_credentials=True)
+        return self.makeMirror("passing.test", pass_credentials=True)
 
     @cached_property
     def account(self) -> Mirror:
         """A mirror that uses bob's account at quay.test."""
         path = self.folder / "password"
         path.write_text(f"{BOB.password}\n")
-        return self._makeMirror("account.test", username=BOB.user, password_file=str(path))
+        return self.makeMirror("account.test", username=BOB.user, password_file=str(path))
 
-    def _makeMirror(self, name: str, **ofQuay: Any) -> Mirror:
+    def makeMirror(self, name: str, *options: str, **ofQuay: Any) -> Mirror:
+        """
+        Start a mirror of all three.
+
+        @param options: of its command line.
+        @param ofQuay: further settings of quay.test.
+        """
         registries = {
             QUAY: {
                 "url": self.quay.url,
@@ -61,6 +67,7 @@ class Several:
             self._hosts,
             self._world.hub.registryUrl,
             f"--allow-redirects-to={self.k8s.regionUrl}",
+            *options,
             registries=registries,
         )
         mirror.server.start()

@@ -76,6 +76,14 @@ class AnnounceTests(SynchronousTestCase):
         ):
             self.assertIn(part, settings)
 
+    def test_secretPath(self) -> None:
+        """There are no settings without the secret path, and those with it are not logged."""
+        options = {"secret_path": "k3/hard-to-guess"}
+        [*_, settings] = lines = self.announced([LOOPBACK], terminal=True, **options)
+        self.assertIn("client-config http://127.0.0.1:40001/SECRET-PATH CLIENT", settings)
+        self.assertNotIn("hard-to-guess", "".join(lines))
+        self.assertNotIn("daemon.json", settings)
+
     def test_settingsForOthers(self) -> None:
         """
         The settings for a port on all addresses have the machine's name, which other machines can

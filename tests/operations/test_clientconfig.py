@@ -176,7 +176,7 @@ class DescriptionTests(SynchronousTestCase):
     def test_path(self) -> None:
         """For a URL with a path, the note has the target that the client will request."""
         for client, asked in [
-            ("docker", "/secret/path/v2/..."),
+            ("docker", "/secret/path/v2/..., its BuildKit for /v2/secret/path/...;"),
             ("containerd", "/secret/path/v2/..."),
             ("k3s", "/secret/path/v2/..."),
             ("podman", "/v2/secret/path/..."),
@@ -237,8 +237,19 @@ class RegistriesTests(SynchronousTestCase):
     def test_oldDocker(self) -> None:
         """For a docker without mirrors of other registries, the names to pull by are printed."""
         text = describe("docker", readURL(SECURE), REGISTRIES)
-        self.assertIn("docker pull mirror.example/ghcr.io/NAME", text)
+        self.assertIn("  docker pull mirror.example/ghcr.io/NAME\n", text)
+        self.assertNotIn("docker pull mirror.example/NAME", text)
         self.assertNotIn("docker pull", describe("docker", readURL(SECURE)))
+
+    def test_oldDockerAndPath(self) -> None:
+        """Those names have the path of the mirror in them, and the Hub has one too."""
+        text = describe("docker", readURL(SECRET), REGISTRIES)
+        mirror = SECRET.removeprefix("https://")
+        for name in ("NAME", "ghcr.io/NAME", "registry.example:5000/NAME"):
+            self.assertIn(f"  docker pull {mirror}/{name}\n", text)
+        # An image has no name with capital letters.
+        text = describe("docker", readURL("https://mirror.example/Secret"), REGISTRIES)
+        self.assertNotIn("docker pull", text)
 
 
 class WriteTests(SynchronousTestCase):

@@ -253,6 +253,25 @@ class SecretPathTests(AddressingCase):
             self.assertRaises(NothingHere, self.find, raw)
             self.assertIs(self.addressing.kindOf(raw), Kind.OTHER)
 
+    def test_shown(self) -> None:
+        """The path is logged nowhere in a target, however it is written."""
+        for raw, shown in (
+            (b"/k3/y/v2/a/tags/list", b"/v2/a/tags/list"),
+            (b"/v2/k3/y/a/tags/list", b"/v2/a/tags/list"),
+            (b"/v2/k3%2Fy/a/tags/list", b"/v2/a/tags/list"),
+            (b"/%6B%33/%79/v2/", b"/v2/"),
+            (b"/k3/y/token?scope=repository:k3/y/a:pull", b"/token?scope=repository:a:pull"),
+            (
+                b"/k3/y/token?scope=repository%3Ak3%2Fy%2Fa%3Apull+repository%3ak3%2fy%2fb%3apull",
+                b"/token?scope=repository%3Aa%3Apull+repository%3ab%3apull",
+            ),
+            (b"/v2/k3/y/a/blobs/uploads/?from=k3/y/b", b"/v2/a/blobs/uploads/?from=b"),
+            (b"/v2/k3/y/a/blobs/uploads/?from=k3%2Fy%2Fb", b"/v2/a/blobs/uploads/?from=b"),
+            (b"/k3?k3/y", b"/k3?"),
+            (b"/k3/z/y", b"/k3/z/y"),
+        ):
+            self.assertEqual(self.addressing.shown(raw), shown)
+
     def test_tokenPath(self) -> None:
         self.assertEqual(self.find(b"/k3/y/v2/").tokenPath, b"/k3/y/token")
         self.assertEqual(self.find(b"/v2/k3/y/ghcr.io/a/x").tokenPath, b"/k3/y/token/ghcr.io")

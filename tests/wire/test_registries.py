@@ -680,7 +680,11 @@ class SecretPathTests(MemoryCase):
             (b"/v2/k3/secret/o/a/manifests/1", hub, manifest),
             (b"/k3/secret/v2/o/a/manifests/1?ns=ghcr.test", ghcr, manifest),
             (b"/v2/k3/secret/ghcr.test/o/a/manifests/1", ghcr, manifest),
-            (b"/k3/secret/token?scope=x", "https://auth.example", b"/token?scope=x"),
+            (
+                b"/k3/secret/token?scope=repository%3Ak3%2Fsecret%2Fo%2Fa%3Apull",
+                "https://auth.example",
+                b"/token?scope=repository:o/a:pull",
+            ),
         ):
             asked, _ = self.exchange(
                 target,
@@ -720,13 +724,16 @@ class SecretPathTests(MemoryCase):
         self.assertEqual(self.answered(client).status, 200)
 
     def test_challenge(self) -> None:
-        """The challenge names the token service below the path."""
-        _, got = self.exchange(
-            b"/k3/secret/v2/",
-            challenge(b"https://auth.example/token"),
-            fields=((b"Authorization", b"Bearer x"),),
-        )
-        self.assertEqual(
-            got.values(b"WWW-Authenticate"),
-            [b'Bearer realm="http://mirror.example/k3/secret/token"'],
-        )
+        """
+        The challenge names the token service below the path.  A client that begins there gets
+        it, and can log in.
+        """
+        for fields in ((), ((b"Authorization", b"Bearer x"),)):
+            _, got = self.exchange(
+                b"/k3/secret/v2/", challenge(b"https://auth.example/token"), fields=fields
+            )
+            self.assertEqual(got.status, 401)
+            self.assertEqual(
+                got.values(b"WWW-Authenticate"),
+                [b'Bearer realm="http://mirror.example/k3/secret/token"'],
+            )

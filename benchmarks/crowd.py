@@ -83,7 +83,7 @@ class Raw:
         self.socket.close()
 
 
-class WaitableSet:
+class Crowd:
     """
     Creates clients that stall or abort.
 

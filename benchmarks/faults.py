@@ -1,5 +1,5 @@
 """
-C{python -m benchmarks.faults}: simulate each fault of C{tests.faults.table} many times, over TLS on
+Simulate each fault of tests.faults.table many times, over TLS on
 loopback, and print a table of what the client received.
 """
 

@@ -19,7 +19,7 @@ from benchmarks.watched import Doors
 #: The number of requests that curl sends in parallel.
 _AT_ONCE = 16
 #: The time limit for each response, in seconds.
-_CLOSE_TIMEOUT = 120
+_TIMEOUT = 120
 _CLOSE = 'header = "Connection: close"'
 
 
@@ -79,7 +79,7 @@ def _options(doors: Doors, question: Question, how: str) -> Iterable[str]:
     if question.token:
         yield f'header = "{TOKEN}"'
     yield 'output = "/dev/null"'
-    yield f"max-time = {_CLOSE_TIMEOUT}"
+    yield f"max-time = {_TIMEOUT}"
     yield from question.options
 
 

@@ -1,5 +1,5 @@
 """
-C{python -m benchmarks.soak}: check that a mirror leaks nothing after stalled readers, aborted pulls
+Check that a mirror leaks nothing after stalled readers, aborted pulls
 and an hour's worth of mixed load, with TLS on both sides.
 
 The figures go to standard output, followed by a line for each requirement. The status is 1 when one
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from benchmarks.clients import HOST, CannotMeasure, requirePrograms
 from benchmarks.contents import Contents
-from benchmarks.crowd import WAYS, WaitableSet
+from benchmarks.crowd import WAYS, Crowd
 from benchmarks.faults import table
 from benchmarks.mixture import Question, ask, mixture
 from benchmarks.servers import Certificates
@@ -96,7 +96,7 @@ class Soak:
         self._questions = questions
         self._amount = amount
         self._choices = random.Random(seed)
-        self._crowd = WaitableSet(mirror.doors, upstream.contents.blob.target)
+        self._crowd = Crowd(mirror.doors, upstream.contents.blob.target)
         self._rows: list[tuple[str, ...]] = [("After ...", *Rest.TITLES)]
         self._verdicts: list[tuple[bool, str]] = []
         self._left: list[str] = []

@@ -23,7 +23,7 @@ from tests.integration.programs import Server, eventually, freePort
 #: The mirror's C{idle-timeout} in seconds.  It is shorter than the default because L{Watched.rest}
 #: waits for it.
 _IDLE = 10
-_CLOSE_TIMEOUT = 60
+_TIMEOUT = 60
 
 
 @dataclass(frozen=True)
@@ -122,16 +122,16 @@ class Watched:
 
     def rest(self) -> Rest:
         """
-        Wait until all connections are closed, including idle ones, but at most L{_CLOSE_TIMEOUT}
+        Wait until all connections are closed, including idle ones, but at most L{_TIMEOUT}
         seconds.  Then examine the mirror.
         """
-        deadline = time.monotonic() + _CLOSE_TIMEOUT
+        deadline = time.monotonic() + _TIMEOUT
         while self.files() > self._files and time.monotonic() < deadline:
             time.sleep(0.5)
         memory = settled(self.memory, 0.25)
         self._file.unlink(missing_ok=True)
         os.kill(self._server.pid, signal.SIGUSR1)
-        eventually(self._file.exists, "a look into the mirror", _CLOSE_TIMEOUT)
+        eventually(self._file.exists, "a look into the mirror", _TIMEOUT)
         seen: dict[str, Any] = json.loads(self._file.read_text())
         return Rest(
             memory,

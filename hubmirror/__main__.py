@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hubmirror import __version__
 from hubmirror.config import ConfigError, MirrorConfig
+from hubmirror.config.known import HUB
 from hubmirror.operations import demo, doctor
 from hubmirror.operations.clientconfig import CLIENTS, Unusable, describe, readURL, write
 from hubmirror.operations.discovery import registriesOf
@@ -106,7 +107,15 @@ def _clientConfig(options: Namespace) -> None:
             raise Unusable(str(error)) from None
         registries = [each.name for each in config.allRegistries()]
     else:
-        registries = registriesOf(mirror)
+        try:
+            registries = registriesOf(mirror)
+        except OSError as error:
+            registries = [HUB.name]
+            print(
+                f"{mirror.authority} can't be asked for its registries ({error}): these are"
+                f" settings for {HUB.name} alone; name others with --registry",
+                file=sys.stderr,
+            )
     if options.write:
         for line in write(options.client, mirror, registries, Path("/")):
             print(line)

@@ -164,12 +164,12 @@ class Certificates:
         self._descriptions = [each for each in own if each.startswith("ssl:")]
         self._seen = [self._state(each) for each in self._descriptions]
         self._expiries: dict[str, float] = {}
-        for description in self._descriptions:
+        for number, description in enumerate(self._descriptions):
             try:
                 self._note(description, _loadOptions(description))
             except (ValueError, OSError):
                 # The endpoint has been created from these files.  The next check reports the error.
-                self._seen[self._descriptions.index(description)] = []
+                self._seen[number] = []
         self._looking = LoopingCall(self.look)
         self._looking.clock = reactor
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
@@ -75,7 +76,10 @@ class _Worker(ProcessProtocol):
         """
         self._again = None
         self._started = self._supervisor.reactor.seconds()
-        self._supervisor.spawn(self, self._number)
+        try:
+            self._supervisor.spawn(self, self._number)
+        except OSError as error:
+            self._startLater(str(error))
 
     def ask(self) -> Deferred[None]:
         """
@@ -90,7 +94,9 @@ class _Worker(ProcessProtocol):
         if process is None:
             self._answered()
         else:
-            process.writeToChild(0, b"?")
+            # A process that is ending may have closed its standard input.
+            with suppress(KeyError):
+                process.writeToChild(0, b"?")
         return asked
 
     def _answered(self) -> None:
@@ -116,13 +122,16 @@ class _Worker(ProcessProtocol):
         if self._ended is not None:
             self._ended.callback(None)
             return
+        self._startLater(reason.getErrorMessage())
+
+    def _startLater(self, reason: str) -> None:
         reactor = self._supervisor.reactor
         if reactor.seconds() - self._started > _LONGEST_DELAY:
             self._delay = 1.0
         self._log.error(
             "worker {number} ended ({reason}); another starts in {delay:g} s",
             number=self._number,
-            reason=reason.getErrorMessage(),
+            reason=reason,
             delay=self._delay,
         )
         self._again = reactor.callLater(self._delay, self.start)
@@ -149,7 +158,8 @@ class _Worker(ProcessProtocol):
         """
         process: Any = self.transport
         if process is not None:
-            process.signalProcess(name)
+            with suppress(ProcessExitedAlready):
+                process.signalProcess(name)
 
 
 class _Listening:
@@ -304,7 +314,7 @@ class Supervisor(Service):
         @return: a deferred that fires when all reports have been received, or after
             L{_REPORT_TIMEOUT} seconds.
         """
-        asked = gatherResults([worker.ask() for worker in self._workers])
+        asked = gatherResults([worker.ask() for worker in self._workers], consumeErrors=True)
         return asked.addTimeout(_REPORT_TIMEOUT, self.reactor).addErrback(lambda _: None)
 
     def findStatus(self) -> Deferred[Status]:

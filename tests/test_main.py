@@ -1,11 +1,13 @@
 """Tests of the command line of ``python -m hubmirror``."""
 
 import json
+import socket
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -52,15 +54,26 @@ class MainTests(SynchronousTestCase):
 
     def test_clientConfig(self) -> None:
         """The command prints only the settings."""
-        status, out, err = self.run_("client-config", "https://mirror.example", "docker")
+        with patch("hubmirror.__main__.registriesOf", return_value=["docker.io"]):
+            status, out, err = self.run_("client-config", "https://mirror.example", "docker")
         self.assertEqual((status, err), (0, ""))
         self.assertIn('"https://mirror.example"', out)
         self.assertIn("/etc/docker/daemon.json", out)
 
+    def test_mirrorUnreachable(self) -> None:
+        """Settings for the Hub are printed, and that the mirror may have further registries."""
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+            status, out, err = self.run_("client-config", url, "docker")
+        self.assertEqual(status, 0)
+        self.assertIn(url, out)
+        self.assertRegex(err, r"\A127\.0\.0\.1:.* alone; name others with --registry\n\Z")
+
     def test_unusable(self) -> None:
         """If the arguments are invalid, the command prints one line, and the status is 2."""
         for arguments, text in [
-            (("client-config", "https://mirror.example", "rkt"), "not for 'rkt'"),
+            (("client-config", "https://m", "rkt", "--registry", "ghcr.io"), "not for 'rkt'"),
             (("client-config", "mirror.example", "docker"), "not an absolute URL"),
             (("client-config", "https://m/?x", "docker"), "without user information"),
             (("doctor", "mirror.example"), "not an absolute URL"),

@@ -16,8 +16,9 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from twisted.internet.error import ProcessTerminated
+from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -124,9 +125,16 @@ class ListeningTests(SynchronousTestCase):
 class Process:
     def __init__(self) -> None:
         self.signals: list[str] = []
+        self.isEnding = False
 
     def signalProcess(self, name: str) -> None:
+        if self.isEnding:
+            raise ProcessExitedAlready
         self.signals.append(name)
+
+    def writeToChild(self, fd: int, data: bytes) -> None:
+        if self.isEnding:
+            raise KeyError(fd)
 
 
 class SpawningClock(Clock):
@@ -173,6 +181,32 @@ class SupervisorTests(SynchronousTestCase):
             self.assertEqual(len(self.clock.spawned), count)
             self.clock.advance(0.1)
             self.assertEqual(self.clock.spawned[-1][1], ["--number=2"])
+
+    def test_noProcess(self) -> None:
+        """When the system can't start a process, that is tried again."""
+        with patch.object(self.clock, "spawnProcess", side_effect=BlockingIOError("no process")):
+            self.end(1)
+            self.clock.advance(1)
+        self.assertEqual(len(self.clock.spawned), 2)
+        self.clock.advance(2)
+        self.assertEqual(self.clock.spawned[-1][1], ["--number=2"])
+
+    def test_reportsLate(self) -> None:
+        """Workers that don't report in time don't keep the status from being shown."""
+        found = self.supervisor.findStatus()
+        self.assertNoResult(found)
+        self.clock.advance(2)
+        self.successResultOf(found)
+
+    def test_reportsNever(self) -> None:
+        """A worker that is ending can't be asked, nor be sent a signal."""
+        for protocol, _ in self.clock.spawned:
+            protocol.transport.isEnding = True
+        found = self.supervisor.findStatus()
+        self.supervisor.reload(MirrorConfig(port=()))
+        for index in (0, 1):
+            self.end(index)
+        self.successResultOf(found)
 
     def test_delayBeginsAnew(self) -> None:
         """A worker that has run for long is replaced after a second again."""

@@ -122,7 +122,8 @@ def network(value: str | Network) -> Network:
     An address or a network in CIDR notation.
     """
     try:
-        return ip_network(value, strict=False)
+        # A number would be taken for an address.
+        return ip_network(value if isinstance(value, Network) else str(value), strict=False)
     except ValueError:
         raise ValueError(
             f"{value!r} is no address or network; write for example 10.0.0.0/8"
@@ -249,13 +250,17 @@ def count(value: str | int) -> int:
     """
     A number from 0 to 1000.
     """
-    try:
-        number = int(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is no whole number") from None
+    number = _whole(value)
     if not 0 <= number <= 1000:
         raise ValueError(f"{value} is out of range; write a number from 0 to 1000")
     return number
+
+
+def _whole(value: str | int) -> int:
+    try:
+        return int(str(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is no whole number") from None
 
 
 def size(value: str | int) -> int:
@@ -280,10 +285,7 @@ def limit(value: str | int) -> int:
     """
     A number of at least 1.
     """
-    try:
-        most = int(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is no whole number") from None
+    most = _whole(value)
     if most < 1:
         raise ValueError(f"{value} is out of range; write 1 or more")
     return most
@@ -304,7 +306,7 @@ def speed(value: str | float) -> float:
     Bytes each second; 0 for no lower limit.
     """
     try:
-        found = float(value)
+        found = float(str(value))
     except ValueError:
         raise ValueError(f"{value!r} is no number of bytes each second") from None
     if not 0 <= found < 1e9:
@@ -317,7 +319,7 @@ def seconds(value: str | float) -> float:
     A time in seconds, more than 0 and less than a day.
     """
     try:
-        found = float(value)
+        found = float(str(value))
     except ValueError:
         raise ValueError(f"{value!r} is no number of seconds") from None
     if not 0 < found < 86400:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -149,7 +150,8 @@ def _pullsByName(mirror: MirrorURL, registries: Sequence[str]) -> Iterator[str]:
 
 def write(client: str, mirror: MirrorURL, registries: Sequence[str], root: Path) -> Iterator[str]:
     """
-    Write the configuration files for one of L{CLIENTS}.  JSON is merged with an existing file.  The
+    Write the configuration files for one of L{CLIENTS}.  JSON is merged with an existing file, in
+    whose lists the new members come first.  The
     former content is kept in a file C{*.before-hubmirror} beside it.  Other files that exist and
     may have further content are not changed.
 
@@ -163,8 +165,8 @@ def write(client: str, mirror: MirrorURL, registries: Sequence[str], root: Path)
         before = path.read_text() if path.exists() else None
         if before is not None and file.path.endswith(".json"):
             try:
-                text = json.dumps({**json.loads(before), **json.loads(text)}, indent=2) + "\n"
-            except (ValueError, TypeError):
+                text = json.dumps(_merged(json.loads(before), json.loads(text)), indent=2) + "\n"
+            except (ValueError, TypeError, AttributeError):
                 yield f"{path}: is no JSON object; left as it is"
                 continue
         elif before is not None and not file.isWhole:
@@ -181,6 +183,17 @@ def write(client: str, mirror: MirrorURL, registries: Sequence[str], root: Path)
             kept = f" (what was there is in {copy.name})"
         path.write_text(text)
         yield f"{path}: written{kept}. {file.note}"
+
+
+def _merged(before: dict[str, Any], settings: dict[str, list[str]]) -> dict[str, Any]:
+    """
+    @raise TypeError: when C{before} is not of this form; or L{AttributeError}.
+    """
+    lists = {
+        name: values + [each for each in before.get(name) or [] if each not in values]
+        for name, values in settings.items()
+    }
+    return {**before, **lists}
 
 
 def _docker(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:

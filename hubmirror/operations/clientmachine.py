@@ -89,11 +89,11 @@ class ClientMachine:
             yield self._insecure(url, daemon or {})
 
     def _mirrors(self, url: str, daemon: Mapping[str, Any], hostsFile: Path) -> Finding:
-        named = [str(each).rstrip("/") for each in daemon.get("registry-mirrors", ())]
+        named = [str(each).rstrip("/") for each in daemon.get("registry-mirrors") or ()]
         hosts = _readText(hostsFile)
         hides = self._docker is None or self._docker >= _HOSTS_WIN
         if hosts is not None and hides:
-            if url in hosts:
+            if re.search(rf"""["']{re.escape(url)}/?["']""", hosts):
                 return Finding("settings", "ok", f"{hostsFile} names the mirror")
             return Finding(
                 "settings",

@@ -15,16 +15,18 @@ _TIMEOUT = 5
 
 def registriesOf(mirror: MirrorURL) -> list[str]:
     """
-    Ask a mirror for the names of its registries.  If it can't be reached, or its response lacks the
-    field, it is taken for a mirror of Docker Hub.  This function blocks.
+    Ask a mirror for the names of its registries.  If its response lacks the field, it is a mirror
+    of Docker Hub.  This function blocks.
+
+    @raise OSError: when the mirror can't be reached, or does not respond with HTTP.
     """
     kind = http.client.HTTPConnection if mirror.plain else http.client.HTTPSConnection
     connection = kind(mirror.authority, timeout=_TIMEOUT)
     try:
         connection.request("GET", f"{mirror.path}/v2/")
         return listed(connection.getresponse().getheader(FIELD))
-    except (OSError, http.client.HTTPException, ValueError):
-        return [HUB.name]
+    except (http.client.HTTPException, ValueError) as error:
+        raise OSError(f"no HTTP response: {error!r}") from None
     finally:
         connection.close()
 

@@ -57,7 +57,9 @@ def unmapped(address: Address) -> Address:
 def findClient(peer: Address | None, headers: Headers, trusted: Sequence[Network]) -> Client:
     """
     Find the client of a request.  The forwarding fields count only when C{peer} is a trusted proxy,
-    and only those of their addresses that trusted proxies have appended.
+    and only those of their addresses that trusted proxies have appended.  C{Forwarded} counts only
+    without any of the older fields: most proxies set those, and pass on what a client writes into
+    C{Forwarded}.
 
     @param peer: the address of the connection's peer; C{None} for a UNIX socket.
     @param headers: the request's fields.
@@ -68,13 +70,11 @@ def findClient(peer: Address | None, headers: Headers, trusted: Sequence[Network
     chain = () if peer is None else (str(peer).encode("ascii"),)
     if not isIn(peer, trusted):
         return Client(peer, chain)
-    hops, scheme, host = _fromForwarded(headers)
-    if not hops:
-        hops = _members(headers, b"X-Forwarded-For")
-    if scheme is None:
-        scheme = next(iter(_members(headers, b"X-Forwarded-Proto")), None)
-    if host is None:
-        host = next(iter(_members(headers, b"X-Forwarded-Host")), None)
+    hops = _members(headers, b"X-Forwarded-For")
+    scheme = next(iter(_members(headers, b"X-Forwarded-Proto")), None)
+    host = next(iter(_members(headers, b"X-Forwarded-Host")), None)
+    if not (hops or scheme or host):
+        hops, scheme, host = _fromForwarded(headers)
     if scheme is not None:
         scheme = scheme.lower()
     address = peer

@@ -26,7 +26,7 @@ class Search:
             return errorAnswer(404, "NOT_FOUND", "there is only /v1/search here")
         query = parse_qs(request.query)
         term = query.get("q", [""])[0]
-        size = int(query.get("n", ["25"])[0])
+        size = max(1, int(query.get("n", ["25"])[0]))
         page = int(query.get("page", ["1"])[0])
         found = [entry for entry in self._entries() if term in str(entry["name"])]
         return jsonAnswer(

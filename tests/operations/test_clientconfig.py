@@ -281,8 +281,16 @@ class WriteTests(SynchronousTestCase):
         path.write_text('{"debug": true, "registry-mirrors": ["https://old.example"]}')
         self.write("docker")
         self.assertEqual(
-            json.loads(path.read_text()), {"debug": True, "registry-mirrors": [SECURE]}
+            json.loads(path.read_text()),
+            {"debug": True, "registry-mirrors": [SECURE, "https://old.example"]},
         )
+        self.assertIn("is right already", self.write("docker"))
+        path.write_text('{"registry-mirrors": null}')
+        self.write("docker")
+        self.assertEqual(json.loads(path.read_text()), {"registry-mirrors": [SECURE]})
+        for wrong in ("[]", "1", '{"registry-mirrors": 1}'):
+            path.write_text(wrong)
+            self.assertIn("left as it is", self.write("docker"))
 
     def test_notJoined(self) -> None:
         """A file that can't be merged is left as it is."""

@@ -57,6 +57,8 @@ class ClientMachineTests(SynchronousTestCase):
             ({HOSTS: OF_MIRROR}, (28, 0), "WRONG", "registry-mirrors in daemon.json does not"),
             ({DAEMON: "{"}, (29, 1), "WRONG", "does not name the mirror"),
             ({DAEMON: "[]"}, (29, 1), "WRONG", "does not name the mirror"),
+            ({DAEMON: '{"registry-mirrors": null}'}, (29, 1), "WRONG", "does not name"),
+            ({HOSTS: f'[host."{MIRROR}0"]'}, (29, 0), "WRONG", "wins over"),
             (
                 {DAEMON: json.dumps({"registry-mirrors": [MIRROR + "/old"]})},
                 (29, 1),

@@ -112,16 +112,19 @@ class ChainTests(SynchronousTestCase):
             self.assertEqual(found.chain, (*hops, b"10.0.0.1"), lines)
             self.assertEqual((found.scheme, found.host), (scheme, host), lines)
 
-    def test_forwardedFirst(self) -> None:
-        """The standard field takes precedence; the older fields add what it lacks."""
-        found = client(
-            Forwarded=b"for=192.0.2.1;proto=https",
-            X_Forwarded_For=b"192.0.2.2",
-            X_Forwarded_Proto=b"http",
-            X_Forwarded_Host=b"a.example, b.example",
-        )
-        self.assertEqual(str(found.address), "192.0.2.1")
-        self.assertEqual((found.scheme, found.host), (b"https", b"a.example"))
+    def test_olderFirst(self) -> None:
+        """A client can't claim an address in C{Forwarded} behind a proxy that sets the others."""
+        older = {
+            "X_Forwarded_For": b"192.0.2.2",
+            "X_Forwarded_Proto": b"http",
+            "X_Forwarded_Host": b"a.example, b.example",
+        }
+        found = client(Forwarded=b"for=192.0.2.1;proto=https;host=evil.example", **older)
+        self.assertEqual(str(found.address), "192.0.2.2")
+        self.assertEqual((found.scheme, found.host), (b"http", b"a.example"))
+        for name, value in older.items():
+            found = client(Forwarded=b"for=192.0.2.1", **{name: value})
+            self.assertNotEqual(str(found.address), "192.0.2.1", name)
 
     def test_scheme(self) -> None:
         for value, scheme in ((b"https", b"https"), (b"HTTP, https", b"http"), (b"ftp", None)):

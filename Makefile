@@ -1,6 +1,8 @@
 # Needs Python >= 3.10 with its venv, and make. All else goes to .venv.
 
 PYTHON ?= python3
+# Tests that run at once: those with other programs mostly wait for them.
+JOBS ?= 2
 
 # What runs once more with the option plain-transport.
 PLAIN = tests.transport.test_tls tests.wire.test_loopback tests.wire.test_bounds \
@@ -15,8 +17,8 @@ demo: .venv/test.stamp
 	.venv/bin/python -m hubmirror demo
 
 test: .venv/test.stamp
-	.venv/bin/trial tests
-	HUBMIRROR_PLAIN=1 .venv/bin/trial $(PLAIN)
+	.venv/bin/trial --jobs=$(JOBS) tests
+	HUBMIRROR_PLAIN=1 .venv/bin/trial --jobs=$(JOBS) $(PLAIN)
 
 # The mirror of the real Hub, on 127.0.0.1:5000.
 run: .venv/test.stamp

@@ -19,7 +19,7 @@ html_title = f"hubmirror {release}"
 # The table of options is made from the options themselves.
 rows = [
     f'   "``{optionName(field)}``{" R" if field.metadata["repeats"] else ""}",'
-    f' "{describeDefault(field)}", "{field.metadata["help"]}"'
+    f' "{describeDefault(field)}", "{field.metadata["help"].replace("*", chr(92) + "*")}"'
     for field in options()
 ]
 table = [".. csv-table::", '   :header: "option", "default", "meaning"', ""]

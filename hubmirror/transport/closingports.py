@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.tcp import Port
 
-FIRST_REQUEST = 5.0
+FIRST_REQUEST = 3.0
 """
 Seconds in which a connection that has not had a request yet gets one when its port is closed.
 Clients repeat a request whose connection was closed only if it was not the first on it (Go's

@@ -170,6 +170,15 @@ class CheckTests(CommandCase):
         status, _ = self.check("resumes = -1\n")
         self.assertEqual(status, 1)
 
+    def test_accessLog(self) -> None:
+        """A check makes no file, which would belong to whoever checks, and not to the mirror."""
+        text = '[log]\naccess_log_file = "access.log"\n'
+        status, _ = self.check(text)
+        self.assertEqual(status, 0)
+        self.assertFalse((self.folder / "access.log").exists())
+        status, _ = self.check(text.replace('"access', '"missing/access'))
+        self.assertEqual(status, 1)
+
     def test_certificate(self) -> None:
         """A key that is another certificate's is found without a client."""
         (self.folder / "ca-key.pem").write_bytes((self.folder / "server.pem").read_bytes())

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -53,12 +54,17 @@ class Adopter:
 
 class AdoptingTests(SynchronousTestCase):
     def test_inOrder(self) -> None:
-        """However a port is to be bound, it takes the next inherited socket."""
+        """
+        However a port is to be bound, it takes the next inherited socket, and nothing else has it.
+        """
         reactor, factory = Adopter(), Factory()
+        closed: list[int] = []
+        self.patch(os, "close", closed.append)
         adopting = AdoptingReactor(reactor, [(7, 2), (8, 10)])
         adopting.listenTCP(5000, factory, backlog=50, interface="127.0.0.1")
         adopting.listenTCP(0, factory)
         self.assertEqual(reactor.adopted, [(7, 2, factory), (8, 10, factory)])
+        self.assertEqual(closed, [7, 8])
 
 
 class ListeningTests(SynchronousTestCase):
@@ -326,7 +332,10 @@ class WorkersTests(CommandCase):
 
 class InterruptedTests(CommandCase):
     def test_interrupted(self) -> None:
-        """Ctrl-C reaches all processes of a terminal; what is under way ends all the same."""
+        """
+        Ctrl-C reaches all processes of a terminal; what is under way ends all the same. Meanwhile
+        connections are refused, so that a balancer goes on to another mirror at once.
+        """
         with closing(socket.socket()) as registry:
             registry.bind(("127.0.0.1", 0))
             registry.listen()
@@ -344,10 +353,21 @@ class InterruptedTests(CommandCase):
                 # The first process, and each worker.
                 for _ in range(3):
                     self.said("Port .* Closed")
+                self.assertRefused(port)
                 upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                 self.assertEqual(client.getresponse().read(), b"ok")
             client.close()
         self.assertEqual(self.process.wait(timeout=30), 0)
+
+    def assertRefused(self, port: int) -> None:
+        """The log tells that a port is closed right before it is."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+            except ConnectionRefusedError:
+                return
+        self.fail("connections are not refused")
 
 
 class ActivatedTests(CommandCase):

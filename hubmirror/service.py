@@ -33,7 +33,7 @@ from hubmirror.downstream.resources import MirrorResource
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Exchange
 from hubmirror.limits import limitsOf, overlap, shortage
-from hubmirror.listening import Certificates, makeEndpoint
+from hubmirror.listening import Certificates, SharingReactor, makeEndpoint
 from hubmirror.operations.accesslog import AccessLog
 from hubmirror.operations.banner import announce
 from hubmirror.page.resource import PageResource
@@ -128,7 +128,9 @@ class HubMirror:
             plain=config.plain_transport,
             onRefused=mirror.refused,
         )
-        listening = TLSReactor(listening or reactor, plain=config.plain_transport)
+        if listening is None:
+            listening = SharingReactor(reactor) if config.reuse_port else reactor
+        listening = TLSReactor(listening, plain=config.plain_transport)
         self.endpoints = [makeEndpoint(listening, each) for each in config.port]
 
         def makeAgain(config: MirrorConfig) -> Registries:

@@ -252,12 +252,12 @@ class CommandCase(SynchronousTestCase):
             close_fds=given is None,
             preexec_fn=None if given is None else lambda: os.dup2(given.fileno(), 3) and None,
         )
-        self.addCleanup(self.end)
+        self.addCleanup(self.end, self.process)
 
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate(timeout=30)
+    def end(self, process: subprocess.Popen[str]) -> None:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=30)
 
     def said(self, pattern: str) -> re.Match[str]:
         assert self.process.stdout is not None
@@ -328,6 +328,35 @@ class WorkersTests(CommandCase):
         self.process.stdout.read()
         with self.assertRaises(ConnectionRefusedError):
             self.assertAllServe()
+
+
+class FollowedTests(CommandCase):
+    def test_followed(self) -> None:
+        """
+        A mirror starts on the port of another one, which then ends; meanwhile each connection is
+        served.
+        """
+        options = ("--workers=2", "--reuse-port", "--registry-url=http://127.0.0.1:9")
+        self.start("--port=ssl:0:interface=127.0.0.1", *options)
+        port = int(self.said(r"listening on https://127\.0\.0\.1:(\d+)")[1])
+        self.ready()
+        first = self.process
+        self.start(f"--port=ssl:{port}:interface=127.0.0.1", *options)
+        self.ready()
+        for _ in range(20):
+            self.assertPinged(port)
+        first.terminate()
+        first.communicate(timeout=30)
+        self.assertEqual(first.returncode, 0)
+        for _ in range(20):
+            self.assertPinged(port)
+
+    def ready(self) -> None:
+        for _ in range(2):
+            self.said(r"MirrorSite .*starting on")
+
+    def assertPinged(self, port: int) -> None:
+        self.assertServes(HTTPSConnection("127.0.0.1", port, timeout=30, context=self.trust))
 
 
 class InterruptedTests(CommandCase):

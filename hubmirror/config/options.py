@@ -172,6 +172,12 @@ class MirrorConfig:
         "use Twisted's own TLS and h2's own frames in place of the mirror's, which cost less",
         atStart=True,
     )
+    reuse_port: bool = one(
+        values.flag,
+        False,
+        "let another mirror of the same account take the same ports, to follow this one",
+        atStart=True,
+    )
     connect_timeout: float = one(
         values.seconds, 5.0, "seconds for the name, the connection and TLS to an upstream"
     )

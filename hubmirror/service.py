@@ -267,6 +267,7 @@ class MirrorService(Service):
         self._warning = warning
         self._announces = announces
         self._mirror = mirror
+        self._atStart = mirror.settings.config
         self._site = site
         self._endpoints = endpoints
         self._pool = pool
@@ -311,7 +312,6 @@ class MirrorService(Service):
 
         @raise ConfigError: when they can't work; everything then stays as it was.
         """
-        before = self._mirror.settings.config
         # What can fail comes first.
         registries = self._makeRegistries(config)
         if self._accessLog is not None:
@@ -323,7 +323,7 @@ class MirrorService(Service):
             optionName(field)
             for field in options()
             if field.metadata["atStart"]
-            and getattr(before, field.name) != getattr(config, field.name)
+            and getattr(self._atStart, field.name) != getattr(config, field.name)
         ]
         self._log.info("the configuration has been read again")
         if waiting:

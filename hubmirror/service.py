@@ -34,7 +34,7 @@ from hubmirror.downstream.resources import MirrorResource
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Exchange
 from hubmirror.limits import limitsOf, overlap, shortage
-from hubmirror.listening import Certificates, makeEndpoint
+from hubmirror.listening import Certificates, SharingReactor, makeEndpoint
 from hubmirror.operations.accesslog import AccessLog
 from hubmirror.operations.banner import announce
 from hubmirror.page.resource import PageResource
@@ -132,7 +132,9 @@ class HubMirror:
             plain=config.plain_transport,
             onRefused=mirror.refused,
         )
-        listening = TLSReactor(listening or reactor, plain=config.plain_transport)
+        if listening is None:
+            listening = SharingReactor(reactor) if config.reuse_port else reactor
+        listening = TLSReactor(listening, plain=config.plain_transport)
         self.endpoints = [makeEndpoint(listening, each) for each in config.port]
 
         def makeAgain(config: MirrorConfig) -> Registries:
@@ -274,6 +276,7 @@ class MirrorService(Service):
         self._warning = warning
         self._announces = announces
         self._mirror = mirror
+        self._atStart = mirror.settings.config
         self._site = site
         self._endpoints = endpoints
         self._pool = pool
@@ -320,7 +323,6 @@ class MirrorService(Service):
 
         @raise ConfigError: when the configuration can't be used; then nothing is changed.
         """
-        before = self._mirror.settings.config
         # This comes first because it can fail.
         registries = self._makeRegistries(config)
         if self._accessLog is not None:
@@ -332,7 +334,7 @@ class MirrorService(Service):
             optionName(field)
             for field in options()
             if field.metadata["atStart"]
-            and getattr(before, field.name) != getattr(config, field.name)
+            and getattr(self._atStart, field.name) != getattr(config, field.name)
         ]
         self._log.info("the configuration has been read again")
         if waiting:

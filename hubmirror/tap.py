@@ -30,6 +30,7 @@ from hubmirror.config import (
 )
 from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.limits import mostDescriptors
+from hubmirror.operations.accesslog import checkAccessLog
 from hubmirror.operations.configcheck import describeConfig
 from hubmirror.service import HubMirror, MirrorService, makeAdminPort
 from hubmirror.worker import AdoptingReactor, Lifeline, ReportPipe, inheritance
@@ -127,6 +128,9 @@ class Options(usage.Options):
         """
         Create the service, or check the configuration.  An option may name a file that does not
         exist, and C{twistd} prints a C{UsageError} as one line only while it parses options.
+
+        A check is often made by root, for a mirror with another account.  It does not open the
+        access log, because a file that it creates would belong to root.
         """
         from twisted.internet import reactor
 
@@ -134,7 +138,9 @@ class Options(usage.Options):
             self.config = self.read()
             self.service = self._makeService(reactor)
         except ConfigError as error:
-            if self._isCheck:
+            if self._isCheck or self._file is not None:
+                # What twistd says with a UsageError is the whole help first, which would hide the
+                # mistake in the journal of a service.
                 raise SystemExit(f"hubmirror: {error}") from None
             raise usage.UsageError(str(error)) from None
         if self._isCheck:
@@ -159,7 +165,9 @@ class Options(usage.Options):
             return mirror.service
         # The mirror is created even when workers serve, so that an invalid configuration is
         # reported once, by this process.
-        mirror = HubMirror(reactor, config)
+        if self._isCheck:
+            checkAccessLog(config)
+        mirror = HubMirror(reactor, config, listeners=[] if self._isCheck else None)
         if config.workers == 1:
             return mirror.service
         if any(each.startswith("unix:") for each in config.port):

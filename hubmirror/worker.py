@@ -72,10 +72,13 @@ class AdoptingReactor:
 
     def listenTCP(self, port: int, factory: Any, *_: Any, **__: Any) -> Any:
         """
-        Listen on the next socket.
+        Listen on the next socket.  The port has a descriptor of its own: as long as this one were
+        open too, the kernel would take connections in that nobody accepts while the worker drains.
         """
         fd, family = next(self._sockets)
-        return self._reactor.adoptStreamPort(fd, family, factory)
+        port = self._reactor.adoptStreamPort(fd, family, factory)
+        os.close(fd)
+        return port
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)

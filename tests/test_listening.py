@@ -5,15 +5,20 @@ Tests of certificates that are renewed while the mirror runs.
 from __future__ import annotations
 
 import os
+import socket
 from datetime import timedelta
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.filepath import FilePath
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from hubmirror.listening import Certificates, makeEndpoint
+from hubmirror.listening import Certificates, SharingReactor, makeEndpoint
 from hubmirror.testing import ca
 from hubmirror.testing.ca import Authority
 from hubmirror.transport.tlsendpoints import TLSReactor
@@ -71,6 +76,33 @@ class FolderTests(SynchronousTestCase):
         self.assertIs(self.server.contextFor(b"a.example"), first)
         [line] = [str(formatEvent(event)) for event in logs]
         self.assertIn("stay as they were: no certificate with its key", line)
+
+
+class SharingTests(TestCase):
+    """
+    Two mirrors on one port, as while one takes over from another.
+    """
+
+    def listen(self, number: int, interface: str) -> IListeningPort:
+        port: IListeningPort = SharingReactor(reactor).listenTCP(
+            number, Factory(), interface=interface
+        )
+        self.addCleanup(port.stopListening)
+        return port
+
+    def test_twice(self) -> None:
+        for interface in ("127.0.0.1", "::1"):
+            first = self.listen(0, interface)
+            second = self.listen(first.getHost().port, interface)  # type: ignore[attr-defined]
+            self.assertEqual(first.getHost(), second.getHost())
+
+    def test_taken(self) -> None:
+        """
+        What is bound in another way is not shared.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            number = other.getsockname()[1]
+            self.assertRaises(CannotListenError, self.listen, number, "127.0.0.1")
 
 
 class CertificatesTests(SynchronousTestCase):

@@ -68,13 +68,17 @@ class ReloadTests(MemoryCase):
 
     def test_atStart(self) -> None:
         """Changed options that take effect only at the start are logged."""
-        with capturedLogs() as logs:
-            self.reload(port=["tcp:1"], max_head="8k", read_only=True)
-        [warning] = [formatEvent(event) for event in logs if event["log_level"].name == "warn"]
-        names = str(warning).partition(": ")[2].split(", ")
-        self.assertIn("port", names)
-        self.assertIn("max-head", names)
-        self.assertNotIn("read-only", names)
+        for options, expected in (
+            ({"port": ["tcp:1"], "max_head": "8k", "read_only": True}, {"port", "max-head"}),
+            ({"max_head": "8k"}, {"max-head"}),
+            ({"max_head": "8k"}, {"max-head"}),
+            ({"read_only": True}, set()),
+        ):
+            with capturedLogs() as logs:
+                self.reload(**options)
+            warnings = [formatEvent(event) for event in logs if event["log_level"].name == "warn"]
+            names = {name for each in warnings for name in str(each).partition(": ")[2].split(", ")}
+            self.assertEqual(names & {"port", "max-head", "read-only"}, expected)
 
 
 class HangUpTests(CommandCase):
@@ -169,6 +173,15 @@ class CheckTests(CommandCase):
 
     def test_wrong(self) -> None:
         status, _ = self.check("resumes = -1\n")
+        self.assertEqual(status, 1)
+
+    def test_accessLog(self) -> None:
+        """A check makes no file, which would belong to whoever checks, and not to the mirror."""
+        text = '[log]\naccess_log_file = "access.log"\n'
+        status, _ = self.check(text)
+        self.assertEqual(status, 0)
+        self.assertFalse((self.folder / "access.log").exists())
+        status, _ = self.check(text.replace('"access', '"missing/access'))
         self.assertEqual(status, 1)
 
     def test_certificate(self) -> None:

@@ -60,11 +60,12 @@ class ParsingTests(SynchronousTestCase):
             self.assertEqual(config.registries[0].hosts, ("a.example",))
 
     def test_badFile(self) -> None:
-        """The error has a line for each problem."""
+        """The error has a line for each problem, without the help."""
         path = self.mktemp()
         with open(path, "w") as file:
             file.write("resumes = -1\nx = 1\n")
-        text = str(self.assertRaises(UsageError, self.parse, "--config", path))
+        text = str(self.assertRaises(SystemExit, self.parse, "--config", path))
+        self.assertRegex(text, r"\Ahubmirror: ")
         self.assertEqual(len(text.splitlines()), 2)
 
     def test_values(self) -> None:

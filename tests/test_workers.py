@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -54,12 +55,17 @@ class Adopter:
 
 class AdoptingTests(SynchronousTestCase):
     def test_inOrder(self) -> None:
-        """Whatever the arguments are, each port uses the next inherited socket."""
+        """
+        Whatever the arguments are, each port uses the next inherited socket, and closes it.
+        """
         reactor, factory = Adopter(), Factory()
+        closed: list[int] = []
+        self.patch(os, "close", closed.append)
         adopting = AdoptingReactor(reactor, [(7, 2), (8, 10)])
         adopting.listenTCP(5000, factory, backlog=50, interface="127.0.0.1")
         adopting.listenTCP(0, factory)
         self.assertEqual(reactor.adopted, [(7, 2, factory), (8, 10, factory)])
+        self.assertEqual(closed, [7, 8])
 
 
 class ListeningTests(SynchronousTestCase):
@@ -286,12 +292,12 @@ class CommandCase(SynchronousTestCase):
             close_fds=given is None,
             preexec_fn=None if given is None else lambda: os.dup2(given.fileno(), 3) and None,
         )
-        self.addCleanup(self.end)
+        self.addCleanup(self.end, self.process)
 
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate(timeout=30)
+    def end(self, process: subprocess.Popen[str]) -> None:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=30)
 
     def said(self, pattern: str) -> re.Match[str]:
         assert self.process.stdout is not None
@@ -367,11 +373,40 @@ class WorkersTests(CommandCase):
             self.assertAllServe()
 
 
+class FollowedTests(CommandCase):
+    def test_followed(self) -> None:
+        """
+        A mirror starts on the port of another one, which then ends; meanwhile each connection is
+        served.
+        """
+        options = ("--workers=2", "--reuse-port", "--registry-url=http://127.0.0.1:9")
+        self.start("--port=ssl:0:interface=127.0.0.1", *options)
+        port = int(self.said(r"listening on https://127\.0\.0\.1:(\d+)")[1])
+        self.ready()
+        first = self.process
+        self.start(f"--port=ssl:{port}:interface=127.0.0.1", *options)
+        self.ready()
+        for _ in range(20):
+            self.assertPinged(port)
+        first.terminate()
+        first.communicate(timeout=30)
+        self.assertEqual(first.returncode, 0)
+        for _ in range(20):
+            self.assertPinged(port)
+
+    def ready(self) -> None:
+        for _ in range(2):
+            self.said(r"MirrorSite .*starting on")
+
+    def assertPinged(self, port: int) -> None:
+        self.assertServes(HTTPSConnection("127.0.0.1", port, timeout=30, context=self.trust))
+
+
 class InterruptedTests(CommandCase):
     def test_interrupted(self) -> None:
         """
         Ctrl-C sends SIGINT to all processes of a terminal; requests in progress end normally all
-        the same.
+        the same. Meanwhile connections are refused, so that a load balancer uses another mirror.
         """
         with closing(socket.socket()) as registry:
             registry.bind(("127.0.0.1", 0))
@@ -390,10 +425,21 @@ class InterruptedTests(CommandCase):
                 # The supervisor and each worker.
                 for _ in range(3):
                     self.said("Port .* Closed")
+                self.assertRefused(port)
                 upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                 self.assertEqual(client.getresponse().read(), b"ok")
             client.close()
         self.assertEqual(self.process.wait(timeout=30), 0)
+
+    def assertRefused(self, port: int) -> None:
+        """The log tells that a port is closed right before it is."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+            except ConnectionRefusedError:
+                return
+        self.fail("connections are not refused")
 
 
 class ActivatedTests(CommandCase):

@@ -174,6 +174,12 @@ class MirrorConfig:
         "use Twisted's TLS and h2's frames instead of the mirror's own, which are faster",
         atStart=True,
     )
+    reuse_port: bool = one(
+        values.flag,
+        False,
+        "let another mirror of the same account take the same ports, to follow this one",
+        atStart=True,
+    )
     connect_timeout: float = one(
         values.seconds, 5.0, "seconds for name resolution, connection and TLS to an upstream"
     )

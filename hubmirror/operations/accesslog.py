@@ -4,6 +4,7 @@ The access log: one line for each exchange, without credentials, signed queries 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -187,6 +188,29 @@ class AccessLog:
         self._output.write(line)
 
 
+def checkAccessLog(config: MirrorConfig) -> None:
+    """
+    Find out whether the file can be written, without making or opening it.
+
+    @raise ConfigError: when it can't.
+    """
+    name = config.access_log_file
+    if name is None or name == _STANDARD_OUTPUT or config.access_log == "off":
+        return
+    if os.path.isdir(name):
+        raise _unwritable(name, os.strerror(errno.EISDIR))
+    folder = os.path.dirname(name) or "."
+    if not os.path.isdir(folder):
+        raise _unwritable(name, f"there is no folder {folder}")
+    written = name if os.path.exists(name) else folder
+    if not os.access(written, os.W_OK):
+        raise _unwritable(name, os.strerror(errno.EACCES))
+
+
+def _unwritable(name: str, reason: str | None) -> ConfigError:
+    return ConfigError(f"--access-log-file: {name} can't be written: {reason}")
+
+
 def _isRead(fd: int) -> bool:
     """
     Whether a file descriptor is open and is not C{/dev/null}.
@@ -212,9 +236,7 @@ class _File:
         try:
             self._fd = self._open()
         except OSError as error:
-            raise ConfigError(
-                f"--access-log-file: {name} can't be written: {error.strerror}"
-            ) from None
+            raise _unwritable(name, error.strerror) from None
 
     def _open(self) -> int:
         if self._name == _STANDARD_OUTPUT:

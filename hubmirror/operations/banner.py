@@ -38,14 +38,14 @@ def announce(
     origins = [_originOf(*pair) for pair in zip(config.port, ports, strict=False)]
     for description, origin in zip(config.port, origins, strict=False):
         _log.info("listening on {place}", place=origin or description)
-    upstreams = [
-        splitURL(url.encode("ascii"))[0] for url in (config.registry_url, *config.fallback)
-    ]
-    _log.info(
-        "mirroring {upstreams}{readOnly}",
-        upstreams=", and when that fails ".join(map(str, upstreams)),
-        readOnly=", without pushes" if config.read_only else "",
-    )
+    for registry in config.allRegistries():
+        urls = (registry.registryURL, *(registry.fallback or ()))
+        upstreams = [splitURL(url.encode("ascii"))[0] for url in urls]
+        _log.info(
+            "mirroring {upstreams}{readOnly}",
+            upstreams=", and when that fails ".join(map(str, upstreams)),
+            readOnly=", without pushes" if config.read_only else "",
+        )
     if terminal is None:
         terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
     url = config.public_url or (origins[0] and _reachable(origins[0]))

@@ -37,6 +37,7 @@ DEFAULTS = {
     "ca_file": None,
     "workers": 1,
     "plain_transport": False,
+    "reuse_port": False,
     "resolver": None,
     "read_only": False,
     "page": True,
@@ -117,6 +118,7 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("ca_file", "ca.pem", "ca.pem"),
     ("workers", "4", 4),
     ("plain_transport", True, True),
+    ("reuse_port", True, True),
     ("workers", "auto", 0),
     ("resolver", "1.1.1.1", ("1.1.1.1", 53)),
     ("resolver", "1.1.1.1:5353", ("1.1.1.1", 5353)),
@@ -276,6 +278,7 @@ class ConfigTests(SynchronousTestCase):
             "no_cors",
             "no_forwarded",
             "plain_transport",
+            "reuse_port",
         }
         self.assertEqual({name for name, _, _ in BAD}, names - free)
 

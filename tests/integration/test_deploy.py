@@ -101,6 +101,30 @@ class SystemdTests(DeployTestCase):
         command = ["systemd-analyze", "--man=no", "verify", *units]
         self.assertEqual(run(["sh", "-c", 'exec "$@" 2>&1', "sh", *command]), "")
 
+    def test_next(self) -> None:
+        """
+        The unit that serves while the other one is restarted: C{systemd-analyze} reads its drop-in,
+        and it differs from what it takes over from in its admin port.
+        """
+        service = self.service.rename(self.folder / "hubmirror-next.service")
+        folder = self.folder / "hubmirror-next.service.d"
+        folder.mkdir()
+        dropIn = self.adapted("hubmirror-next.conf", ("/opt/hubmirror/bin", str(self.folder)))
+        dropIn = dropIn.rename(folder / "next.conf")
+        command = ["systemd-analyze", "--man=no", "verify", str(service)]
+        self.assertEqual(run(["sh", "-c", 'exec "$@" 2>&1', "sh", *command]), "")
+        words, others = mainCommand(dropIn.read_text()), mainCommand(service.read_text())
+        self.assertEqual(words[: len(others)], others)
+        option, port = words[len(others) :]
+        self.assertEqual(option, "--admin-port")
+        found, _ = parse((DEPLOY / "mirror.toml").read_text(), "/", {})
+        config = MirrorConfig(**found)
+        self.assertNotEqual(port, config.admin_port)
+        self.assertTrue(config.reuse_port)
+        with dropIn.open("a") as file:
+            file.write("Nonsense=yes\n")
+        self.assertIn("Nonsense", run(["sh", "-c", 'exec "$@" 2>&1', "sh", *command]))
+
     def test_security(self) -> None:
         """The exposure level that systemd computes is below 2.5; without any settings it is 9.6."""
         run(["systemd-analyze", "security", "--offline=true", "--threshold=25", str(self.service)])
@@ -137,6 +161,12 @@ class SystemdTests(DeployTestCase):
         """systemd waits for longer than the mirror drains."""
         [seconds] = re.findall(r"^TimeoutStopSec=(\d+)$", self.service.read_text(), re.MULTILINE)
         self.assertGreater(int(seconds), drainTimeout("mirror.toml"))
+
+
+def mainCommand(unit: str) -> list[str]:
+    """The words of what a unit runs."""
+    [line] = re.findall(r"^ExecStart=(\S.*)$", unit.replace("\\\n", ""), re.MULTILINE)
+    return str(line).split()
 
 
 def drainTimeout(name: str) -> float:

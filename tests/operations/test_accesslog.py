@@ -5,6 +5,7 @@ Tests of the access log: one line for each request, without secrets.
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import datetime, timezone
 from ipaddress import ip_address
@@ -18,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.config import ConfigError, MirrorConfig
 from hubmirror.exchange import Exchange, Outcome
-from hubmirror.operations.accesslog import AccessLog, logExchange, shownTarget
+from hubmirror.operations.accesslog import AccessLog, checkAccessLog, logExchange, shownTarget
 from hubmirror.protocol.target import Kind
 
 
@@ -228,6 +229,39 @@ class FormatTests(SynchronousTestCase):
     def test_unwritable(self) -> None:
         error = self.assertRaises(ConfigError, self.configured, "json", "/dev/null/access.log")
         self.assertIn("/dev/null/access.log can't be written", str(error))
+
+    def test_checked(self) -> None:
+        """
+        A check finds what opening the file would find, and leaves no file.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        path = folder / "access.log"
+        checkAccessLog(MirrorConfig())
+        checkAccessLog(MirrorConfig(access_log="json", access_log_file="-"))
+        checkAccessLog(MirrorConfig(access_log_file=str(path)))
+        self.assertFalse(path.exists())
+        for wrong in (folder, path / "below", folder / "missing" / "access.log"):
+            error = self.assertRaises(
+                ConfigError, checkAccessLog, MirrorConfig(access_log_file=str(wrong))
+            )
+            self.assertIn(f"{wrong} can't be written", str(error))
+        checkAccessLog(MirrorConfig(access_log="off", access_log_file=str(folder)))
+
+    def test_checkedRights(self) -> None:
+        """
+        It asks for the rights to the file, or to the folder when there is none yet.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        path = folder / "access.log"
+        asked: list[object] = []
+        self.patch(os, "access", lambda name, mode: asked.append(name))
+        config = MirrorConfig(access_log_file=str(path))
+        self.assertRaises(ConfigError, checkAccessLog, config)
+        path.touch()
+        self.assertRaises(ConfigError, checkAccessLog, config)
+        self.assertEqual(asked, [str(folder), str(path)])
 
     def test_full(self) -> None:
         """

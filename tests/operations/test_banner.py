@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from hubmirror.config import MirrorConfig
+from hubmirror.config import MirrorConfig, RegistryConfig
 from hubmirror.operations.banner import announce
 
 
@@ -60,6 +60,18 @@ class AnnounceTests(SynchronousTestCase):
             ),
         ]:
             self.assertEqual(self.announced([LOOPBACK], **options)[-1], text)
+
+    def test_registries(self) -> None:
+        """Each registry has a line, with the URL that its table gives."""
+        hub = RegistryConfig(name="docker.io", url="https://hub.example")
+        quay = RegistryConfig(name="quay.io", fallback=["https://a.example"])
+        self.assertEqual(
+            self.announced([LOOPBACK], registries=[quay, hub], read_only=True)[1:],
+            [
+                "mirroring https://hub.example, without pushes",
+                "mirroring https://quay.io, and when that fails https://a.example, without pushes",
+            ],
+        )
 
     def test_embedded(self) -> None:
         """A mirror without ports logs nothing."""

@@ -5,6 +5,8 @@ Tests of the metrics and of the admin port.
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openMetrics
@@ -22,6 +24,8 @@ from hubmirror.exchange import Exchange, Outcome
 from hubmirror.protocol.errors import ConnectFailed
 from hubmirror.protocol.target import Kind
 from tests.wire.support import MemoryCase, answer
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class ExchangeTests(SynchronousTestCase):
@@ -231,6 +235,15 @@ class StatusTests(SynchronousTestCase):
         text, mediaType = expose(status, "text/plain")
         self.assertTrue(mediaType.startswith("text/plain"))
         self.assertIn("hubmirror_info", text.decode())
+
+
+class DocumentationTests(SynchronousTestCase):
+    def test_complete(self) -> None:
+        """The documentation has each metric, and no other."""
+        text, _ = expose(Status([], key=b"k"), "text/plain")
+        names = re.findall(r"^# HELP (hubmirror_\w+) ", text.decode(), re.MULTILINE)
+        page = (ROOT / "docs/metrics.rst").read_text("utf-8")
+        self.assertEqual(set(re.findall(r"^``(hubmirror_\w+)``", page, re.MULTILINE)), set(names))
 
 
 class AdminCase(MemoryCase):

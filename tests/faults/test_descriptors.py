@@ -5,7 +5,6 @@ a few connections.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +146,7 @@ class DescriptorTests(TestCase):
             *options,
         )
         self.addCleanup(self.end)
-        await self.mirror.listening()
-        found = re.search(rb"listening on https://127.0.0.1:([0-9]+)", self.mirror.output)
-        assert found is not None, self.mirror.output
-        self.port = int(found[1])
+        self.port = await self.mirror.listening(b"https")
 
     async def end(self) -> None:
         if not self.mirror.ended.called:

@@ -59,9 +59,9 @@ class Mirror(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         self.ended.callback(reason.value.exitCode)
 
-    async def listening(self) -> int:
+    async def listening(self, scheme: bytes = b"http") -> int:
         """The port that the mirror listens on."""
-        pattern = re.compile(rb"listening on http://127.0.0.1:([0-9]+)")
+        pattern = re.compile(rb"listening on %b://127.0.0.1:([0-9]+)\s" % scheme)
         await until(lambda: self.ended.called or pattern.search(self.output) is not None)
         found = pattern.search(self.output)
         assert found is not None, self.output

@@ -16,10 +16,16 @@ nitpicky = True
 html_theme = "furo"
 html_title = f"hubmirror {release}"
 
-# The table of options is made from the options themselves.
+
+def escaped(text: str) -> str:
+    """Text in which an asterisk, as in a glob, does not begin emphasis."""
+    return text.replace("*", r"\*")
+
+
+# The table of options is generated from the options themselves.
 rows = [
     f'   "``{optionName(field)}``{" R" if field.metadata["repeats"] else ""}",'
-    f' "{describeDefault(field)}", "{field.metadata["help"]}"'
+    f' "{describeDefault(field)}", "{escaped(field.metadata["help"])}"'
     for field in options()
 ]
 table = [".. csv-table::", '   :header: "option", "default", "meaning"', ""]

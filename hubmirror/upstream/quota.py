@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import math
+import secrets
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -34,6 +35,8 @@ _DEFAULT = 60.0
 # The time for which a 429 is repeated without asking the upstream, in seconds.
 _FRESH = 3.0
 _MOST_IDENTITIES = 10_000
+# The key of the hashes that stand for credentials; each process has its own.
+_KEY = secrets.token_bytes(16)
 
 
 @attrs.define
@@ -102,7 +105,7 @@ class Quotas:
             credentials = subject
         if not credentials:
             return _UNAUTHENTICATED if subject is None else _ANONYMOUS
-        return hashlib.blake2b(credentials, digest_size=16).digest()
+        return hashlib.blake2b(credentials, key=_KEY, digest_size=16).digest()
 
     def known(self) -> list[KnownQuota]:
         """

@@ -1,5 +1,5 @@
 """
-The mirror and a page of one's own on one port: C{twistd --nodaemon --python beside.py}.
+A mirror and another page on the same port: C{twistd --nodaemon --python beside.py}.
 """
 
 import os

@@ -1,8 +1,11 @@
 # Needs Python >= 3.10 with its venv, and make. All else goes to .venv.
 
 PYTHON ?= python3
-# Tests that run at once: those with other programs mostly wait for them.
+# Processes for the tests that need no other programs.  The others share what they have started, so
+# one process runs them all.
 JOBS ?= 2
+UNIT = $(patsubst tests/%/__init__.py,tests.%,$(filter-out tests/integration/%,$(wildcard tests/*/__init__.py))) \
+	$(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))
 
 # What runs once more with the option plain-transport.
 PLAIN = tests.transport.test_tls tests.wire.test_loopback tests.wire.test_bounds \
@@ -17,8 +20,9 @@ demo: .venv/test.stamp
 	.venv/bin/python -m hubmirror demo
 
 test: .venv/test.stamp
-	.venv/bin/trial --jobs=$(JOBS) tests
-	HUBMIRROR_PLAIN=1 .venv/bin/trial --jobs=$(JOBS) $(PLAIN)
+	.venv/bin/trial --jobs=$(JOBS) $(UNIT)
+	.venv/bin/trial tests.integration
+	HUBMIRROR_PLAIN=1 .venv/bin/trial $(PLAIN)
 
 # The mirror of the real Hub, on 127.0.0.1:5000.
 run: .venv/test.stamp

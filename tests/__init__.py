@@ -1,4 +1,6 @@
 """
+C{HUBMIRROR_EXAMPLES} is how many examples hypothesis tries, 100 by default.
+
 With C{HUBMIRROR_PLAIN=1} in the environment, the mirrors of tests with real TLS have the option
 C{plain-transport}: they use Twisted's TLS and h2's frames instead of their own.
 """
@@ -10,5 +12,7 @@ from hypothesis import settings
 PLAIN = os.environ.get("HUBMIRROR_PLAIN") == "1"
 
 # A slow machine is no reason to fail.
-settings.register_profile("hubmirror", deadline=None)
+settings.register_profile(
+    "hubmirror", deadline=None, max_examples=int(os.environ.get("HUBMIRROR_EXAMPLES", 100))
+)
 settings.load_profile("hubmirror")

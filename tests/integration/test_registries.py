@@ -66,7 +66,7 @@ class RegistriesCase(IntegrationTestCase):
 
     def unique(self, name: str) -> str:
         self._number += 1
-        return f"{self.id().rpartition('.')[2]}-{self._number}-{name}"
+        return f"{self.id()}-{self._number}-{name}"
 
     def assertPulls(self, registry: str, pull: Callable[[], str]) -> None:
         """

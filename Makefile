@@ -10,7 +10,7 @@ UNIT = $(patsubst tests/%/__init__.py,tests.%,$(filter-out tests/integration/%,$
 # What runs once more with the option plain-transport.
 PLAIN = tests.transport.test_tls tests.wire.test_loopback tests.wire.test_bounds \
 	tests.faults.test_loopback tests.faults.test_process tests.integration.test_mirror \
-	tests.integration.test_pull tests.integration.test_push tests.integration.test_faults
+	tests.integration.test_push tests.integration.test_faults
 
 .NOTPARALLEL:
 .PHONY: demo test run bench lint docs dist

@@ -77,6 +77,17 @@ class FolderTests(SynchronousTestCase):
         [line] = [str(formatEvent(event)) for event in logs]
         self.assertIn("stay as they were: no certificate with its key", line)
 
+    def test_gone(self) -> None:
+        """A folder that has gone is logged once, whatever names clients ask for."""
+        first = self.server.contextFor(b"a.example")
+        self.file.remove()
+        self.folder.remove()
+        with capturedLogs() as logs:
+            self.clock.pump([30, 30])
+            for _ in range(3):
+                self.assertIs(self.server.contextFor(b"unknown.example"), first)
+        self.assertEqual(len(logs), 1)
+
 
 def hasIPv6() -> bool:
     """

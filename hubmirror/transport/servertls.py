@@ -9,7 +9,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, NamedTuple, NoReturn
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
@@ -28,7 +30,6 @@ from twisted.internet.interfaces import (
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 _TLS12_SUITES = (
@@ -203,11 +204,11 @@ class FolderTLS(ServerTLS):
         Read the folder again if its files have changed.  If that fails, which is logged, the
         certificates do not change.
         """
+        state = _stateOf(self._path)
+        if state == self._seen:
+            return
+        self._seen = state
         try:
-            state = _stateOf(self._path)
-            if state == self._seen:
-                return
-            self._seen = state
             self.replace(readFolder(self._path))
         except (OSError, ValueError) as error:
             self._log.error(
@@ -232,21 +233,41 @@ def expiryOf(options: CertificateOptions) -> float:
     return float(certificate.to_cryptography().not_valid_after_utc.timestamp())
 
 
-def _pemFiles(path: str) -> list[FilePath[str]]:
+def _pemFiles(path: str) -> list[tuple[str, os.stat_result]]:
     """
-    @raise OSError: when the folder can't be read.
+    The files C{*.pem} in a folder or below it, by name, each with its status.  A handshake may have
+    to wait for this.
+
+    @raise OSError: when a folder or a file can't be read.
     """
-    os.stat(path)
-    files = (file for file in FilePath(path).walk() if file.path.endswith(".pem"))
-    return sorted((file for file in files if file.isfile()), key=lambda file: file.path)
+
+    def fail(error: OSError) -> NoReturn:
+        raise error
+
+    found: list[tuple[str, os.stat_result]] = []
+    visited: set[str] = set()
+    for folder, below, names in os.walk(path, onerror=fail, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            # A symbolic link leads back here.
+            below.clear()
+            continue
+        visited.add(real)
+        files = (os.path.join(folder, name) for name in names if name.endswith(".pem"))
+        found += ((file, os.stat(file)) for file in files)
+    return sorted((file, status) for file, status in found if S_ISREG(status.st_mode))
 
 
-def _stateOf(path: str) -> list[tuple[str, int, int]]:
+def _stateOf(path: str) -> list[tuple[str, int, int]] | None:
     """
-    A value that changes when a file in a folder is added, removed or changed.
+    A value that changes when a file in a folder is added, removed or changed; C{None} when the
+    folder can't be read.
     """
-    files = [(file.path, os.stat(file.path)) for file in _pemFiles(path)]
-    return [(name, stat.st_mtime_ns, stat.st_ino) for name, stat in files]
+    try:
+        files = _pemFiles(path)
+    except OSError:
+        return None
+    return [(name, status.st_mtime_ns, status.st_ino) for name, status in files]
 
 
 def readFolder(path: str) -> dict[str, CertificateOptions]:
@@ -259,8 +280,8 @@ def readFolder(path: str) -> dict[str, CertificateOptions]:
     """
     keys: dict[bytes, Any] = {}
     certificates: list[x509.Certificate] = []
-    for file in _pemFiles(path):
-        for block in _PEM.finditer(file.getContent()):
+    for file, _status in _pemFiles(path):
+        for block in _PEM.finditer(Path(file).read_bytes()):
             if block[1] == b"CERTIFICATE":
                 certificates.append(x509.load_pem_x509_certificate(block[0]))
             elif block[1].endswith(b"PRIVATE KEY"):

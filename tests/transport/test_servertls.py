@@ -8,6 +8,7 @@ import ssl
 import warnings
 from collections.abc import Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from cryptography.x509 import load_der_x509_certificate
@@ -397,6 +398,17 @@ class FolderTests(NameTests):
         below.makedirs()
         server = FolderTLS(self.folder.path)
         below.child("b.pem").setContent(AUTHORITY.serverPEM(["b.example"]))
+        self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
+
+    def test_circle(self) -> None:
+        """A symbolic link to a folder is followed, but not in a circle."""
+        self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
+        elsewhere = self.mktemp()
+        os.mkdir(elsewhere)
+        Path(elsewhere, "b.pem").write_bytes(AUTHORITY.serverPEM(["b.example"]))
+        os.symlink(os.path.abspath(elsewhere), self.folder.child("elsewhere").path)
+        os.symlink(os.path.abspath(self.folder.path), self.folder.child("again").path)
+        server = FolderTLS(self.folder.path)
         self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
 
     def test_description(self) -> None:

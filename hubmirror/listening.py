@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL, crypto
-from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import LoopingCall
@@ -107,37 +104,6 @@ def _filesOf(description: str) -> list[str]:
     key = named.get("privateKey", "server.pem")
     files = [key, named.get("certKey", key), named.get("extraCertChain", "")]
     return [file.replace("\\:", ":") for file in files if file]
-
-
-class SharingReactor:
-    """
-    A reactor on whose ports other processes of the same account may listen too, if they are bound
-    in the same way.  The kernel distributes the connections among them (C{SO_REUSEPORT},
-    socket(7)).
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """
-        @raise CannotListenError: when the port is taken, or may not be bound.
-        """
-        family = socket.AF_INET6 if isIPv6Address(interface) else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as made:
-            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-                made.setsockopt(socket.SOL_SOCKET, option, 1)
-            try:
-                made.bind((interface, port))
-                made.listen(backlog)
-            except OSError as error:
-                raise CannotListenError(interface, port, error) from None
-            made.setblocking(False)
-            # The port has a descriptor of its own.
-            return self._reactor.adoptStreamPort(made.fileno(), family, factory)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
 
 
 class _Capturing:

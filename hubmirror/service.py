@@ -34,7 +34,7 @@ from hubmirror.downstream.resources import MirrorResource
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Exchange
 from hubmirror.limits import limitsOf, overlap, shortage
-from hubmirror.listening import Certificates, SharingReactor, makeEndpoint
+from hubmirror.listening import Certificates, makeEndpoint
 from hubmirror.operations.accesslog import AccessLog
 from hubmirror.operations.banner import announce
 from hubmirror.page.resource import PageResource
@@ -42,6 +42,7 @@ from hubmirror.protocol.errors import TooManyRequests
 from hubmirror.registries import makeRegistries
 from hubmirror.transport.closingports import closePort
 from hubmirror.transport.pool import Pool
+from hubmirror.transport.sharedports import SharingReactor
 from hubmirror.transport.tlsendpoints import TLSReactor
 
 if TYPE_CHECKING:

@@ -36,6 +36,7 @@ from hubmirror.admin.status import Status, newKey
 from hubmirror.config import MirrorConfig
 from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.operations.banner import announce
+from hubmirror.transport.sharedports import listenShared
 from hubmirror.worker import VARIABLE, Inheritance
 
 if TYPE_CHECKING:
@@ -218,20 +219,10 @@ class _Listening:
 
 
 def _another(like: socket.socket, address: Any) -> socket.socket:
-    made = socket.socket(like.family, like.type)
-    try:
-        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-            made.setsockopt(socket.SOL_SOCKET, option, 1)
-        if like.family == socket.AF_INET6:
-            only = like.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
-        made.bind(address)
-        made.listen(_BACKLOG)
-        made.setblocking(False)
-    except OSError:
-        made.close()
-        raise
-    return made
+    only = None
+    if like.family == socket.AF_INET6:
+        only = bool(like.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+    return listenShared(like.family, address, _BACKLOG, only)
 
 
 class Supervisor(Service):

@@ -76,7 +76,7 @@ ALLOWED = {
         "transport",
     },
     "worker": set(),
-    "workers": {"admin", "config", "downstream", "operations", "worker"},
+    "workers": {"admin", "config", "downstream", "operations", "transport", "worker"},
     "": {"config", "service"},
     "tap": {
         "config",

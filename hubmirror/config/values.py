@@ -123,7 +123,7 @@ def network(value: str | Network) -> Network:
     """
     try:
         # A number would be taken for an address.
-        return ip_network(value if isinstance(value, Network) else str(value), strict=False)
+        return ip_network(str(value), strict=False)
     except ValueError:
         raise ValueError(
             f"{value!r} is no address or network; write for example 10.0.0.0/8"

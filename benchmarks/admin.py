@@ -9,18 +9,18 @@ import argparse
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
-from benchmarks.clients import HOST, CannotMeasure, getKept, requirePrograms
-from benchmarks.contents import Contents
-from benchmarks.servers import Certificates, Proxy, hubmirror
-from benchmarks.upstream import Upstream
+from benchmarks.clients import HOST, CannotMeasure, requirePrograms
+from benchmarks.manifests import kept
+from benchmarks.scale import Scale
+from benchmarks.servers import Proxy, hubmirror
+from benchmarks.world import World
 from tests.integration.programs import freePort
 
-_CLIENTS = 16
 _SCRAPES = 100
 
 
@@ -44,31 +44,26 @@ def main() -> int:
 
 
 def _measure(folder: Path, rounds: int, requests: int, workers: int) -> None:
-    certificates = Certificates.make(folder, HOST)
-    contents = Contents(folder / "contents", 1, 1)
-    upstream = Upstream(folder / "upstream", HOST, certificates, contents)
+    scale = Scale(blob=1, layer=1, requests=requests)
     port = freePort()
-    admin = f"--admin-port=tcp:{port}:interface={HOST}"
     with ExitStack() as running:
-        upstream.server.start()
-        running.callback(upstream.server.stop)
-        common = (upstream.hub, certificates, workers)
-        without = hubmirror(folder / "without", *common, [])
-        withAdmin = hubmirror(folder / "with", *common, [admin])
-        for proxy in (without, withAdmin):
+        world = running.enter_context(closing(World(folder, scale, workers, [])))
+
+        def start(name: str, *options: str) -> Proxy:
+            proxy = hubmirror(
+                folder / name, world.upstream.hub, world.certificates, workers, options
+            )
             proxy.start()
             running.callback(proxy.stop)
+            return proxy
 
-        def cpu(proxy: Proxy) -> float:
-            before = proxy.usage.cpu()
-            getKept(proxy.place, contents.manifest, f"-c{_CLIENTS}", f"-n{requests}")
-            return 1000 * (proxy.usage.cpu() - before) / requests
-
+        without = start("without")
+        withAdmin = start("with", f"--admin-port=tcp:{port}:interface={HOST}")
         pairs = []
         for number in range(rounds + 1):
             # Which comes first changes, since the second finds warmer caches.
             order = (without, withAdmin) if number % 2 else (withAdmin, without)
-            found = {proxy: cpu(proxy) for proxy in order}
+            found = {proxy: kept(proxy, world, scale)["manifest, kept: CPU ms"] for proxy in order}
             text = f"round {number}: {found[without]:.4f} ms, with {found[withAdmin]:.4f} ms"
             print(text, file=sys.stderr, flush=True)
             # The first round only warms up.

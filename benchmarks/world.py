@@ -29,6 +29,7 @@ class World:
     @param folder: the folder for all files.
     @param workers: the number of each proxy's processes.
     @param options: further options of hubmirror.
+    @ivar certificates: those of all servers.
     """
 
     def __init__(self, folder: Path, scale: Scale, workers: int, options: Sequence[str]) -> None:
@@ -36,9 +37,9 @@ class World:
         self._workers = workers
         self._options = options
         self._running: list[Server | Proxy] = []
-        self._certificates = Certificates.make(folder, _NEAR, _FAR)
+        self.certificates = Certificates.make(folder, _NEAR, _FAR)
         self.contents = Contents(folder / "contents", scale.blob, scale.layer)
-        self.upstream = Upstream(folder / "upstream", _NEAR, self._certificates, self.contents)
+        self.upstream = Upstream(folder / "upstream", _NEAR, self.certificates, self.contents)
         self._start(self.upstream.server)
 
     def close(self) -> None:
@@ -82,7 +83,7 @@ class World:
         def folder(name: str) -> Path:
             return self._folder / f"{name}-{hub.host}"
 
-        common = (hub, self._certificates)
+        common = (hub, self.certificates)
         proxies = [
             hubmirror(folder("hubmirror"), *common, self._workers, self._options),
             nginxProxy(folder("naive"), "naive", *common, self._workers),

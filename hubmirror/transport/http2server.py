@@ -54,7 +54,7 @@ _CONTROL_EACH_SECOND = 10
 _CONTROL_EACH_BATCH = 32
 # The number of bytes that are passed to the transport at a time, and how many of them may be from
 # one stream before the next stream's turn.
-_BATCH = 96 * 1024
+_BATCH = 192 * 1024
 _TURN = 32 * 1024
 # The largest number of bytes of replies that a client may leave unread.
 _MAX_UNREAD = 256 * 1024

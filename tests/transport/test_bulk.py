@@ -16,6 +16,7 @@ from hubmirror.transport.tls import BATCH
 from tests.transport.tlspair import ROLES, Pair, PairCase, Peer, bytesOf
 
 RECORD = 16 * 1024
+MiB = 1024 * 1024
 SIZES = st.one_of(
     st.integers(0, 600),
     st.integers(RECORD - 2, RECORD + 2),
@@ -126,16 +127,35 @@ class BatchTests(PairCase):
             self.assertEqual(len(pair.client.sizes), before + 1)
 
     def test_delivery(self) -> None:
-        """The data of one read is delivered at once."""
-        self.pair.server.transport.write(bytes(BATCH // 2))
+        """The data of one read, with several records, is delivered at once."""
+        for size in (RECORD, 100):
+            self.pair.server.transport.write(bytes(size))
+            self.pair.reactor.advance(0)
         self.pair.clientEnd.step(reading=True)
-        self.assertEqual(self.pair.client.sizes, [BATCH // 2])
+        self.assertEqual(self.pair.client.sizes, [RECORD + 100])
 
-    def test_readAgain(self) -> None:
-        """After a full read there is a second one in the same turn of the reactor, but no third."""
-        self.pair.server.transport.write(bytes(3 * BATCH))
-        self.pair.clientEnd.step(reading=True)
-        self.assertEqual(len(self.pair.client.sizes), 2)
+    def largestDelivery(self, size: int) -> int:
+        """Send data, and return the size of the largest delivery."""
+        sizes = self.pair.client.sizes
+        sizes.clear()
+        for _ in range(0, size, BATCH):
+            self.pair.server.transport.write(bytes(BATCH))
+            self.pair.settle()
+        return max(sizes)
+
+    def test_reads(self) -> None:
+        """
+        Reads begin small, become larger with the data that is received without a rest, and are
+        small again after a rest.
+        """
+        self.assertLessEqual(self.largestDelivery(2 * MiB), 2 * RECORD)
+        self.assertGreater(self.largestDelivery(4 * MiB), 2 * RECORD)
+        self.assertLessEqual(self.largestDelivery(16 * MiB), BATCH)
+        self.assertGreater(self.largestDelivery(1 * MiB), BATCH - 2 * RECORD)
+        self.pair.reactor.advance(1)
+        # The first read was already possible when the rest ended.
+        self.largestDelivery(BATCH)
+        self.assertLessEqual(self.largestDelivery(2 * MiB), 2 * RECORD)
 
     def test_largeAtOnce(self) -> None:
         """A large write is sent before the turn ends, together with earlier ones."""

@@ -243,18 +243,6 @@ class StricterTests(PairCase):
             self.assertNotIn(None, ended(pair))
             self.assertEqual(len(pair.client.sizes), 1)
 
-    def test_truncatedAfterAFullRead(self) -> None:
-        """The same holds when the second read in a turn finds the end."""
-        pair = self.open()
-        # A record of TLS 1.3 is 22 bytes longer than its content.
-        size = BATCH - 6 * 22
-        pair.server.transport.write(bytes(size))
-        pair.serverEnd.loseConnection()
-        pair.serverEnd.step(reading=False)
-        pair.clientEnd.step(reading=True)
-        self.assertEqual((pair.client.sizes, pair.client.reason), ([size], None))
-        self.assertEqual(ended(pair)[0], ConnectionLost)
-
     def test_pausedAndLost(self) -> None:
         """
         After C{loseConnection}, a paused protocol does not wait for ever for the other side's

@@ -125,8 +125,8 @@ class SendingTests(HTTP2Case):
 
         transport.write = write
         self.client.full(False)
-        self.assertLess(len(transport.value()), 97 * KiB)
-        self.assertGreater(len(transport.value()), 64 * KiB)
+        self.assertLess(len(transport.value()), 193 * KiB)
+        self.assertGreater(len(transport.value()), 160 * KiB)
 
     def test_stalledReader(self) -> None:
         """The cost of a client that does not read does not depend on its window."""

@@ -4,8 +4,11 @@ Two sides of a TLS connection over real sockets, which the test moves step by st
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import socket
+import struct
+import termios
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -114,6 +117,14 @@ class End(Connection):
 
     getHost = getPeer
 
+    @property
+    def unread(self) -> int:
+        """The number of bytes that have arrived and were not read, as long as it is connected."""
+        if not self.connected:
+            return 0
+        count: int = struct.unpack("i", fcntl.ioctl(self, termios.FIONREAD, bytes(4)))[0]
+        return count
+
     def setTcpNoDelay(self, enabled: bool) -> None:
         pass
 
@@ -213,7 +224,7 @@ class Pair:
         while still < 5:
             self.turn()
             now = [
-                (len(peer.got), peer.established, peer.reason, end.offset, len(end.dataBuffer))
+                (peer.established, peer.reason, end.unread, end.offset, len(end.dataBuffer))
                 for peer, end in ((self.client, self.clientEnd), (self.server, self.serverEnd))
             ]
             still = still + 1 if now == before else 0

@@ -32,6 +32,7 @@ from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.limits import mostDescriptors
 from hubmirror.operations.accesslog import checkAccessLog
 from hubmirror.operations.configcheck import describeConfig
+from hubmirror.operations.manager import tellManager
 from hubmirror.service import HubMirror, MirrorService, makeAdminPort
 from hubmirror.worker import AdoptingReactor, Lifeline, ReportPipe, inheritance
 from hubmirror.workers import Supervisor
@@ -248,7 +249,8 @@ class CommandLineService(MultiService):
 
     If a port can't be bound, the process ends with an error in one line and no traceback.  SIGTERM
     and SIGINT drain the mirror and end the process with status 0; a second signal ends it at once.
-    SIGHUP reloads the configuration.
+    SIGHUP reloads the configuration.  The service manager is told when the ports are bound, and
+    when the process begins to stop.
     """
 
     _log = Logger()
@@ -277,6 +279,13 @@ class CommandLineService(MultiService):
         super().startService()
         reactor.callWhenRunning(self._handleSignals, reactor)
         reactor.callWhenRunning(_collectSeldom)
+        if inheritance() is None:
+            reactor.callWhenRunning(tellManager, "READY=1")
+
+    def stopService(self) -> Any:
+        if inheritance() is None:
+            tellManager("STOPPING=1")
+        return super().stopService()
 
     def _handleSignals(self, reactor: Any) -> None:
         signals = [signal.SIGTERM, signal.SIGINT]

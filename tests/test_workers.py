@@ -442,6 +442,30 @@ class InterruptedTests(CommandCase):
         self.fail("connections are not refused")
 
 
+class ManagedTests(CommandCase):
+    def test_told(self) -> None:
+        """
+        The service manager is told when clients can connect, and when the process begins to stop,
+        also with workers, which tell it nothing.
+        """
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+            path = str(self.folder / "notify")
+            manager.bind(path)
+            manager.settimeout(60)
+            with closing(socket.socket()) as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            with patch.dict(os.environ, NOTIFY_SOCKET=path):
+                self.start("--workers=2", f"--port=tcp:{port}:interface=127.0.0.1")
+            self.assertEqual(manager.recv(100), b"READY=1")
+            self.assertServes(HTTPConnection("127.0.0.1", port, timeout=30))
+            self.process.terminate()
+            self.assertEqual(manager.recv(100), b"STOPPING=1")
+            self.assertEqual(self.process.wait(timeout=30), 0)
+            manager.setblocking(False)
+            self.assertRaises(BlockingIOError, manager.recv, 100)
+
+
 class ActivatedTests(CommandCase):
     """Tests of a socket from systemd (C{sd_listen_fds(3)})."""
 

@@ -1,11 +1,16 @@
 # Needs Python >= 3.10 with its venv, and make. All else goes to .venv.
 
 PYTHON ?= python3
-# Processes for the tests that need no other programs.  The others share what they have started, so
-# one process runs them all.
+# Processes for the tests that need no other programs.
 JOBS ?= 2
 UNIT = $(patsubst tests/%/__init__.py,tests.%,$(filter-out tests/integration/%,$(wildcard tests/*/__init__.py))) \
 	$(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))
+
+# The tests with other programs.  Most of them share what they have started, so one process runs them;
+# another one runs those that need nothing of that, and take as long.
+APART = tests.integration.test_image tests.integration.test_page
+SHARING = $(filter-out $(APART),$(patsubst tests/integration/%.py,tests.integration.%,\
+	$(wildcard tests/integration/test_*.py)))
 
 # What runs once more with the option plain-transport.
 PLAIN = tests.transport.test_tls tests.wire.test_loopback tests.wire.test_bounds \
@@ -21,7 +26,9 @@ demo: .venv/test.stamp
 
 test: .venv/test.stamp
 	.venv/bin/trial --jobs=$(JOBS) $(UNIT)
-	.venv/bin/trial tests.integration
+	.venv/bin/trial --temp-directory=_trial_temp.apart $(APART) > _trial_temp.apart.log 2>&1 & apart=$$!; \
+	.venv/bin/trial $(SHARING); status=$$?; \
+	wait $$apart || status=1; cat _trial_temp.apart.log; exit $$status
 	HUBMIRROR_PLAIN=1 .venv/bin/trial $(PLAIN)
 
 # The mirror of the real Hub, on 127.0.0.1:5000.

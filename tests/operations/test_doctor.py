@@ -7,8 +7,9 @@ from dataclasses import replace
 import attrs
 from twisted.internet import reactor
 
-from hubmirror.operations.examination import Examination, Subject, mirrorAt
+from hubmirror.operations.examination import Examination
 from hubmirror.operations.findings import Finding, Note, Wrong
+from hubmirror.operations.subjects import Subject, mirrorAt
 from hubmirror.testing import Answer, Seen
 from hubmirror.testing.answers import Serve
 from hubmirror.testing.wire import HubRequest

@@ -7,7 +7,6 @@ what to do.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Coroutine
 from email.utils import parsedate_to_datetime
@@ -35,6 +34,7 @@ from hubmirror.operations.pulling import (
 )
 from hubmirror.operations.reaching import Reaching
 from hubmirror.operations.subjects import Subject
+from hubmirror.protocol.ratelimit import quotaOf
 from hubmirror.protocol.url import Origin, splitURL
 
 LIMIT = 15.0
@@ -46,7 +46,6 @@ _TOKEN_LIFE = 300.0
 _MEASURED = 16 * 1024 * 1024
 _MEASURE_TIME = 5.0
 _PLATFORM = ("linux", "amd64")
-_RATE = re.compile(r"(\d+)(?:;w=(\d+))?")
 
 
 class Examination:
@@ -434,15 +433,13 @@ def _originOf(url: str) -> Origin:
 
 def _pullsLeft(response: IResponse) -> str:
     """
-    Describe the values of the Hub's C{ratelimit-limit} and C{ratelimit-remaining}, such as
-    C{100;w=21600}.
+    Describe the Hub's rate limit on pulls.
     """
-    fields = ("ratelimit-limit", "ratelimit-remaining")
-    values = [response.headers.getRawHeaders(field, [""])[0] for field in fields]
-    limit, left = (_RATE.fullmatch(value) for value in values)
-    if limit is None or left is None:
+    quota = quotaOf(response.headers)
+    if quota is None or quota.limit is None:
         return "no rate limit"
-    hours = f" in {int(limit[2]) / 3600:g} h" if limit[2] else ""
+    # A response that states no window has one of a minute in L{quotaOf}.
+    hours = f" in {quota.window / 3600:g} h" if quota.window > 60 else ""
     source = response.headers.getRawHeaders("docker-ratelimit-source", [""])[0]
     shared = ", shared by a whole IPv6 /64" if source.count(":") > 1 else ""
-    return f"{left[1]} of {limit[1]} pulls left{hours}{shared}"
+    return f"{quota.remaining} of {quota.limit} pulls left{hours}{shared}"

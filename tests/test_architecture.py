@@ -90,7 +90,14 @@ ALLOWED = {
     },
     "testing": set(),
     # Programs of their own, which no module of a mirror imports.
-    "operations.examination": {"config", "operations", "protocol", "transport"},
+    "operations.diagnosis": {"operations", "transport"},
+    "operations.reaching": {"operations", "protocol", "transport"},
+    "operations.examination": {
+        "operations",
+        "operations.diagnosis",
+        "operations.reaching",
+        "protocol",
+    },
     "operations.clientmachine": {"operations", "protocol"},
     "operations.doctor": {
         "config",

@@ -113,8 +113,8 @@ def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.na
     """
     files = settingsFor(client, mirror, registries)
     parts = [f"{file.path}\n\n{file.text}\n{file.note}\n" for file in files]
-    if client == "docker":
-        parts.extend(_pullsByName(mirror, registries))
+    if client == "docker" and (byName := _pullsByName(mirror, registries)) is not None:
+        parts.append(byName)
     if mirror.path:
         before, after = f"{mirror.path}/v2/...", f"/v2{mirror.path}/..."
         asked = after if client in _PATH_AFTER_VERSION else before
@@ -128,16 +128,17 @@ def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.na
     return "\n".join(parts)
 
 
-def _pullsByName(mirror: MirrorURL, registries: Sequence[str]) -> Iterator[str]:
+def _pullsByName(mirror: MirrorURL, registries: Sequence[str]) -> str | None:
     """
-    How a dockerd pulls that has no setting for this mirror or for some of these registries.
+    How a dockerd pulls that has no setting for this mirror or for some of these registries; C{None}
+    when there is no such registry, or it can't pull by name.
     """
     if mirror.path != mirror.path.lower():
         # In the name of an image there are no capital letters.
-        return
+        return None
     names = [name for name in registries if mirror.path or name != HUB.name]
     if not names:
-        return
+        return None
     reasons = "dockerd before 29 has mirrors for the Hub alone"
     if mirror.path:
         reasons = f"dockerd before 25 takes no path in registry-mirrors, and\n{reasons}"
@@ -145,7 +146,7 @@ def _pullsByName(mirror: MirrorURL, registries: Sequence[str]) -> Iterator[str]:
     commands = "".join(
         f"  docker pull {mirror.authority}{mirror.path}/{prefix}NAME\n" for prefix in prefixes
     )
-    yield f"{reasons}. It pulls by name:\n{commands}"
+    return f"{reasons}. It pulls by name:\n{commands}"
 
 
 def write(client: str, mirror: MirrorURL, registries: Sequence[str], root: Path) -> Iterator[str]:

@@ -20,14 +20,9 @@ from twisted.internet.task import react
 from hubmirror.config.known import HUB as KNOWN_HUB
 from hubmirror.operations.clientconfig import Unusable, readURL
 from hubmirror.operations.clientmachine import ClientMachine, dockerVersion
-from hubmirror.operations.examination import (
-    HUB,
-    PUBLIC_IMAGES,
-    Examination,
-    mirrorAt,
-    registryAt,
-)
+from hubmirror.operations.examination import Examination
 from hubmirror.operations.findings import Finding
+from hubmirror.operations.subjects import HUB, PUBLIC_IMAGES, mirrorAt, registryAt
 from hubmirror.transport.connecting import loadTrust
 
 

@@ -7,22 +7,15 @@ what to do.
 
 from __future__ import annotations
 
-import re
-import socket
 import time
 from collections.abc import Callable, Coroutine
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
-from twisted.web.client import ResponseFailed
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
-from hubmirror.config import MirrorConfig
-from hubmirror.config.known import HUB as KNOWN_HUB
+from hubmirror.operations.diagnosis import asWrong, expectServed, late
 from hubmirror.operations.discovery import FIELD, listed
 from hubmirror.operations.findings import Finding, Note, Wrong
 from hubmirror.operations.pulling import (
@@ -39,10 +32,10 @@ from hubmirror.operations.pulling import (
     readChallenge,
     readJSON,
 )
-from hubmirror.protocol.errors import ConnectFailed
+from hubmirror.operations.reaching import Reaching
+from hubmirror.operations.subjects import Subject
+from hubmirror.protocol.ratelimit import quotaOf
 from hubmirror.protocol.url import Origin, splitURL
-from hubmirror.transport.connecting import Connector
-from hubmirror.transport.failures import describeFailure
 
 LIMIT = 15.0
 """
@@ -53,62 +46,6 @@ _TOKEN_LIFE = 300.0
 _MEASURED = 16 * 1024 * 1024
 _MEASURE_TIME = 5.0
 _PLATFORM = ("linux", "amd64")
-_RATE = re.compile(r"(\d+)(?:;w=(\d+))?")
-
-
-@attrs.frozen
-class Subject:
-    """
-    The registry or mirror that is checked.
-
-    @ivar url: the base URL, without C{/v2/}.
-    @ivar tokens: a URL of the origin that the token service must have.
-    @ivar search: the base URL of the index, without C{/v1/search}.
-    @ivar mirror: whether it is a mirror.  The clients of a mirror must not have to use any other
-        origin.
-    @ivar name: the registry's name in the names of images.
-    """
-
-    url: str
-    tokens: str
-    search: str
-    mirror: bool
-    name: str = KNOWN_HUB.name
-
-
-_DEFAULTS = MirrorConfig()
-HUB = Subject(_DEFAULTS.registry_url, _DEFAULTS.auth_url, _DEFAULTS.search_url, mirror=False)
-"""
-Docker Hub.
-"""
-
-
-def mirrorAt(url: str) -> Subject:
-    """
-    A mirror, whose services are all on one origin.
-    """
-    return Subject(url, url, url, mirror=True)
-
-
-PUBLIC_IMAGES = {
-    "docker.io": ("library/alpine", "latest"),
-    "ghcr.io": ("linuxcontainers/alpine", "latest"),
-    "quay.io": ("prometheus/busybox", "latest"),
-    "registry.k8s.io": ("pause", "3.10"),
-    "gcr.io": ("distroless/static", "latest"),
-    "mcr.microsoft.com": ("hello-world", "latest"),
-    "public.ecr.aws": ("docker/library/alpine", "latest"),
-}
-"""
-A public image of each registry: the repository and the tag.
-"""
-
-
-def registryAt(url: str, name: str) -> Subject:
-    """
-    One of the registries of a mirror.
-    """
-    return Subject(f"{url}/{name}", url, url, mirror=True, name=name)
 
 
 class Examination:
@@ -160,7 +97,8 @@ class Examination:
         @return: whether no check has failed.
         """
         try:
-            if not await self._chain(tell, limit, self.name, self.connection):
+            reaching = Reaching(self._reactor, self._origin, self._trust)
+            if not await self._chain(tell, limit, reaching.name, reaching.connection):
                 return False
             pulled = await self._chain(
                 tell,
@@ -188,7 +126,7 @@ class Examination:
         Perform the checks of a further registry of a mirror that has already been checked.
 
         @param pulls: whether to pull an image; the registry must then have one of
-            L{PUBLIC_IMAGES}.
+            L{hubmirror.operations.subjects.PUBLIC_IMAGES}.
         @return: as for L{perform}.
         """
         checks = [self.version]
@@ -216,58 +154,15 @@ class Examination:
             name = check.__name__
             try:
                 checking: Deferred[str] = Deferred.fromCoroutine(check())
-                checking.addTimeout(limit, self._reactor, _late)
+                checking.addTimeout(limit, self._reactor, late)
                 tell(Finding(name, "ok", await checking, registry=registry))
             except Note as note:
                 tell(Finding(name, "note", str(note), note.remedy, registry))
             except Exception as error:
-                wrong = _asWrong(error)
+                wrong = asWrong(error)
                 tell(Finding(name, "WRONG", str(wrong), wrong.remedy, registry))
                 return False
         return True
-
-    async def name(self) -> str:
-        """
-        Check that the name resolves.
-        """
-        host = self._origin.host.decode("ascii")
-        try:
-            found = await deferToThreadPool(
-                self._reactor,
-                self._reactor.getThreadPool(),
-                socket.getaddrinfo,
-                host,
-                self._origin.port,
-                type=socket.SOCK_STREAM,
-            )
-        except OSError:
-            raise Wrong(
-                f"{host} does not resolve",
-                "look at the name and at the DNS server; twistd hubmirror takes another one with"
-                " --resolver",
-            ) from None
-        return f"{host} is {', '.join(dict.fromkeys(str(entry[4][0]) for entry in found))}"
-
-    async def connection(self) -> str:
-        """
-        Check that a connection can be established, and that its certificate is valid.
-        """
-        connector = Connector(
-            self._reactor, trust=self._trust, permits=lambda _origin, _address: True, timeout=5
-        )
-        try:
-            connection = await connector.connect(self._origin, lambda _: None)
-        except ConnectFailed as error:
-            remedy = "look whether it listens here, with TLS or without, and for a firewall between"
-            if "certificate" in error.message:
-                remedy = "use the name that the certificate is for; its CA goes into --ca-file"
-            raise Wrong(error.message, remedy) from None
-        transport: Any = connection.transport
-        secure = self._origin.scheme == b"https"
-        version = transport.getHandle().get_protocol_version_name() if secure else "without TLS"
-        connection.abort()
-        await connection.closed
-        return f"connected to port {self._origin.port}, {version}"
 
     async def version(self) -> str:
         """
@@ -279,7 +174,7 @@ class Examination:
         self.registries = listed(response.headers.getRawHeaders(FIELD, [None])[0])
         if response.code == 200:
             return "GET /v2/ answers 200: no token is needed"
-        _expectServed(response)
+        expectServed(response)
         if response.code != 401:
             raise Wrong(
                 f"GET /v2/ answers {response.code}, not 200 or 401", "look whether it is a registry"
@@ -359,7 +254,7 @@ class Examination:
             raise
         except Exception as error:
             raise Wrong(
-                f"a blob can't be had: {_asWrong(error)}",
+                f"a blob can't be had: {asWrong(error)}",
                 "the CDN that the registry names is not to be reached from here; a mirror elsewhere"
                 " follows its redirects for you",
             ) from None
@@ -467,7 +362,7 @@ class Examination:
                 token = await self._client.token(readChallenge(response), self._repository)
             own = await self._measure(self._client, direct.url, token)
         except Exception as error:
-            return f"{text}; the registry itself: {_asWrong(error)}"
+            return f"{text}; the registry itself: {asWrong(error)}"
         return f"{text}, {own} from the registry itself"
 
     async def _measure(self, client: RegistryClient, url: str, token: str | None) -> str:
@@ -500,7 +395,7 @@ class Examination:
         term = self._repository.rpartition("/")[2]
         response = await self._client.ask("GET", f"{self._subject.search}/v1/search?q={term}&n=1")
         body = await read(response)
-        _expectServed(response)
+        expectServed(response)
         expect(response, 200)
         return f"{readJSON(body).get('num_results')} results for {term!r}"
 
@@ -513,7 +408,7 @@ class Examination:
         )
         if response.code != 200:
             await read(response)
-            _expectServed(response)
+            expectServed(response)
             raise Wrong(
                 f"{method} of manifest {reference} answers {response.code}",
                 f"look whether {self._repository} is there, and public; --repository and --tag"
@@ -536,55 +431,15 @@ def _originOf(url: str) -> Origin:
         raise Wrong(f"the realm is {error}") from None
 
 
-def _expectServed(response: IResponse) -> None:
-    """
-    @raise Wrong: for the statuses of rate limits and of failing upstreams.
-    """
-    if response.code == 429:
-        mediaType = response.headers.getRawHeaders("Content-Type", [""])[0]
-        if "json" not in mediaType:
-            raise Wrong(
-                "answers 429, and not as a registry does: this address as a whole is limited",
-                "many share it, as they do a Worker's or a cloud's; run the mirror elsewhere, or"
-                " give it a --fallback",
-            )
-        raise Wrong(
-            "answers 429: too many requests from this address or account",
-            "wait, log in, or give the mirror a --fallback",
-        )
-    if response.code in (502, 503, 504):
-        raise Wrong(
-            f"answers {response.code}: what is behind it fails",
-            "look at what it says of that; without a URL this command asks the Hub itself",
-        )
-
-
 def _pullsLeft(response: IResponse) -> str:
     """
-    Describe the values of the Hub's C{ratelimit-limit} and C{ratelimit-remaining}, such as
-    C{100;w=21600}.
+    Describe the Hub's rate limit on pulls.
     """
-    fields = ("ratelimit-limit", "ratelimit-remaining")
-    values = [response.headers.getRawHeaders(field, [""])[0] for field in fields]
-    limit, left = (_RATE.fullmatch(value) for value in values)
-    if limit is None or left is None:
+    quota = quotaOf(response.headers)
+    if quota is None or quota.limit is None:
         return "no rate limit"
-    hours = f" in {int(limit[2]) / 3600:g} h" if limit[2] else ""
+    # A response that states no window has one of a minute in L{quotaOf}.
+    hours = f" in {quota.window / 3600:g} h" if quota.window > 60 else ""
     source = response.headers.getRawHeaders("docker-ratelimit-source", [""])[0]
     shared = ", shared by a whole IPv6 /64" if source.count(":") > 1 else ""
-    return f"{left[1]} of {limit[1]} pulls left{hours}{shared}"
-
-
-def _late(_: object, limit: float) -> None:
-    raise Wrong(f"no answer within {limit:g} s", "clients wait no longer than that")
-
-
-def _asWrong(error: Exception) -> Wrong:
-    if isinstance(error, Wrong):
-        return error
-    if isinstance(error, PullFailed):
-        return Wrong(str(error))
-    if isinstance(error, (KeyError, TypeError)):
-        return Wrong("the answer is JSON, but not what a registry sends")
-    reason = error.reasons[0] if isinstance(error, ResponseFailed) else Failure(error)
-    return Wrong(describeFailure(reason))
+    return f"{quota.remaining} of {quota.limit} pulls left{hours}{shared}"

@@ -212,12 +212,19 @@ class EmbeddedRegistry:
 
     def connections(self, service: str) -> int:
         """
-        The number of connections that were ever made to a service.
+        The number of connections that were ever made to a service.  A token service on the
+        registry's host has the same connections as the registry.
 
         @param service: C{registry}, C{token}, C{search}, C{cdn} or C{mirror}.
         """
-        origins = (self.registry, self.token, self.search, self.cdn, self.mirror)
-        return next(origin.connections for origin in origins if origin.name == service)
+        origins = {
+            "registry": self.registry,
+            "token": self.token,
+            "search": self.search,
+            "cdn": self.cdn,
+            "mirror": self.mirror,
+        }
+        return origins[service].connections
 
     def misdirected(self) -> list[Seen]:
         """

@@ -7,8 +7,9 @@ from dataclasses import replace
 import attrs
 from twisted.internet import reactor
 
-from hubmirror.operations.examination import Examination, Subject, mirrorAt
+from hubmirror.operations.examination import Examination
 from hubmirror.operations.findings import Finding, Note, Wrong
+from hubmirror.operations.subjects import Subject, mirrorAt
 from hubmirror.testing import Answer, Seen
 from hubmirror.testing.answers import Serve
 from hubmirror.testing.wire import HubRequest
@@ -319,6 +320,17 @@ class ExaminationTests(MirrorCase):
         )
         lines = await self.examine(self.startMirror())
         self.assertIn("shared by a whole IPv6 /64", lines[PULL.index("manifest")])
+
+    async def test_quotaWithoutWindow(self) -> None:
+        """A quota whose response states no window is reported without one."""
+        quota = {"ratelimit-limit": "100", "ratelimit-remaining": "98"}
+        self.hub.registry.script(
+            lambda request, serve: replace(
+                (answer := serve(request)), fields={**answer.fields, **quota}
+            )
+        )
+        lines = await self.examine(self.startMirror())
+        self.assertTrue(lines[PULL.index("manifest")].endswith("98 of 100 pulls left"), lines)
 
     async def test_blockedCDN(self) -> None:
         """The Hub can be reached from here, but its CDN can't."""

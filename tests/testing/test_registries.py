@@ -70,6 +70,8 @@ class RealmTests(RegistriesCase):
         manifest = f"{registry.registryURL}/v2/owner/app/manifests/1"
         self.assertEqual(self.ask("GET", manifest, token=token).status, 200)
         self.assertIs(registry.token, registry.registry)
+        self.assertEqual(registry.connections("token"), 3)
+        self.assertEqual(registry.connections("registry"), 3)
 
     def test_anywhere(self) -> None:
         """The token service can be on a foreign host, like that of a malicious registry."""

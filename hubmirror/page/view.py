@@ -182,6 +182,7 @@ class _Page(Element):
         facts = [f"{hit.stars} {self._say('stars')}"]
         if hit.isOfficial:
             facts.insert(0, self._say("official"))
+        repository = hit.name if "/" in hit.name else f"library/{hit.name}"
         code, button = self._code(f"docker pull {mirror.authority}{mirror.path}/{hit.name}")
         list_ = f"tags-{self._codes}"
         return tags.li(
@@ -196,7 +197,7 @@ class _Page(Element):
                 type="button",
                 hidden="hidden",
                 **{
-                    "data-repository": hit.name,
+                    "data-repository": repository,
                     "data-list": list_,
                     "data-base": mirror.path,
                     "data-tokens": self._view.tokens,

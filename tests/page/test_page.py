@@ -162,7 +162,7 @@ class ContentTests(PageCase):
         self.assertIn("&lt;b&gt;web&lt;/b&gt; &amp; more (official, 7 stars)", html)
         self.assertIn(">docker pull mirror.example/hub/nginx</pre>", html)
         self.assertIn(">docker pull mirror.example/hub/bitnami/nginx</pre>", html)
-        self.assertIn('data-repository="nginx"', html)
+        self.assertIn('data-repository="library/nginx"', html)
         self.assertIn('data-repository="bitnami/nginx"', html)
         self.assertIn('href="?lang=en&amp;q=library%2Fnginx&amp;page=2#search"', html)
 

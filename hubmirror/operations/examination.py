@@ -34,7 +34,7 @@ from hubmirror.operations.pulling import (
 )
 from hubmirror.operations.reaching import Reaching
 from hubmirror.operations.subjects import Subject
-from hubmirror.protocol.ratelimit import quotaOf
+from hubmirror.protocol.ratelimit import readQuota
 from hubmirror.protocol.url import Origin, splitURL
 
 LIMIT = 15.0
@@ -435,11 +435,11 @@ def _pullsLeft(response: IResponse) -> str:
     """
     Describe the Hub's rate limit on pulls.
     """
-    quota = quotaOf(response.headers)
-    if quota is None or quota.limit is None:
+    remaining = readQuota(response.headers, b"RateLimit-Remaining")
+    limit = readQuota(response.headers, b"RateLimit-Limit")
+    if remaining is None or limit is None:
         return "no rate limit"
-    # A response that states no window has one of a minute in L{quotaOf}.
-    hours = f" in {quota.window / 3600:g} h" if quota.window > 60 else ""
+    hours = f" in {limit[1] / 3600:g} h" if limit[1] is not None else ""
     source = response.headers.getRawHeaders("docker-ratelimit-source", [""])[0]
     shared = ", shared by a whole IPv6 /64" if source.count(":") > 1 else ""
-    return f"{quota.remaining} of {quota.limit} pulls left{hours}{shared}"
+    return f"{remaining[0]} of {limit[0]} pulls left{hours}{shared}"

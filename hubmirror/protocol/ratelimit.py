@@ -34,12 +34,23 @@ def quotaOf(headers: Headers) -> Quota | None:
     The quota in C{RateLimit-Remaining} (such as C{98;w=21600}) and C{RateLimit-Limit}; C{None} when
     the response has no valid C{RateLimit-Remaining}.
     """
-    match = _QUOTA.match((headers.getRawHeaders(b"RateLimit-Remaining") or [b""])[0])
-    if match is None:
+    remaining = readQuota(headers, b"RateLimit-Remaining")
+    if remaining is None:
         return None
-    limit = _QUOTA.match((headers.getRawHeaders(b"RateLimit-Limit") or [b""])[0])
-    window = min(_MOST, float(match[2] or 60))
-    return Quota(int(match[1]), window, None if limit is None else int(limit[1]))
+    limit = readQuota(headers, b"RateLimit-Limit")
+    window = 60 if remaining[1] is None else remaining[1]
+    return Quota(remaining[0], min(_MOST, window), None if limit is None else limit[0])
+
+
+def readQuota(headers: Headers, field: bytes) -> tuple[int, int | None] | None:
+    """
+    The value of C{RateLimit-Remaining} or C{RateLimit-Limit}.
+
+    @return: the number of pulls, and the window in seconds as the response states it, or C{None}
+        instead of the window when it states none; C{None} when there is no valid value.
+    """
+    match = _QUOTA.match((headers.getRawHeaders(field) or [b""])[0])
+    return None if match is None else (int(match[1]), int(match[2]) if match[2] else None)
 
 
 def retryAfter(headers: Headers, now: datetime | None = None) -> float | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from hubmirror.protocol.ratelimit import Quota, quotaOf, retryAfter
+from hubmirror.protocol.ratelimit import Quota, quotaOf, readQuota, retryAfter
 
 NOW = datetime(2026, 10, 1, 12, 0, 0, tzinfo=timezone.utc)
 DAY = 86400
@@ -39,6 +39,15 @@ class QuotaTests(SynchronousTestCase):
     def test_longWindow(self) -> None:
         """A window is never longer than a day."""
         self.assertEqual(quota(b"0;w=999999999"), Quota(0, DAY))
+
+    def test_stated(self) -> None:
+        """A window is also available as the response states it: missing, zero or long."""
+        headers = Headers({b"ratelimit-limit": [b"100"], b"ratelimit-remaining": [b"0;w=0"]})
+        self.assertEqual(readQuota(headers, b"RateLimit-Limit"), (100, None))
+        self.assertEqual(readQuota(headers, b"RateLimit-Remaining"), (0, 0))
+        self.assertEqual(quotaOf(headers), Quota(0, 0, 100))
+        headers = Headers({b"ratelimit-limit": [b"100;w=999999999"]})
+        self.assertEqual(readQuota(headers, b"RateLimit-Limit"), (100, 999999999))
 
     def test_nonsense(self) -> None:
         for value in (b"", b"many", b"-1;w=60", b";w=60"):

@@ -258,6 +258,7 @@ class CommandLineService(MultiService):
     def __init__(self, options: Options) -> None:
         super().__init__()
         self._options = options
+        self._isWorker = inheritance() is not None
 
     def reload(self) -> None:
         """
@@ -279,17 +280,17 @@ class CommandLineService(MultiService):
         super().startService()
         reactor.callWhenRunning(self._handleSignals, reactor)
         reactor.callWhenRunning(_collectSeldom)
-        if inheritance() is None:
+        if not self._isWorker:
             reactor.callWhenRunning(tellManager, "READY=1")
 
     def stopService(self) -> Any:
-        if inheritance() is None:
+        if not self._isWorker:
             tellManager("STOPPING=1")
         return super().stopService()
 
     def _handleSignals(self, reactor: Any) -> None:
         signals = [signal.SIGTERM, signal.SIGINT]
-        if inheritance() is not None:
+        if self._isWorker:
             # Ctrl-C reaches every process of a terminal.  A worker ignores it and waits for the
             # supervisor's SIGTERM; a second signal would end it at once.
             signals.remove(signal.SIGINT)

@@ -221,7 +221,7 @@ def rate(value: str | Rate) -> Rate:
     if isinstance(value, Rate):
         return value
     match = re.match(r"([0-9]{1,9})/([0-9]{0,6})([smhd])\Z", value)
-    if match is None or not int(match[1]) or match[2] == "0":
+    if match is None or not int(match[1]) or not int(match[2] or 1):
         raise ValueError(f"{value!r} is no rate; write for example 600/1m or 100/6h")
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[3]]
     return Rate(int(match[1]), float(int(match[2] or 1) * unit))

@@ -180,6 +180,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("deny_repository", "/library/*", "docker.io/library/*"),
     ("client_requests", "600", "600/1m"),
     ("client_requests", "0/1m", "600/1m"),
+    ("client_requests", "600/0m", "600/1m"),
+    ("client_requests", "600/00m", "600/1m"),
     ("client_pulls", "100/6w", "600/1m"),
     ("client_bandwidth", "fast", "no size"),
     ("client_bandwidth", "100", "1k or more"),

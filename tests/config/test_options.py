@@ -78,8 +78,8 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("registry_url", "https://[2001:db8::1]/hub//", "https://[2001:db8::1]/hub"),
     (
         "fallback",
-        ["https://a.example/", "http://b.example"],
-        ("https://a.example", "http://b.example"),
+        ["https://a.example/", "http://b.example", "https://c.example?ns"],
+        ("https://a.example", "http://b.example", "https://c.example/?ns"),
     ),
     ("secret_path", "k3/long-secret", "k3/long-secret"),
     ("allow_client", "10.0.0.1/8", (ip_network("10.0.0.0/8"),)),
@@ -201,6 +201,7 @@ BAD: list[tuple[str, Any, str]] = [
     *((name, "https://registry.example/#x", "fragment") for name in URLS),
     *((name, "https://registry.example/a b", "white space") for name in URLS),
     ("fallback", ["https://a.example", "b.example"], "https://"),
+    ("fallback", "https://a.example/?x", "query"),
     ("failover_on", "many", "429,503"),
     ("failover_on", "200", "400 and 599"),
     ("failover_on", "600", "400 and 599"),

@@ -78,9 +78,10 @@ def readFile(path: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigFileError(f"{path}: is no UTF-8") from None
     found, problems = parse(text, dirname(path), environ)
-    if mode & (stat.S_IWGRP | stat.S_IWOTH) and "password_file" in text:
+    accounts = any(each.account for each in found.get("registries", ()))
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and (accounts or "secret_path" in found):
         problems.append(
-            Problem(None, "", "others may write to it, and it names secrets; chmod go-w it")
+            Problem(None, "", "others may write to it, and it has secrets; chmod go-w it")
         )
     if problems:
         raise ConfigFileError("\n".join(problem.describe(path) for problem in problems))

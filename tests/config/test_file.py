@@ -215,12 +215,19 @@ class ReadFileTests(SynchronousTestCase):
 
     def test_writableByOthers(self) -> None:
         """
-        A file that others may write to is refused: they could make the mirror send passwords
-        elsewhere.
+        A file with secrets that others may write to is refused: they could make the mirror send
+        passwords elsewhere.
         """
-        text = '[registry."a.b"]\nusername = "me"\npassword_file = "x"\n'
-        for mode in (0o664, 0o646):
-            error = self.assertRaises(ConfigFileError, readFile, self.write(text, mode))
-            self.assertIn("chmod go-w", str(error))
-        readFile(self.write(text, 0o640))
-        readFile(self.write("resumes = 3\n", 0o666))
+        account = 'username = "me"\npassword_file = "x"\n'
+        for text in (
+            f'[registry."a.b"]\n{account}',
+            f'[registry."a.b"]\n[[registry."a.b".account]]\n{account}',
+            '[access]\nsecret_path = "long-secret"\n',
+        ):
+            for mode in (0o664, 0o646):
+                error = self.assertRaises(ConfigFileError, readFile, self.write(text, mode))
+                self.assertIn("chmod go-w", str(error))
+            readFile(self.write(text, 0o640))
+            commented = "".join(f"# {line}" for line in text.splitlines(keepends=True))
+            readFile(self.write(commented, 0o666))
+        readFile(self.write('resumes = 3\n[registry."a.b"]\n', 0o666))

@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 
 from hubmirror.config.known import HUB, known
+from hubmirror.config.registries import registry
 from hubmirror.protocol.url import splitURL
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
@@ -97,13 +98,19 @@ def settingsFor(
     The configuration files for one of L{CLIENTS}.
 
     @param registries: the registries whose images the client will pull through the mirror.
-    @raise Unusable: when the client is not known, or can't use this URL.
+    @raise Unusable: when the client is not known, or can't use this URL, or when something is not
+        the name of a registry.
     """
     try:
         files = CLIENTS[client]
     except KeyError:
         raise Unusable(f"there are settings for {', '.join(CLIENTS)}, not for {client!r}") from None
-    return files(mirror, registries)
+    try:
+        # The mirror may have stated the names, which become parts of paths.
+        names = [registry(name).name for name in registries]
+    except ValueError as error:
+        raise Unusable(str(error)) from None
+    return files(mirror, names)
 
 
 def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.name,)) -> str:

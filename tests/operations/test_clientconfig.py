@@ -287,6 +287,18 @@ class WriteTests(SynchronousTestCase):
         self.assertEqual((copy.read_bytes(), copy.stat().st_mode & 0o777), (own, 0o600))
         self.assertEqual([path.read_text()], texts("podman", PLAIN))
 
+    def test_registryName(self) -> None:
+        """
+        The names of registries, which a mirror states, do not lead out of the folder, and add no
+        settings.
+        """
+        mirror = readURL(SECURE)
+        for client in CLIENTS:
+            for name in ("../../../cron.d", "/etc", 'a.b"]\n[evil', "a.b\n", ""):
+                with self.assertRaises(Unusable):
+                    list(write(client, mirror, ("docker.io", name), self.root))
+        self.assertEqual(list(self.root.iterdir()), [])
+
     def test_notWritten(self) -> None:
         """The error names the file and the reason in one line."""
         folder = self.root / "etc/containers"

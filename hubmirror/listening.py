@@ -234,5 +234,5 @@ class Certificates:
             except OSError:
                 states.append(None)
             else:
-                states.append((found.st_mtime_ns, found.st_ino))
+                states.append((found.st_ctime_ns, found.st_ino))
         return states

@@ -13,10 +13,18 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
+from hubmirror import listening
 from hubmirror.listening import Certificates, makeEndpoint
 from hubmirror.testing import ca
 from hubmirror.testing.ca import Authority
+from hubmirror.transport import servertls
 from hubmirror.transport.tlsendpoints import TLSReactor
+from tests.transport.support import changeMode
+
+
+def refuse(*_: object) -> None:
+    """Fail as for a user who may not read a file."""
+    raise PermissionError(13, "Permission denied")
 
 
 class Listener:
@@ -71,6 +79,18 @@ class FolderTests(SynchronousTestCase):
         self.assertIs(self.server.contextFor(b"a.example"), first)
         [line] = [str(formatEvent(event)) for event in logs]
         self.assertIn("stay as they were: no certificate with its key", line)
+
+    def test_permissions(self) -> None:
+        """A certificate that can't be read is used when its permissions have been corrected."""
+        first = self.server.contextFor(b"a.example")
+        self.file.setContent(self.authority.serverPEM(["a.example"]))
+        refusing = self.patch(servertls, "readFolder", refuse)
+        self.clock.pump([30, 30])
+        self.assertIs(self.server.contextFor(b"a.example"), first)
+        refusing.restore()
+        changeMode(self.file.path, 0o640)
+        self.clock.advance(30)
+        self.assertIsNot(self.server.contextFor(b"a.example"), first)
 
     def test_gone(self) -> None:
         """A folder that has gone is logged once, whatever names clients ask for."""
@@ -131,6 +151,19 @@ class CertificatesTests(SynchronousTestCase):
             [line] = [str(formatEvent(event)) for event in logs]
             self.assertIn("the certificate of port 0 stays as it was", line)
         self.renew(self.authority.serverPEM(["a.example"]))
+        self.clock.advance(30)
+        self.assertIsNot(self.server.contextFor(b""), self.first)
+
+    def test_permissions(self) -> None:
+        """A certificate that can't be read is used when its permissions have been corrected."""
+        self.renew(self.authority.serverPEM(["a.example"]))
+        refusing = self.patch(listening, "_loadOptions", refuse)
+        with capturedLogs() as logs:
+            self.clock.pump([30, 30])
+        self.assertEqual(len(logs), 1)
+        self.assertIs(self.server.contextFor(b""), self.first)
+        refusing.restore()
+        changeMode(self.path, 0o640)
         self.clock.advance(30)
         self.assertIsNot(self.server.contextFor(b""), self.first)
 

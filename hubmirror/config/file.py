@@ -27,7 +27,9 @@ else:
     import tomli as tomllib
 
 TABLES = ("access", "limits", "log")
-_FILES = ("ca_file", "password_file", "access_log_file")
+_FILES = ("ca_file", "access_log_file")
+_REGISTRY = 'registry."NAME"'
+_BELONGS_ABOVE = "belongs at the top level, above the first table"
 _CREDENTIALS = "$CREDENTIALS_DIRECTORY/"
 
 
@@ -76,9 +78,10 @@ def readFile(path: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigFileError(f"{path}: is no UTF-8") from None
     found, problems = parse(text, dirname(path), environ)
-    if mode & (stat.S_IWGRP | stat.S_IWOTH) and "password_file" in text:
+    accounts = any(each.account for each in found.get("registries", ()))
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and (accounts or "secret_path" in found):
         problems.append(
-            Problem(None, "", "others may write to it, and it names secrets; chmod go-w it")
+            Problem(None, "", "others may write to it, and it has secrets; chmod go-w it")
         )
     if problems:
         raise ConfigFileError("\n".join(problem.describe(path) for problem in problems))
@@ -114,38 +117,46 @@ class _Reader:
     """
 
     def __init__(self, text: str, folder: str, environment: Mapping[str, str]) -> None:
+        # Imported here because the module of the options imports this one.
+        from hubmirror.config.options import options
+
         self.problems: list[Problem] = []
         self._lines = text.splitlines()
         self._folder = folder
         self._environment = environment
+        # The options of each table; the top level has the empty name.
+        self._defined: dict[str, dict[str, attrs.Attribute[Any]]] = {"": {}}
+        for field in options():
+            name = "registry" if field.name == "registries" else field.name
+            self._defined.setdefault(field.metadata["table"], {})[name] = field
+        fields = (*attrs.fields(RegistryConfig), *attrs.fields(Account))
+        self._defined[_REGISTRY] = {each.name: each for each in fields if each.name != "name"}
 
     def read(self, content: dict[str, Any]) -> dict[str, Any]:
-        # Imported here because the module of the options imports this one.
-        from hubmirror.config.options import options
-
-        defined = {field.name: field for field in options() if field.name != "registries"}
         found: dict[str, Any] = {}
         for key, value in content.items():
             if key == "registry" and isinstance(value, dict):
                 found["registries"] = list(self._registries(value))
-            elif key in TABLES and isinstance(value, dict):
-                inTable = {name: each for name, each in defined.items() if _tableOf(each) == key}
-                found.update(self._options(inTable, value, key))
+            elif key not in TABLES:
+                found.update(self._options(self._defined[""], {key: value}, ""))
+            elif isinstance(value, dict):
+                found.update(self._options(self._defined[key], value, key))
             else:
-                top = {name: each for name, each in defined.items() if not _tableOf(each)}
-                found.update(self._options(top, {key: value}, ""))
+                names = " or ".join(self._defined[key])
+                self._problem("", key, f"it is a table; write [{key}], and below it {names}")
+        if "registry" in found:
+            named: Any = self._defined[""]["registry"].converter
+            found["registries"] = list(named(found.pop("registry")))
         return found
 
     def _registries(self, tables: dict[str, Any]) -> Iterator[RegistryConfig]:
-        defined = {field.name: field for field in attrs.fields(RegistryConfig)}
-        del defined["name"]
         for name, table in tables.items():
             place = f'registry."{name}"'
             if not isinstance(table, dict):
                 self._problem(place, name, f'it is a table; write [registry."{name}"]')
                 continue
             account = self._accounts(table, place)
-            given = self._options(defined, table, place)
+            given = self._options(self._defined[_REGISTRY], table, place)
             try:
                 yield RegistryConfig(name=name, **given, account=account)
             except ConfigError as error:
@@ -178,7 +189,7 @@ class _Reader:
         for key, value in table.items():
             field = defined.get(key)
             if field is None:
-                self._unknown(key, defined, place)
+                self._unknown(key, place, defined)
                 continue
             if key in _FILES and isinstance(value, str) and value != "-":
                 value = self._file(value)
@@ -188,18 +199,31 @@ class _Reader:
             except ConfigError as error:
                 reason = error.reason
                 if reason == "wrong type":
-                    kind = "an array of texts" if field.metadata["repeats"] else "a single value"
-                    reason = f"{value!r} is of the wrong type; write {kind}"
+                    # The value may be secret.
+                    reason = f"it is of the wrong type; write {_kindOf(field, value)}"
                 self._problem(place, key, reason)
             else:
                 found[key] = value
         return found
 
-    def _unknown(self, key: str, defined: Iterable[str], place: str) -> None:
-        names = [*defined, *TABLES] if not place else [*defined]
-        near = difflib.get_close_matches(key.replace("-", "_"), names, 1)
-        advice = f"; did you mean {near[0]}?" if near else ""
-        self._problem(place, key, f"there is no such option{advice}")
+    def _unknown(self, key: str, place: str, defined: Iterable[str]) -> None:
+        """
+        Report a key that is no option in this place.  It may be one in another place, because in
+        TOML everything below the header of a table belongs to it.
+        """
+        tables = reversed(self._defined.items())
+        places = {name: table for table, names in tables for name in names}
+        places.update(dict.fromkeys(defined, place))
+        if not place:
+            places.update(dict.fromkeys(TABLES, ""))
+        reason = "there is no such option"
+        near = difflib.get_close_matches(key.replace("-", "_"), places, 1)
+        if near:
+            [name], table = near, places[near[0]]
+            belongs = f"belongs in [{table}]" if table else _BELONGS_ABOVE
+            which = "" if table == place else f", which {belongs}"
+            reason = f"it {belongs}" if name == key else f"{reason}; did you mean {name}{which}?"
+        self._problem(place, key, reason)
 
     def _file(self, name: str) -> str:
         """
@@ -233,6 +257,10 @@ class _Reader:
         return None
 
 
-def _tableOf(field: attrs.Attribute[Any]) -> str:
-    table: str = field.metadata["table"]
-    return table
+def _kindOf(field: attrs.Attribute[Any], value: object) -> str:
+    """
+    What to write for an option in place of a value of a wrong type.
+    """
+    if field.metadata["repeats"]:
+        return "an array of texts"
+    return "a single value" if isinstance(value, list | dict) else "a text in quotes"

@@ -46,7 +46,7 @@ class MirrorConfig:
     auth_url: str = one(values.baseURL, HUB.auth_url, "the token service that /token stands for")
     search_url: str = one(values.baseURL, HUB.search_url, "the search index")
     fallback: tuple[str, ...] = many(
-        values.baseURL,
+        values.fallbackURL,
         (),
         "base URL of another mirror, asked in order when the ones before it fail",
     )

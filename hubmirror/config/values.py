@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
+from typing import NamedTuple
 
 import attrs
 
@@ -144,12 +145,28 @@ def originOrNetwork(value: str | Origin | Network) -> Origin | Network:
     return origin
 
 
-def server(value: str | tuple[str, int]) -> tuple[str, int]:
+class Server(NamedTuple):
+    """
+    A DNS server.
+
+    @ivar address: its address; an IPv6 address has no brackets.
+    @ivar port: its port.
+    """
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.port}"
+
+
+def server(value: str | tuple[str, int]) -> Server:
     """
     The address and port of a DNS server.
     """
     if isinstance(value, tuple):
-        return value
+        return Server(*value)
     match = re.match(r"(?:\[(.+)\]|([^:]+))(?::([0-9]{1,5}))?\Z", value)
     host, port = (match[1] or match[2], int(match[3] or 53)) if match else (value, 53)
     try:
@@ -160,7 +177,7 @@ def server(value: str | tuple[str, int]) -> tuple[str, int]:
         ) from None
     if not 0 < port < 65536:
         raise ValueError(f"port {port} is out of range")
-    return str(address), port
+    return Server(str(address), port)
 
 
 def proxyURL(value: str) -> str:
@@ -198,6 +215,9 @@ def repositories(value: str) -> str:
     return value
 
 
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
 @attrs.frozen
 class Rate:
     """
@@ -211,7 +231,8 @@ class Rate:
     seconds: float
 
     def __str__(self) -> str:
-        return f"{self.most}/{self.seconds:g}s"
+        unit = next((each for each, size in _UNITS.items() if not self.seconds % size), "s")
+        return f"{self.most}/{self.seconds / _UNITS[unit]:g}{unit}"
 
 
 def rate(value: str | Rate) -> Rate:
@@ -221,10 +242,9 @@ def rate(value: str | Rate) -> Rate:
     if isinstance(value, Rate):
         return value
     match = re.match(r"([0-9]{1,9})/([0-9]{0,6})([smhd])\Z", value)
-    if match is None or not int(match[1]) or match[2] == "0":
+    if match is None or not int(match[1]) or not int(match[2] or 1):
         raise ValueError(f"{value!r} is no rate; write for example 600/1m or 100/6h")
-    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[3]]
-    return Rate(int(match[1]), float(int(match[2] or 1) * unit))
+    return Rate(int(match[1]), float(int(match[2] or 1) * _UNITS[match[3]]))
 
 
 def bandwidth(value: str | int) -> int:

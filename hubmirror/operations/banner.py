@@ -39,7 +39,7 @@ def announce(
     for description, origin in zip(config.port, origins, strict=False):
         _log.info("listening on {place}", place=origin or description)
     for registry in config.allRegistries():
-        urls = (registry.registryURL, *(registry.fallback or ()))
+        urls = (registry.registryURL, *registry.fallback)
         upstreams = [splitURL(url.encode("ascii"))[0] for url in urls]
         _log.info(
             "mirroring {upstreams}{readOnly}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import attrs
 
 from hubmirror.config.known import HUB, known
+from hubmirror.config.registries import registry
 from hubmirror.protocol.url import splitURL
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
@@ -96,13 +98,19 @@ def settingsFor(
     The configuration files for one of L{CLIENTS}.
 
     @param registries: the registries whose images the client will pull through the mirror.
-    @raise Unusable: when the client is not known, or can't use this URL.
+    @raise Unusable: when the client is not known, or can't use this URL, or when something is not
+        the name of a registry.
     """
     try:
         files = CLIENTS[client]
     except KeyError:
         raise Unusable(f"there are settings for {', '.join(CLIENTS)}, not for {client!r}") from None
-    return files(mirror, registries)
+    try:
+        # The mirror may have stated the names, which become parts of paths.
+        names = [registry(name).name for name in registries]
+    except ValueError as error:
+        raise Unusable(str(error)) from None
+    return files(mirror, names)
 
 
 def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.name,)) -> str:
@@ -152,38 +160,47 @@ def _pullsByName(mirror: MirrorURL, registries: Sequence[str]) -> str | None:
 def write(client: str, mirror: MirrorURL, registries: Sequence[str], root: Path) -> Iterator[str]:
     """
     Write the configuration files for one of L{CLIENTS}.  JSON is merged with an existing file, in
-    whose lists the new members come first.  The
-    former content is kept in a file C{*.before-hubmirror} beside it.  Other files that exist and
-    may have further content are not changed.
+    whose lists the new members come first.  The content before the first change is kept in a file
+    C{*.before-hubmirror} beside it.  Other files that exist and may have further content are not
+    changed.
 
     @param root: the folder that stands for C{/}.
     @return: a line about each file.
-    @raise Unusable: as for L{settingsFor}.
+    @raise Unusable: as for L{settingsFor}, or when a file can't be read or written.
     """
     for file in settingsFor(client, mirror, registries):
         path = root / file.path.lstrip("/")
-        text = file.text
-        before = path.read_text() if path.exists() else None
-        if before is not None and file.path.endswith(".json"):
-            try:
-                text = json.dumps(_merged(json.loads(before), json.loads(text)), indent=2) + "\n"
-            except (ValueError, TypeError, AttributeError):
-                yield f"{path}: is no JSON object; left as it is"
-                continue
-        elif before is not None and not file.isWhole:
-            yield f"{path}: is there already; add this yourself:\n{text}"
-            continue
-        if before == text:
-            yield f"{path}: is right already"
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = ""
-        if before is not None:
-            copy = path.with_name(f"{path.name}.before-hubmirror")
-            copy.write_text(before)
+        try:
+            line = _write(file, path)
+        except OSError as error:
+            raise Unusable(f"{error.filename or path}: {error.strerror}") from None
+        yield line
+
+
+def _write(file: SettingsFile, path: Path) -> str:
+    text = file.text.encode()
+    before = path.read_bytes() if path.exists() else None
+    if before is not None and file.path.endswith(".json"):
+        try:
+            merged = _merged(json.loads(before), json.loads(text))
+        except (ValueError, TypeError, AttributeError):
+            return f"{path}: is no JSON object; left as it is"
+        text = json.dumps(merged, indent=2).encode() + b"\n"
+    elif before is not None and not file.isWhole:
+        return f"{path}: is there already; add this yourself:\n{file.text}"
+    if before == text:
+        return f"{path}: is right already"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = ""
+    if before is not None:
+        copy = path.with_name(f"{path.name}.before-hubmirror")
+        if copy.exists():
+            kept = f" (what was there at first is still in {copy.name})"
+        else:
+            shutil.copy2(path, copy)
             kept = f" (what was there is in {copy.name})"
-        path.write_text(text)
-        yield f"{path}: written{kept}. {file.note}"
+    path.write_bytes(text)
+    return f"{path}: written{kept}. {file.note}"
 
 
 def _merged(before: dict[str, Any], settings: dict[str, list[str]]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class ClientMachine:
         return file / "config.json" if isinstance(auths, dict) and _HUB_LOGIN in auths else None
 
     def _insecure(self, url: str, daemon: Mapping[str, Any]) -> Finding:
-        insecure = [str(each) for each in daemon.get("insecure-registries", ())]
+        insecure = [str(each) for each in daemon.get("insecure-registries") or ()]
         isNamed = urlsplit(url).netloc in insecure
         if insecure and not isNamed and (self._docker or (0,)) >= _LOOPBACK_IS_SECURE:
             return Finding(

@@ -16,6 +16,7 @@ from hubmirror.testing.contents import Contents, User
 from hubmirror.testing.wire import HubRequest
 
 _WRONG = {"details": "incorrect username or password"}
+_HEAD = {"alg": "HS256", "typ": "JWT"}
 _BASIC = {"WWW-Authenticate": 'Basic realm="hub.docker.com"'}
 
 #: The actions that a token grants, by the name of a repository.
@@ -34,8 +35,6 @@ class Tokens:
     @param seconds: returns the present time, in seconds.
     @ivar lifetime: how long a token is valid, in seconds.
     """
-
-    _HEAD = {"alg": "HS256", "typ": "JWT"}
 
     def __init__(self, name: str, service: str, size: int, seconds: Callable[[], float]) -> None:
         self.lifetime = 300
@@ -96,7 +95,7 @@ class Tokens:
         return (self._verify(token) or {}).get("refresh")
 
     def _sign(self, claims: dict[str, Any]) -> str:
-        signed = f"{_encode(_dump(self._HEAD))}.{_encode(_dump(claims))}"
+        signed = f"{_encode(_dump(_HEAD))}.{_encode(_dump(claims))}"
         return f"{signed}.{_encode(hmac.digest(self._key, signed.encode(), sha256))}"
 
     def _verify(self, token: str) -> dict[str, Any] | None:

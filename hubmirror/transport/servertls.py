@@ -267,7 +267,7 @@ def _stateOf(path: str) -> list[tuple[str, int, int]] | None:
         files = _pemFiles(path)
     except OSError:
         return None
-    return [(name, status.st_mtime_ns, status.st_ino) for name, status in files]
+    return [(name, status.st_ctime_ns, status.st_ino) for name, status in files]
 
 
 def readFolder(path: str) -> dict[str, CertificateOptions]:

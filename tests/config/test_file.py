@@ -55,7 +55,9 @@ WRONG: list[tuple[str, list[tuple[int | None, str, str]]]] = [
     ("read-only = true", [(1, "read-only", "did you mean read_only?")]),
     ("xyzzy = 1", [(1, "xyzzy", "there is no such option")]),
     ("read_only = 'yes'", [(1, "read_only", "neither true nor false")]),
-    ("registry_url = 5", [(1, "registry_url", "write a single value")]),
+    ("registry_url = 5", [(1, "registry_url", "write a text in quotes")]),
+    ("public_url = true", [(1, "public_url", "write a text in quotes")]),
+    ("failover_on = 429", [(1, "failover_on", "write a text in quotes")]),
     ("registry_url = ['https://a.example']", [(1, "registry_url", "write a single value")]),
     ("port = 5000", [(1, "port", "write an array of texts")]),
     ("connect_timeout = 'soon'", [(1, "connect_timeout", "no number of seconds")]),
@@ -63,8 +65,32 @@ WRONG: list[tuple[str, list[tuple[int | None, str, str]]]] = [
         "\nresumes = -1\n\nstall_timeout = 0\n",
         [(2, "resumes", "write a number"), (4, "stall_timeout", "write seconds")],
     ),
-    ("[limits]\nclient_pulse = 1", [(2, "limits.client_pulse", "there is no such option")]),
+    ("[limits]\nclient_requests = 600", [(2, "limits.client_requests", "a text in quotes")]),
+    ("[limits]\nclient_pulse = 1", [(2, "limits.client_pulse", "did you mean client_pulls?")]),
     ("[limit]\nx = 1", [(None, "limit", "did you mean limits?")]),
+    ("log = 'json'", [(1, "log", "write [log], and below it access_log or access_log_file")]),
+    ("[[log]]\naccess_log = 'json'", [(None, "log", "it is a table; write [log]")]),
+    ("access_log = 'json'", [(1, "access_log", "it belongs in [log]")]),
+    ("access-log = 'json'", [(1, "access-log", "mean access_log, which belongs in [log]?")]),
+    ("secret_path = 'long-secret'", [(1, "secret_path", "it belongs in [access]")]),
+    ("client_requests = '1/s'", [(1, "client_requests", "it belongs in [limits]")]),
+    ("hosts = ['a.b']", [(1, "hosts", 'it belongs in [registry."NAME"]')]),
+    ("password_file = 'x'", [(1, "password_file", 'it belongs in [registry."NAME"]')]),
+    (
+        "[access]\nread_only = true",
+        [(2, "access.read_only", "it belongs at the top level, above the first table")],
+    ),
+    ("[limits]\nca_file = 'x'", [(2, "limits.ca_file", "it belongs at the top level")]),
+    (
+        '[registry."a.b"]\nread_only = true\nclient_pulls = "1/s"',
+        [
+            (2, 'registry."a.b".read_only', "it belongs at the top level, above the first table"),
+            (3, 'registry."a.b".client_pulls', "it belongs in [limits]"),
+        ],
+    ),
+    ("registry = 'ghcr'", [(1, "registry", "such as ghcr.io")]),
+    ("registry = 5", [(1, "registry", "write an array of texts")]),
+    ("registries = ['ghcr.io']", [(1, "registries", "did you mean registry?")]),
     ("[registry.ghcr]", [(None, 'registry."ghcr"', "such as ghcr.io")]),
     ('[registry]\n"ghcr.io" = 1', [(None, 'registry."ghcr.io"', "it is a table")]),
     (
@@ -117,6 +143,20 @@ class ParseTests(SynchronousTestCase):
 
     def test_empty(self) -> None:
         self.assertEqual(read(""), ({}, []))
+
+    def test_registriesByName(self) -> None:
+        """Registries without settings can be named in an array, as on the command line."""
+        found, problems = read('registry = ["ghcr.io", "QUAY.io"]')
+        self.assertEqual(problems, [])
+        names = [RegistryConfig(name="ghcr.io"), RegistryConfig(name="quay.io")]
+        self.assertEqual(found, {"registries": names})
+
+    def test_secretNotTold(self) -> None:
+        """The value of a wrong type is not repeated, because it may be secret."""
+        for text in ("secret_path = 31415926", "secret_path = ['31415926']"):
+            _, [problem] = read("[access]\n" + text)
+            self.assertIn("wrong type; write a", problem.reason)
+            self.assertNotIn("31415926", problem.reason)
 
     def test_wrong(self) -> None:
         """Each problem has a line, a key and a reason that states what to write instead."""
@@ -175,12 +215,19 @@ class ReadFileTests(SynchronousTestCase):
 
     def test_writableByOthers(self) -> None:
         """
-        A file that others may write to is refused: they could make the mirror send passwords
-        elsewhere.
+        A file with secrets that others may write to is refused: they could make the mirror send
+        passwords elsewhere.
         """
-        text = '[registry."a.b"]\nusername = "me"\npassword_file = "x"\n'
-        for mode in (0o664, 0o646):
-            error = self.assertRaises(ConfigFileError, readFile, self.write(text, mode))
-            self.assertIn("chmod go-w", str(error))
-        readFile(self.write(text, 0o640))
-        readFile(self.write("resumes = 3\n", 0o666))
+        account = 'username = "me"\npassword_file = "x"\n'
+        for text in (
+            f'[registry."a.b"]\n{account}',
+            f'[registry."a.b"]\n[[registry."a.b".account]]\n{account}',
+            '[access]\nsecret_path = "long-secret"\n',
+        ):
+            for mode in (0o664, 0o646):
+                error = self.assertRaises(ConfigFileError, readFile, self.write(text, mode))
+                self.assertIn("chmod go-w", str(error))
+            readFile(self.write(text, 0o640))
+            commented = "".join(f"# {line}" for line in text.splitlines(keepends=True))
+            readFile(self.write(commented, 0o666))
+        readFile(self.write('resumes = 3\n[registry."a.b"]\n', 0o666))

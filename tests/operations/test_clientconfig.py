@@ -274,6 +274,44 @@ class WriteTests(SynchronousTestCase):
         self.assertIn("hubmirror.conf.before-hubmirror", self.write("podman"))
         self.assertEqual(path.with_name(path.name + ".before-hubmirror").read_text(), before)
 
+    def test_keptOnce(self) -> None:
+        """The copy stays the user's own file, byte for byte and with its mode, whatever follows."""
+        own = b"# S\xfcd\r\n"
+        path = self.root / "etc/containers/registries.conf.d/hubmirror.conf"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(own)
+        path.chmod(0o600)
+        self.assertIn("what was there is in hubmirror.conf.before-hubmirror", self.write("podman"))
+        self.assertIn("is still in hubmirror.conf.before-hubmirror", self.write("podman", PLAIN))
+        copy = path.with_name("hubmirror.conf.before-hubmirror")
+        self.assertEqual((copy.read_bytes(), copy.stat().st_mode & 0o777), (own, 0o600))
+        self.assertEqual([path.read_text()], texts("podman", PLAIN))
+
+    def test_registryName(self) -> None:
+        """
+        The names of registries, which a mirror states, do not lead out of the folder, and add no
+        settings.
+        """
+        mirror = readURL(SECURE)
+        for client in CLIENTS:
+            for name in ("../../../cron.d", "/etc", 'a.b"]\n[evil', "a.b\n", ""):
+                with self.assertRaises(Unusable):
+                    list(write(client, mirror, ("docker.io", name), self.root))
+        self.assertEqual(list(self.root.iterdir()), [])
+
+    def test_notWritten(self) -> None:
+        """The error names the file and the reason in one line."""
+        folder = self.root / "etc/containers"
+        folder.parent.mkdir()
+        folder.write_bytes(b"")
+        error = self.assertRaises(Unusable, self.write, "podman")
+        self.assertEqual(str(error), f"{folder}/registries.conf.d: Not a directory")
+        folder.unlink()
+        file = folder / "registries.conf.d/hubmirror.conf"
+        file.mkdir(parents=True)
+        error = self.assertRaises(Unusable, self.write, "podman")
+        self.assertEqual(str(error), f"{file}: Is a directory")
+
     def test_joined(self) -> None:
         """Other settings of dockerd are kept."""
         path = self.root / "etc/docker/daemon.json"
@@ -288,8 +326,8 @@ class WriteTests(SynchronousTestCase):
         path.write_text('{"registry-mirrors": null}')
         self.write("docker")
         self.assertEqual(json.loads(path.read_text()), {"registry-mirrors": [SECURE]})
-        for wrong in ("[]", "1", '{"registry-mirrors": 1}'):
-            path.write_text(wrong)
+        for wrong in (b"[]", b"1", b'{"registry-mirrors": 1}', b'{"a": "\xfc"}'):
+            path.write_bytes(wrong)
             self.assertIn("left as it is", self.write("docker"))
 
     def test_notJoined(self) -> None:

@@ -88,6 +88,7 @@ class ClientMachineTests(SynchronousTestCase):
             host = url.removeprefix("http://")
             for insecure, docker, state in [
                 ([], (29, 10), "ok"),
+                (None, (29, 10), "ok"),
                 (["other:80"], (29, 9), "ok"),
                 (["other:80"], (29, 10), "WRONG"),
                 (["other:80", host], (29, 10), "ok"),

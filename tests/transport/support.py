@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
@@ -16,6 +17,16 @@ from zope.interface import implementer
 
 HERE = IPv4Address("TCP", "192.0.2.1", 40000)
 THERE = IPv4Address("TCP", "198.51.100.1", 443)
+
+
+def changeMode(path: str, mode: int) -> None:
+    """
+    Change a file's mode, and with it its C{ctime}, whatever the resolution of the file system's
+    clock is.
+    """
+    before = os.stat(path).st_ctime_ns
+    while os.stat(path).st_ctime_ns == before:
+        os.chmod(path, mode)
 
 
 @implementer(IProtocolNegotiationFactory)

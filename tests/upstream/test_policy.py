@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from hubmirror import MirrorConfig
+from hubmirror.config import RegistryConfig
 from hubmirror.protocol.errors import RedirectRefused
 from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.upstream.policy import (
@@ -96,6 +97,19 @@ class UpstreamsTests(SynchronousTestCase):
                 Service.SEARCH: b"http://10.0.0.2:5000/hub",
             },
         )
+
+    def test_namedInQuery(self) -> None:
+        """
+        The URL of a fallback can request C{ns}, as the Hub's option and in the Hub's table.
+        """
+        url = "https://mirror.example/m/?ns"
+        table = RegistryConfig(name="docker.io", fallback=url)
+        for config in (MirrorConfig(fallback=url), MirrorConfig(registries=[table])):
+            _, fallback = upstreamsOf(config.allRegistries()[0])
+            self.assertEqual(
+                fallback.url(Service.REGISTRY, b"/v2/o/a/manifests/1"),
+                b"https://mirror.example/m/v2/o/a/manifests/1?ns=docker.io",
+            )
 
 
 class FailoverTests(SynchronousTestCase):

@@ -18,7 +18,8 @@ html_title = f"hubmirror {release}"
 
 # The table of options is made from the options themselves.
 rows = [
-    f'   "``{optionName(field)}``{" R" * field.metadata["repeats"]}{" S" * field.metadata["atStart"]}",'
+    f'   "``{optionName(field)}``'
+    f'{" R" * field.metadata["repeats"]}{" S" * field.metadata["atStart"]}",'
     f' "{describeDefault(field)}", "{field.metadata["help"].replace("*", chr(92) + "*")}"'
     for field in options()
 ]

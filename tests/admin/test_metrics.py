@@ -182,12 +182,13 @@ class StatusTests(SynchronousTestCase):
         limited.
         """
 
-        def upstream(down: list[Any], *quotas: tuple[bytes, int]) -> dict[str, Any]:
+        def upstream(up: bool, down: list[Any], *quotas: tuple[bytes, int]) -> dict[str, Any]:
             return {
                 "docker.io": {
                     "upstreams": [
                         {
                             "name": "hub",
+                            "up": up,
                             "down": down,
                             "quotas": [
                                 {
@@ -207,8 +208,8 @@ class StatusTests(SynchronousTestCase):
         many = [(b"%d" % number, number) for number in range(100, 200)]
         status = Status(
             [
-                self.report(registries=upstream([], (b"", 9), (b"me", 50))),
-                self.report(registries=upstream([outage], (b"me", 40), *many)),
+                self.report(registries=upstream(True, [], (b"", 9), (b"me", 50))),
+                self.report(registries=upstream(False, [outage], (b"me", 40), *many)),
             ],
             key=b"k",
         )
@@ -366,6 +367,20 @@ class AdminTests(AdminCase):
         self.assertEqual((quota["remaining"], quota["limit"]), (7, 100))
         self.assertEqual(len(found["workers"]), 1)
         self.assertEqual(found["ready"], True)
+
+    def test_search(self) -> None:
+        """
+        A search that fails does not mean that the upstream is down: pulls do not need the index.
+        The reason is shown for a minute after the index might be tried again.
+        """
+        self.network.refuses.add(b"index.example")
+        self.assertEqual(self.answered(self.send(b"/v1/search?q=x")).status, 502)
+        for reason in ("search: connection refused", None):
+            found = json.loads(self.admin(b"/status").body)
+            [upstream] = found["registries"]["docker.io"]["upstreams"]
+            self.assertEqual((upstream["up"], upstream["reason"]), (True, reason))
+            self.assertEqual(self.sample("hubmirror_upstream_up", "docker.io", "hub.example"), 1)
+            self.clock.advance(62)
 
 
 class WithoutTests(MemoryCase):

@@ -326,11 +326,14 @@ class MirrorService(Service):
         """
         # This comes first because it can fail.
         registries = self._makeRegistries(config)
+        previous = self._mirror.settings.registries
         if self._accessLog is not None:
             self._accessLog.configure(config)
         self._mirror.settings = Settings(config, registries)
         self._mirror.streams.mostOfClient = config.client_streams or sys.maxsize
         self._certificates.look()
+        if self._readiness is not None:
+            self._readiness.reloaded(previous)
         waiting = [
             optionName(field)
             for field in options()

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import attrs
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openMetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 from twisted.internet.defer import Deferred
@@ -20,9 +21,11 @@ from hubmirror.admin.exposition import expose
 from hubmirror.admin.metrics import Metrics, addReport
 from hubmirror.admin.site import AdminPort
 from hubmirror.admin.status import Status
+from hubmirror.config import RegistryConfig
 from hubmirror.exchange import Exchange, Outcome
 from hubmirror.protocol.errors import ConnectFailed
 from hubmirror.protocol.target import Kind
+from hubmirror.protocol.url import splitURL
 from tests.wire.support import MemoryCase, answer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -314,6 +317,44 @@ class AdminTests(AdminCase):
         self.bind()
         self.assertEqual(self.network.lines[-1].hears(), b"")
         self.assertEqual(self.admin(b"/readyz").status, 200)
+
+    def test_reload(self) -> None:
+        """
+        The mirror stays ready when it gets another registry, which it asks at once, until the
+        response shows that the registry can't be reached.
+        """
+        self.exchange(b"/v2/", answer(401))
+        self.bind()
+        for _ in "12":
+            self.reload("https://ghcr.example")
+        self.assertEqual(self.network.origins[1:], [splitURL(b"https://ghcr.example")[0]])
+        self.assertEqual(self.admin(b"/readyz").status, 200)
+        self.network.lines[-1].says(answer(401))
+        self.assertEqual(self.admin(b"/readyz").status, 200)
+        self.network.refuses.add(b"other.example")
+        self.reload("https://other.example")
+        got = self.admin(b"/readyz")
+        self.assertEqual(got.status, 503)
+        self.assertIn(b"ghcr.test was reached lately: other.example: connection refused", got.body)
+
+    def test_reloadAtStart(self) -> None:
+        """A mirror that is not ready yet does not become ready by a reload."""
+        self.bind()
+        self.mirror.service.reload(self.config)
+        self.assertEqual(self.admin(b"/readyz").status, 503)
+        self.assertEqual(len(self.network.lines), 1)
+        self.network.lines[-1].says(answer(401))
+        self.assertEqual(self.admin(b"/readyz").status, 200)
+
+    def test_reloadOfSupervisor(self) -> None:
+        """A supervisor checks a configuration with a mirror that does not run."""
+        self.reload("https://ghcr.example")
+        self.assertEqual(self.network.lines, [])
+
+    def reload(self, url: str) -> None:
+        """Let the mirror have another registry besides the one that it has."""
+        registry = RegistryConfig(name="ghcr.test", url=url)
+        self.mirror.service.reload(attrs.evolve(self.config, registries=[registry]))
 
     def test_draining(self) -> None:
         self.exchange(b"/v2/", answer(401))

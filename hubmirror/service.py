@@ -64,6 +64,7 @@ class HubMirror:
     @ivar report: creates the report of this process; C{None} when there is no admin port.
     @ivar via: the mirror's name in C{Via} (RFC 9110 7.6.3).  It is unique, so that two mirrors that
         are each other's fallback detect the loop.
+    @ivar key: the key of the hashes that stand for the identities of clients.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class HubMirror:
         *,
         listening: Any = None,
         via: str | None = None,
+        key: bytes | None = None,
         rates: mmap.mmap | None = None,
     ) -> None:
         """
@@ -84,6 +86,8 @@ class HubMirror:
         @param listening: the reactor to listen with, if it is not C{reactor}.  This is for workers,
             whose supervisor has already bound and announced the ports.
         @param via: the mirror's name in C{Via}; by default a random name.
+        @param key: the key of the hashes that stand for the identities of clients, shared with
+            other processes; by default a random one.
         @param rates: memory for the clients' use of their limits, shared with other processes
             (L{hubmirror.downstream.rates}); by default, the mirror has memory of its own.
         @raise ConfigError: when a file that the configuration names can't be used, or an endpoint
@@ -98,9 +102,11 @@ class HubMirror:
             most = limits.upstreams
             self._pool = Pool(reactor, config.idle_timeout, most, overlap(most))
         announces = listening is None
-        self._statusKey = newKey()
         self.via = via or f"hubmirror-{secrets.token_hex(4)}"
-        registries = makeRegistries(reactor, config, agent or self._pool, limits.upstreams)
+        self.key = key or newKey()
+        registries = makeRegistries(
+            reactor, config, agent or self._pool, limits.upstreams, self.key
+        )
         self.budget = Budget(
             reactor, limits.upstreams, limits.upstreamsOfClient, config.queue_timeout
         )
@@ -140,7 +146,12 @@ class HubMirror:
 
         def makeAgain(config: MirrorConfig) -> Registries:
             return makeRegistries(
-                reactor, config, agent or self._pool, limits.upstreams, mirror.settings.registries
+                reactor,
+                config,
+                agent or self._pool,
+                limits.upstreams,
+                self.key,
+                mirror.settings.registries,
             )
 
         certificates = Certificates(reactor, config.port, listening.servers, listening.folders)
@@ -198,7 +209,7 @@ class HubMirror:
         The status of a mirror that has only one process.
         """
         report = self.report
-        return succeed(Status([] if report is None else [report()], key=self._statusKey))
+        return succeed(Status([] if report is None else [report()], key=self.key))
 
 
 def makeSite(config: MirrorConfig, reactor: Any, agent: IAgent | None = None) -> MirrorSite:

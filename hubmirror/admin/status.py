@@ -92,8 +92,8 @@ class Status:
         """
         The upstreams of each registry.  An upstream is up when all processes report so: when no
         route that pulls need is marked down; the reasons are those of all routes.  Of the
-        quotas that several processes report for one identity, the lowest counts, because it is the
-        latest: the number of remaining pulls only falls within a window.
+        quotas that several processes report for one identity, the latest counts: the one with the
+        greatest C{until}, which is the time of the response plus the window.
         """
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for report in self.reports:
@@ -116,7 +116,7 @@ class Status:
     def _addQuota(self, quotas: dict[str, dict[str, Any]], quota: dict[str, Any]) -> None:
         identity = self._identity(quota["identity"])
         known = quotas.get(identity)
-        if known is None or quota["remaining"] < known["remaining"]:
+        if known is None or quota["until"] > known["until"]:
             quotas[identity] = {**quota, "identity": identity}
 
     def _identity(self, identity: str) -> str:

@@ -182,10 +182,12 @@ class StatusTests(SynchronousTestCase):
     def test_registries(self) -> None:
         """
         An upstream is down when any process reports so; identities are hashed, and their number is
-        limited.
+        limited.  The latest quota of an identity counts, whether or not it is lower.
         """
 
-        def upstream(up: bool, down: list[Any], *quotas: tuple[bytes, int]) -> dict[str, Any]:
+        def upstream(
+            up: bool, down: list[Any], *quotas: tuple[bytes, int, float]
+        ) -> dict[str, Any]:
             return {
                 "docker.io": {
                     "upstreams": [
@@ -198,9 +200,9 @@ class StatusTests(SynchronousTestCase):
                                     "identity": identity.hex(),
                                     "remaining": left,
                                     "limit": 100,
-                                    "until": 1.0,
+                                    "until": until,
                                 }
-                                for identity, left in quotas
+                                for identity, left, until in quotas
                             ],
                         }
                     ]
@@ -208,11 +210,15 @@ class StatusTests(SynchronousTestCase):
             }
 
         outage = {"route": "blobs", "since": 7.0, "reason": "connection refused"}
-        many = [(b"%d" % number, number) for number in range(100, 200)]
+        many = [(b"%d" % number, number, 1.0) for number in range(100, 200)]
         status = Status(
             [
-                self.report(registries=upstream(True, [], (b"", 9), (b"me", 50))),
-                self.report(registries=upstream(False, [outage], (b"me", 40), *many)),
+                self.report(
+                    registries=upstream(True, [], (b"", 9, 1.0), (b"me", 3, 1.0), (b"you", 80, 2.0))
+                ),
+                self.report(
+                    registries=upstream(False, [outage], (b"me", 40, 2.0), (b"you", 9, 1.0), *many)
+                ),
             ],
             key=b"k",
         )
@@ -225,7 +231,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(len(quotas), 20)
         self.assertEqual((quotas[0]["identity"], quotas[0]["remaining"]), ("anonymous", 9))
         self.assertRegex(quotas[1]["identity"], r"\A[0-9a-f]{8}\Z")
-        self.assertEqual(quotas[1]["remaining"], 40)
+        self.assertEqual([quota["remaining"] for quota in quotas[:4]], [9, 40, 80, 100])
         samples = self.samples(status)
         self.assertEqual(samples["hubmirror_upstream_up", "docker.io,hub"], 0)
         self.assertEqual(samples["hubmirror_quota_remaining", "anonymous,docker.io,hub"], 9)

@@ -116,8 +116,9 @@ class HubMirror:
             config.client_streams or sys.maxsize,
             config.queue_timeout,
             lambda: TooManyRequests(
-                "too many answers to your address are under way", "client-streams", 1
+                "too many responses to your address are in progress", "client-streams", 1
             ),
+            "responses to clients",
         )
         mirror = Mirror(
             reactor,
@@ -395,7 +396,7 @@ class MirrorService(Service):
         self._mirror.closing = True
         left = list(self._mirror.active)
         if left:
-            self._log.warn("ending {left} requests that took too long", left=len(left))
+            self._log.warn("drain-timeout has passed: aborting {left} requests", left=len(left))
         for request in left:
             abortRequest(request)
         self._site.abort()

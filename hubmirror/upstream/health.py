@@ -157,7 +157,7 @@ class Health:
         An upstream sent wrong bytes.  It is marked down for the longest time, because nothing
         distinguishes its responses from correct ones before their last byte.
         """
-        self._leave(upstream, route, _LONGEST, "it gave wrong bytes")
+        self._leave(upstream, route, _LONGEST, "it sent wrong bytes")
 
     def _leave(self, upstream: Upstream, route: str, seconds: float, reason: str) -> None:
         key = (upstream.name, route)

@@ -89,7 +89,8 @@ class HubMirror:
         @param key: the key of the hashes that stand for the identities of clients, shared with
             other processes; by default a random one.
         @param rates: memory for the clients' use of their limits, shared with other processes
-            (L{hubmirror.downstream.rates}); by default, the mirror has memory of its own.
+            that have the same C{key} (L{hubmirror.downstream.rates}); by default, the mirror has
+            memory of its own.
         @raise ConfigError: when a file that the configuration names can't be used, or an endpoint
             can't be created.
         """
@@ -125,7 +126,7 @@ class HubMirror:
             Settings(config, registries),
             self.budget,
             streams,
-            RateTable(reactor, rates),
+            RateTable(reactor, rates, self.key),
             self.via.encode("ascii"),
             listeners,
         )

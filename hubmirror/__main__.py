@@ -53,7 +53,7 @@ def _parser() -> ArgumentParser:
 
     command = commands.add_parser(
         "doctor",
-        help="check a mirror, or the way to the Hub",
+        help="check a mirror, or the connection to the Hub",
         description="Checks a mirror as its clients would use it; without a URL, the Hub as a"
         " mirror would. Takes one or two of the pulls that the Hub grants.",
     )

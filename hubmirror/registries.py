@@ -28,6 +28,7 @@ def makeRegistries(
     config: MirrorConfig,
     asking: IAgent | Pool | None,
     mostUpstreams: int,
+    key: bytes,
     previous: Mapping[bytes, Registry] | None = None,
 ) -> Registries:
     """
@@ -35,6 +36,7 @@ def makeRegistries(
 
     @param asking: the connection pool of all registries, or an agent to use in place of it.
     @param mostUpstreams: how many requests to upstreams there may be at once.
+    @param key: the key of the hashes that stand for the identities of clients.
     @param previous: the registries of the configuration before.  A new registry with the same
         upstreams takes over what an old one has learned about them.
     @raise ConfigError: when a file that the configuration names can't be used.
@@ -60,6 +62,7 @@ def makeRegistries(
             each,
             agent,
             [_account(each, account) for account in each.account],
+            key=key,
             asksAnonymously=asksAnonymously,
             believed=policy.add,
         )

@@ -64,6 +64,7 @@ class HubMirror:
     @ivar report: creates the report of this process; C{None} when there is no admin port.
     @ivar via: the mirror's name in C{Via} (RFC 9110 7.6.3).  It is unique, so that two mirrors that
         are each other's fallback detect the loop.
+    @ivar key: the key of the hashes that stand for the identities of clients.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class HubMirror:
         *,
         listening: Any = None,
         via: str | None = None,
+        key: bytes | None = None,
         rates: mmap.mmap | None = None,
     ) -> None:
         """
@@ -84,8 +86,11 @@ class HubMirror:
         @param listening: the reactor to listen with, if it is not C{reactor}.  This is for workers,
             whose supervisor has already bound and announced the ports.
         @param via: the mirror's name in C{Via}; by default a random name.
+        @param key: the key of the hashes that stand for the identities of clients, shared with
+            other processes; by default a random one.
         @param rates: memory for the clients' use of their limits, shared with other processes
-            (L{hubmirror.downstream.rates}); by default, the mirror has memory of its own.
+            that have the same C{key} (L{hubmirror.downstream.rates}); by default, the mirror has
+            memory of its own.
         @raise ConfigError: when a file that the configuration names can't be used, or an endpoint
             can't be created.
         """
@@ -98,9 +103,11 @@ class HubMirror:
             most = limits.upstreams
             self._pool = Pool(reactor, config.idle_timeout, most, overlap(most))
         announces = listening is None
-        self._statusKey = newKey()
         self.via = via or f"hubmirror-{secrets.token_hex(4)}"
-        registries = makeRegistries(reactor, config, agent or self._pool, limits.upstreams)
+        self.key = key or newKey()
+        registries = makeRegistries(
+            reactor, config, agent or self._pool, limits.upstreams, self.key
+        )
         self.budget = Budget(
             reactor, limits.upstreams, limits.upstreamsOfClient, config.queue_timeout
         )
@@ -110,15 +117,16 @@ class HubMirror:
             config.client_streams or sys.maxsize,
             config.queue_timeout,
             lambda: TooManyRequests(
-                "too many answers to your address are under way", "client-streams", 1
+                "too many responses to your address are in progress", "client-streams", 1
             ),
+            "responses to clients",
         )
         mirror = Mirror(
             reactor,
             Settings(config, registries),
             self.budget,
             streams,
-            RateTable(reactor, rates),
+            RateTable(reactor, rates, self.key),
             self.via.encode("ascii"),
             listeners,
         )
@@ -140,7 +148,12 @@ class HubMirror:
 
         def makeAgain(config: MirrorConfig) -> Registries:
             return makeRegistries(
-                reactor, config, agent or self._pool, limits.upstreams, mirror.settings.registries
+                reactor,
+                config,
+                agent or self._pool,
+                limits.upstreams,
+                self.key,
+                mirror.settings.registries,
             )
 
         certificates = Certificates(reactor, config.port, listening.servers, listening.folders)
@@ -198,7 +211,7 @@ class HubMirror:
         The status of a mirror that has only one process.
         """
         report = self.report
-        return succeed(Status([] if report is None else [report()], key=self._statusKey))
+        return succeed(Status([] if report is None else [report()], key=self.key))
 
 
 def makeSite(config: MirrorConfig, reactor: Any, agent: IAgent | None = None) -> MirrorSite:
@@ -326,11 +339,14 @@ class MirrorService(Service):
         """
         # This comes first because it can fail.
         registries = self._makeRegistries(config)
+        previous = self._mirror.settings.registries
         if self._accessLog is not None:
             self._accessLog.configure(config)
         self._mirror.settings = Settings(config, registries)
         self._mirror.streams.mostOfClient = config.client_streams or sys.maxsize
         self._certificates.look()
+        if self._readiness is not None:
+            self._readiness.reloaded(previous)
         waiting = [
             optionName(field)
             for field in options()
@@ -381,7 +397,7 @@ class MirrorService(Service):
         self._mirror.closing = True
         left = list(self._mirror.active)
         if left:
-            self._log.warn("ending {left} requests that took too long", left=len(left))
+            self._log.warn("drain-timeout has passed: aborting {left} requests", left=len(left))
         for request in left:
             abortRequest(request)
         self._site.abort()

@@ -159,7 +159,14 @@ class Options(usage.Options):
             ports = ("tcp:0" if each.startswith("systemd:") else each for each in config.port)
             config = attrs.evolve(config, port=tuple(ports))
             rates = mmap.mmap(inherited.rates, RATES_SIZE)
-            mirror = HubMirror(reactor, config, listening=listening, via=inherited.via, rates=rates)
+            mirror = HubMirror(
+                reactor,
+                config,
+                listening=listening,
+                via=inherited.via,
+                key=inherited.key,
+                rates=rates,
+            )
             pipe = ReportPipe(reactor, inherited.reports)
             lifeline = Lifeline(reactor, lambda: pipe.send(mirror.report and mirror.report()))
             reactor.callWhenRunning(reactor.addReader, lifeline)
@@ -181,6 +188,7 @@ class Options(usage.Options):
             count,
             self._workerArguments,
             via=mirror.via,
+            key=mirror.key,
             check=mirror.service.reload,
         )
         if config.admin_port is not None:

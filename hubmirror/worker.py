@@ -36,18 +36,21 @@ class Inheritance:
     @ivar reports: the file descriptor of a pipe to the supervisor, for reports.
     @ivar rates: the file descriptor of the memory of L{hubmirror.downstream.rates}, which all
         workers share.
+    @ivar key: the key of the hashes that stand for the identities of clients, which all workers
+        share.
     """
 
     sockets: Sequence[tuple[int, int]]
     via: str
     reports: int
     rates: int
+    key: bytes
 
     def encode(self) -> str:
         """
         The value for the environment variable.
         """
-        return json.dumps([self.sockets, self.via, self.reports, self.rates])
+        return json.dumps([self.sockets, self.via, self.reports, self.rates, self.key.hex()])
 
 
 def inheritance() -> Inheritance | None:
@@ -57,8 +60,10 @@ def inheritance() -> Inheritance | None:
     value = os.environ.get(VARIABLE)
     if value is None:
         return None
-    sockets, via, reports, rates = json.loads(value)
-    return Inheritance([(fd, family) for fd, family in sockets], via, reports, rates)
+    sockets, via, reports, rates, key = json.loads(value)
+    return Inheritance(
+        [(fd, family) for fd, family in sockets], via, reports, rates, bytes.fromhex(key)
+    )
 
 
 class AdoptingReactor:

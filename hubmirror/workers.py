@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from hubmirror.admin.metrics import addReport
-from hubmirror.admin.status import Status, newKey
+from hubmirror.admin.status import Status
 from hubmirror.config import MirrorConfig
 from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.operations.banner import announce
@@ -242,6 +242,7 @@ class Supervisor(Service):
         arguments: Callable[[int], Sequence[str]],
         *,
         via: str,
+        key: bytes,
         check: Callable[[MirrorConfig], object],
     ) -> None:
         """
@@ -249,6 +250,7 @@ class Supervisor(Service):
         @param count: the number of workers.
         @param arguments: returns the arguments of a worker's C{twistd}, given the worker's number.
         @param via: the name in C{Via} that all workers share.
+        @param key: the key of the hashes that stand for the identities of clients.
         @param check: raises L{ConfigError} when a worker could not use a configuration.
         """
         self.reactor = reactor
@@ -262,7 +264,7 @@ class Supervisor(Service):
         self._listening: list[_Listening] = []
         self._rates = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the supervisor)
         self._rates.truncate(RATES_SIZE)
-        self._statusKey = newKey()
+        self._key = key
         self._counted: dict[str, Any] = {"counters": {}, "histograms": {}}
         self._asking = LoopingCall(self._ask)
         self._asking.clock = reactor
@@ -317,9 +319,7 @@ class Supervisor(Service):
 
     def _status(self) -> Status:
         reports = [worker.report for worker in self._workers if worker.report is not None]
-        return Status(
-            reports, key=self._statusKey, before=self._counted, expected=len(self._workers)
-        )
+        return Status(reports, key=self._key, before=self._counted, expected=len(self._workers))
 
     def counted(self, report: dict[str, Any]) -> None:
         """
@@ -336,7 +336,7 @@ class Supervisor(Service):
         rates = self._rates.fileno()
         reports = max(rates, *(fd for fd, _family in sockets)) + 1 if sockets else rates + 1
         environment = dict(os.environ)
-        environment[VARIABLE] = Inheritance(sockets, self._via, reports, rates).encode()
+        environment[VARIABLE] = Inheritance(sockets, self._via, reports, rates, self._key).encode()
         kept = {fd: fd for fd in (rates, *(fd for fd, _family in sockets))}
         # A worker inherits SIGHUP blocked, and unblocks it once it has a handler.  So a reload
         # while the worker starts does not end it.

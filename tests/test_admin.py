@@ -9,7 +9,10 @@ import os
 import signal
 import socket
 import ssl
+import threading
+from collections.abc import Mapping
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,11 @@ class AdminCase(CommandCase):
         )
         self.port = int(self.said(r"listening on http://127\.0\.0\.1:(\d+)")[1])
 
-    def get(self, path: str, port: int | None = None) -> tuple[int, bytes]:
+    def get(
+        self, path: str, port: int | None = None, fields: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
         connection = HTTPConnection("127.0.0.1", port or self.admin, timeout=30)
-        connection.request("GET", path)
+        connection.request("GET", path, headers=fields or {})
         answer = connection.getresponse()
         found = answer.status, answer.read()
         connection.close()
@@ -108,6 +113,23 @@ class OneProcessTests(AdminCase):
         self.assertEqual(self.process.returncode, 1)
 
 
+class LimitedRegistry(BaseHTTPRequestHandler):
+    """
+    A registry that reports how many pulls are left.
+    """
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("RateLimit-Limit", "10;w=21600")
+        self.send_header("RateLimit-Remaining", "7;w=21600")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 class WorkersTests(AdminCase):
     def test_sums(self) -> None:
         """
@@ -133,6 +155,26 @@ class WorkersTests(AdminCase):
         self.get("/v1/_ping", self.port)
         self.assertEqual(self.sum("hubmirror_requests_total"), 21)
         self.assertEqual(len(self.status()["workers"]), 2)
+
+    def test_quotas(self) -> None:
+        """
+        Workers give the same client the same identity.
+        """
+        with ThreadingHTTPServer(("127.0.0.1", 0), LimitedRegistry) as registry:
+            serving = threading.Thread(target=registry.serve_forever)
+            serving.start()
+            try:
+                self.begin("--workers=2", f"--registry-url=http://127.0.0.1:{registry.server_port}")
+                for _ in "12":
+                    self.said(r"MirrorSite .*starting on")
+                for _ in range(20):
+                    self.get("/v2/library/a/manifests/1", self.port, {"Authorization": "Bearer x"})
+                [upstream] = self.status()["registries"]["docker.io"]["upstreams"]
+            finally:
+                registry.shutdown()
+                serving.join()
+        [quota] = upstream["quotas"]
+        self.assertEqual(quota["remaining"], 7)
 
     def test_rates(self) -> None:
         """

@@ -110,4 +110,4 @@ class MainTests(SynchronousTestCase):
         findings = [(each["check"], each["state"]) for each in found["findings"][:2]]
         self.assertEqual(findings, [("name", "ok"), ("connection", "WRONG")])
         self.assertEqual(found["findings"][1]["registry"], "docker.io")
-        self.assertIn("look whether it listens", found["findings"][1]["remedy"])
+        self.assertIn("check whether the server listens", found["findings"][1]["remedy"])

@@ -11,6 +11,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from twisted.logger import capturedLogs, formatEvent
+from twisted.web.http_headers import Headers
 
 from hubmirror import MirrorConfig
 from hubmirror.config import Account, ConfigError, RegistryConfig
@@ -57,6 +58,16 @@ class ReloadTests(MemoryCase):
         self.reload(registry_url="https://hub.example", resumes=1, **options)
         self.send(b"/v2/o/a/manifests/1")
         self.assertEqual(self.network.origins[-1].host, b"f.example")
+
+    def test_identity(self) -> None:
+        """A client has the same identity at a changed upstream, as in other processes."""
+        mirror = self.mirror.service._mirror
+        client = Headers({"Authorization": ["Bearer x"]})
+        quotas = [mirror.settings.registries[b"docker.io"].quotas]
+        self.reload()
+        quotas.append(mirror.settings.registries[b"docker.io"].quotas)
+        self.assertIsNot(*quotas)
+        self.assertEqual(*(each.identity(client) for each in quotas))
 
     def test_wrong(self) -> None:
         """An invalid configuration changes nothing."""

@@ -29,7 +29,7 @@ from tests.wire.support import MemoryCase, answer, read
 
 DRAIN = 30
 """
-Seconds that requests under way have to end when the mirror stops.
+Seconds that requests in progress have to end when the mirror stops.
 """
 
 
@@ -243,7 +243,7 @@ class DrainTests(MemoryCase):
         self.assertEqual(len(self.exchanges), 2)
         self.assertEqual(
             [formatEvent(event) for event in events],
-            ["ending 2 requests that took too long"],
+            ["drain-timeout has passed: aborting 2 requests"],
         )
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

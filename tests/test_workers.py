@@ -38,7 +38,9 @@ class InheritanceTests(SynchronousTestCase):
         self.assertIsNone(inheritance())
 
     def test_passedOn(self) -> None:
-        given = Inheritance([(7, socket.AF_INET), (8, socket.AF_INET6)], "hubmirror-1", 9, 10)
+        given = Inheritance(
+            [(7, socket.AF_INET), (8, socket.AF_INET6)], "hubmirror-1", 9, 10, b"\x00key"
+        )
         self.patch(os, "environ", {VARIABLE: given.encode()})
         self.assertEqual(inheritance(), given)
 
@@ -149,9 +151,13 @@ class SpawningClock(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.spawned: list[tuple[Any, list[str]]] = []
+        self.environments: list[dict[str, str]] = []
 
-    def spawnProcess(self, protocol: Any, program: str, arguments: list[str], **_: Any) -> None:
+    def spawnProcess(
+        self, protocol: Any, program: str, arguments: list[str], env: dict[str, str], **_: Any
+    ) -> None:
         protocol.makeConnection(Process())
+        self.environments.append(env)
         self.spawned.append((protocol, arguments[3:]))
 
 
@@ -166,6 +172,7 @@ class SupervisorTests(SynchronousTestCase):
             2,
             lambda number: [f"--number={number}"],
             via="hubmirror-1",
+            key=b"key",
             check=self.checked.append,
         )
         self.supervisor.startService()
@@ -187,6 +194,17 @@ class SupervisorTests(SynchronousTestCase):
             self.assertEqual(len(self.clock.spawned), count)
             self.clock.advance(0.1)
             self.assertEqual(self.clock.spawned[-1][1], ["--number=2"])
+
+    def test_shared(self) -> None:
+        """All workers have the same name and key, including those that replace others."""
+        self.end(1)
+        self.clock.advance(1)
+        self.assertEqual(len(self.clock.environments), 3)
+        for environment in self.clock.environments:
+            self.patch(os, "environ", environment)
+            inherited = inheritance()
+            assert inherited is not None
+            self.assertEqual((inherited.via, inherited.key), ("hubmirror-1", b"key"))
 
     def test_noProcess(self) -> None:
         """When the system can't start a process, that is tried again."""

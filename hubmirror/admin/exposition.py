@@ -121,7 +121,7 @@ class _Collector:
             yield family
         up = GaugeMetricFamily(
             "hubmirror_upstream_up",
-            "Whether an upstream is asked as usual (1) or marked down (0).",
+            "1, or 0 while a route of the upstream that pulls need is marked down.",
             labels=("registry", "upstream"),
         )
         labels = ("registry", "upstream", "identity")

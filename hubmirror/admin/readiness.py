@@ -14,11 +14,13 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
+from hubmirror.downstream.incoming import Registries
 from hubmirror.downstream.proxy import Mirror
 from hubmirror.exchange import Exchange
 from hubmirror.protocol.errors import MirrorError
 from hubmirror.protocol.target import Kind, readTarget
 from hubmirror.upstream.bodies import discard
+from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service
 from hubmirror.upstream.registry import Registry
 
@@ -52,7 +54,8 @@ class Readiness:
         self._reactor = reactor
         self._mirror = mirror
         self._isBound = isBound
-        self._asking: set[bytes] = set()
+        self._asking: set[Health] = set()
+        self._added: set[Health] = set()
         self._problems: dict[bytes, str] = {}
         self._looking = LoopingCall(self.look)
         self._looking.clock = reactor
@@ -75,9 +78,23 @@ class Readiness:
         Send a request to each registry that has sent no response lately.
         """
         for name, registry in self._mirror.settings.registries.items():
-            if name not in self._asking and not self._wasReached(registry, FRESH):
-                self._asking.add(name)
+            if registry.health not in self._asking and not self._wasReached(registry, FRESH):
+                self._asking.add(registry.health)
                 Deferred.fromCoroutine(self._ask(name, registry))
+
+    def reloaded(self, previous: Registries) -> None:
+        """
+        The mirror has other registries.  Those that have inherited nothing are asked at once, and
+        do not make the mirror unready before the result is known.
+
+        @param previous: the registries that it had.
+        """
+        if self._looking.running:
+            known = {registry.health for registry in previous.values()} - self._added
+            self._added = {
+                registry.health for registry in self._mirror.settings.registries.values()
+            } - known
+            self.look()
 
     async def _ask(self, name: bytes, registry: Registry) -> None:
         exchange = Exchange(b"GET", _PING.raw, None, self._reactor.seconds())
@@ -92,7 +109,8 @@ class Readiness:
         except Exception:
             self._log.failure("a defect of the mirror")
         finally:
-            self._asking.discard(name)
+            self._asking.discard(registry.health)
+            self._added.discard(registry.health)
 
     def _wasReached(self, registry: Registry, seconds: float) -> bool:
         last = registry.lastAnswer()
@@ -107,7 +125,7 @@ class Readiness:
         if not self._isBound():
             return "the mirror does not listen yet"
         for name, registry in self._mirror.settings.registries.items():
-            if not self._wasReached(registry, STALE):
+            if registry.health not in self._added and not self._wasReached(registry, STALE):
                 problem = self._problems.get(name, "it has not answered yet")
                 return f"no upstream of {registry.name} was reached lately: {problem}"
         return None

@@ -99,6 +99,7 @@ class Reporter:
             upstreams.append(
                 {
                     "name": upstream.name,
+                    "up": registry.health.isUp(upstream),
                     "down": [
                         {"route": route, "since": now - (clock - since), "reason": reason}
                         for route, (since, reason) in outages.items()

@@ -90,9 +90,10 @@ class Status:
 
     def registries(self) -> dict[str, list[dict[str, Any]]]:
         """
-        The upstreams of each registry.  An upstream is down when any process reports so.  Of the
-        quotas that several processes report for one identity, the lowest counts, because it is the
-        latest: the number of remaining pulls only falls within a window.
+        The upstreams of each registry.  An upstream is up when all processes report so: when no
+        route that pulls need is marked down; the reasons are those of all routes.  Of the
+        quotas that several processes report for one identity, the latest counts: the one with the
+        greatest C{until}, which is the time of the response plus the window.
         """
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for report in self.reports:
@@ -100,8 +101,10 @@ class Status:
                 upstreams = found.setdefault(name, {})
                 for upstream in registry["upstreams"]:
                     known = upstreams.setdefault(
-                        upstream["name"], {"name": upstream["name"], "down": [], "quotas": {}}
+                        upstream["name"],
+                        {"name": upstream["name"], "up": True, "down": [], "quotas": {}},
                     )
+                    known["up"] = known["up"] and upstream["up"]
                     known["down"] += upstream["down"]
                     for quota in upstream["quotas"]:
                         self._addQuota(known["quotas"], quota)
@@ -113,7 +116,7 @@ class Status:
     def _addQuota(self, quotas: dict[str, dict[str, Any]], quota: dict[str, Any]) -> None:
         identity = self._identity(quota["identity"])
         known = quotas.get(identity)
-        if known is None or quota["remaining"] < known["remaining"]:
+        if known is None or quota["until"] > known["until"]:
             quotas[identity] = {**quota, "identity": identity}
 
     def _identity(self, identity: str) -> str:
@@ -129,7 +132,7 @@ class Status:
         quotas = sorted(upstream["quotas"].values(), key=lambda each: each["remaining"])
         return {
             "name": upstream["name"],
-            "up": not down,
+            "up": upstream["up"],
             "since": down[0]["since"] if down else None,
             "reason": "; ".join(
                 dict.fromkeys(f"{each['route']}: {each['reason']}" for each in down)

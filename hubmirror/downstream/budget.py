@@ -45,12 +45,14 @@ class Budget:
         mostOfClient: int,
         timeout: float,
         refusal: Callable[[], MirrorError] = Overloaded,
+        what: str = "requests to upstreams",
     ) -> None:
         """
         @param most: the number of slots in all.
         @param mostOfClient: the largest number of slots of one client.
         @param timeout: the time for which a request waits for a slot, in seconds.
         @param refusal: creates the error for a request that gets no slot.
+        @param what: what is limited, for the log, in the plural.
         """
         self._reactor = reactor
         self._most = most
@@ -65,7 +67,7 @@ class Budget:
         self._turns: OrderedDict[str, None] = OrderedDict()
         self.used = 0
         self.waiting = 0
-        self.refusals = Refusals(reactor, "requests under way")
+        self.refusals = Refusals(reactor, what)
 
     def take(self, client: str) -> Deferred[None] | None:
         """

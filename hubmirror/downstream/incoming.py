@@ -128,7 +128,10 @@ def readIncoming(request: Request, settings: Settings, via: bytes) -> Incoming:
     config, registries = settings.config, settings.registries
     headers = request.requestHeaders
     if hasPassed(headers, via):
-        raise LoopDetected("this request has passed here before: the mirrors ask each other")
+        raise LoopDetected(
+            "this request has passed through this mirror before: two mirrors send requests to each"
+            " other"
+        )
     client = findClient(addressOf(request.getClientAddress()), headers, config.trusted_proxy)
     scheme = client.scheme or (b"https" if request.isSecure() else b"http")
     host = _host(request, client, scheme)

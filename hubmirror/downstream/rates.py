@@ -16,13 +16,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from hubmirror.config import Rate
 
-# A table is a hash key of this size in bytes, followed by the slots.  A slot has a tag, which
-# identifies the client, and a time in seconds of the reactor's clock.
-_KEY = 16
+# A slot has a tag, which identifies the client, and a time in seconds of the reactor's clock.
 _SLOT = struct.Struct("<Qd")
 _SLOTS = 1 << 16
 _PROBES = 8
-SIZE = _KEY + _SLOTS * _SLOT.size
+SIZE = _SLOTS * _SLOT.size
 """
 The size of a table, in bytes.
 """
@@ -45,16 +43,18 @@ class RateTable:
     counted.
     """
 
-    def __init__(self, reactor: IReactorTime, memory: mmap.mmap | None = None) -> None:
+    def __init__(
+        self, reactor: IReactorTime, memory: mmap.mmap | None = None, key: bytes | None = None
+    ) -> None:
         """
         @param memory: L{SIZE} bytes, which are zero at first.  By default, the table is not shared
             with other processes.
+        @param key: the key of the hash, which is the same for all processes that share the table;
+            by default a random one.
         """
         self._reactor = reactor
         self._memory = memory or mmap.mmap(-1, SIZE)
-        if not any(self._memory[:_KEY]):
-            self._memory[:_KEY] = secrets.token_bytes(_KEY)
-        self._key = self._memory[:_KEY]
+        self._key = key or secrets.token_bytes(16)
 
     def take(self, what: str, client: str, rate: Rate) -> float:
         """
@@ -104,7 +104,7 @@ class RateTable:
         first, tag = struct.unpack("<IQ", digest.digest())
         free, soonest = 0, float("inf")
         for probe in range(_PROBES):
-            place = _KEY + (first + probe) % _SLOTS * _SLOT.size
+            place = (first + probe) % _SLOTS * _SLOT.size
             owner, until = _SLOT.unpack_from(self._memory, place)
             if owner == tag:
                 if until > now + most:

@@ -82,8 +82,9 @@ class ClientMachine:
                 "login",
                 "note",
                 f"docker is logged in to Docker Hub ({login})",
-                "dockerd sends this login to the token service that the mirror names; with some"
-                " versions it turns the mirror off: docker logout, unless you pull private images",
+                "dockerd sends this login to the token service that the mirror names, and some"
+                " versions do not use the mirror then: docker logout, unless you pull private"
+                " images",
             )
         if _isPlainLoopback(url):
             yield self._insecure(url, daemon or {})
@@ -98,7 +99,7 @@ class ClientMachine:
             return Finding(
                 "settings",
                 "WRONG",
-                f"{hostsFile} does not name the mirror, and wins over registry-mirrors in"
+                f"{hostsFile} does not name the mirror, and overrides registry-mirrors in"
                 " daemon.json with Docker 29 and later",
                 f"python -m hubmirror client-config {url} docker",
             )
@@ -107,7 +108,7 @@ class ClientMachine:
         near = [each for each in named if urlsplit(each).netloc == urlsplit(url).netloc]
         text = "registry-mirrors in daemon.json does not name the mirror"
         if near:
-            text = f"registry-mirrors in daemon.json has {near[0]}, which is another address"
+            text = f"registry-mirrors in daemon.json has {near[0]}, which is another URL"
         return Finding("settings", "WRONG", text, f"python -m hubmirror client-config {url} docker")
 
     def _login(self) -> Path | None:
@@ -128,7 +129,8 @@ class ClientMachine:
             return Finding(
                 "insecure",
                 "WRONG",
-                "this version of dockerd does not use plain HTTP on loopback unless it is named",
+                "this version of dockerd uses plain HTTP on loopback only if insecure-registries in"
+                " daemon.json is empty or names it",
                 f'add "{urlsplit(url).netloc}" to insecure-registries in daemon.json',
             )
         return Finding("insecure", "ok", "dockerd uses plain HTTP on loopback")

@@ -23,18 +23,20 @@ def expectServed(response: IResponse) -> None:
         mediaType = response.headers.getRawHeaders("Content-Type", [""])[0]
         if "json" not in mediaType:
             raise Wrong(
-                "answers 429, and not as a registry does: this address as a whole is limited",
-                "many share it, as they do a Worker's or a cloud's; run the mirror elsewhere, or"
-                " give it a --fallback",
+                "the response is 429, but not a registry's: all requests from an address are"
+                " limited",
+                "many may share the address, such as that of a Cloudflare Worker or of a cloud; run"
+                " the mirror elsewhere, or give it a --fallback",
             )
         raise Wrong(
-            "answers 429: too many requests from this address or account",
+            "the response is 429: too many requests from this address or account",
             "wait, log in, or give the mirror a --fallback",
         )
     if response.code in (502, 503, 504):
         raise Wrong(
-            f"answers {response.code}: what is behind it fails",
-            "look at what it says of that; without a URL this command asks the Hub itself",
+            f"the response is {response.code}: a server behind this one fails",
+            "the log of a mirror has the reason; without a URL, this command checks the connection"
+            " to the Hub itself",
         )
 
 
@@ -42,7 +44,7 @@ def late(_: object, limit: float) -> NoReturn:
     """
     Fail a check that has not ended within its time limit, as the C{onTimeoutCancel} of a deferred.
     """
-    raise Wrong(f"no answer within {limit:g} s", "clients wait no longer than that")
+    raise Wrong(f"no response within {limit:g} s", "clients wait no longer than that")
 
 
 def asWrong(error: Exception) -> Wrong:
@@ -54,6 +56,6 @@ def asWrong(error: Exception) -> Wrong:
     if isinstance(error, PullFailed):
         return Wrong(str(error))
     if isinstance(error, (KeyError, TypeError)):
-        return Wrong("the answer is JSON, but not what a registry sends")
+        return Wrong("the response is JSON, but not what a registry sends")
     reason = error.reasons[0] if isinstance(error, ResponseFailed) else Failure(error)
     return Wrong(describeFailure(reason))

@@ -77,14 +77,7 @@ def run(arguments: Namespace) -> NoReturn:
 
     async def main(reactor: Any) -> None:
         report = _Report(arguments.json)
-        examination = Examination(
-            reactor,
-            subject,
-            trust,
-            arguments.repository,
-            arguments.tag,
-            direct=HUB if subject.mirror else None,
-        )
+        examination = Examination(reactor, subject, trust, arguments.repository, arguments.tag)
         await examination.perform(report.tell)
         if subject.mirror:
             for name in arguments.registry or examination.registries:

@@ -33,7 +33,7 @@ from hubmirror.operations.pulling import (
     readJSON,
 )
 from hubmirror.operations.reaching import Reaching
-from hubmirror.operations.subjects import Subject
+from hubmirror.operations.subjects import HUB, Subject
 from hubmirror.protocol.ratelimit import readQuota
 from hubmirror.protocol.url import Origin, splitURL
 
@@ -63,14 +63,14 @@ class Examination:
         trust: Any,
         repository: str,
         tag: str,
-        direct: Subject | None = None,
+        direct: Subject = HUB,
     ) -> None:
         """
         @param subject: the registry or mirror to check.
         @param trust: the certificate authorities with which certificates are verified.
         @param repository: the repository of the image that is pulled.
         @param tag: the tag of that image.
-        @param direct: the registry that is mirrored, whose speed is compared with the mirror's.
+        @param direct: the registry itself, whose speed is compared with the mirror's.
         """
         self._reactor = reactor
         self._subject = subject
@@ -173,22 +173,23 @@ class Examination:
         self._date = response.headers.getRawHeaders("Date", [""])[0]
         self.registries = listed(response.headers.getRawHeaders(FIELD, [None])[0])
         if response.code == 200:
-            return "GET /v2/ answers 200: no token is needed"
+            return "GET /v2/ returned 200: no token is needed"
         expectServed(response)
         if response.code != 401:
             raise Wrong(
-                f"GET /v2/ answers {response.code}, not 200 or 401", "look whether it is a registry"
+                f"GET /v2/ returned {response.code}, not 200 or 401",
+                "check whether this is the URL of a registry or mirror",
             )
         self._challenge = readChallenge(response)
         realm, wanted = _originOf(self._challenge.realm), _originOf(self._subject.tokens)
         if realm != wanted:
             raise Wrong(
                 f"GET /v2/ sends clients to {realm} for tokens, not to {wanted}",
-                "start the mirror with --public-url, or behind a TLS terminator --trusted-proxy"
+                "start the mirror with --public-url, or with --trusted-proxy behind a proxy"
                 if self._subject.mirror
                 else "",
             )
-        return f"GET /v2/ answers 401: tokens come from {realm}"
+        return f"GET /v2/ returned 401: clients get tokens from {realm}"
 
     async def clock(self) -> str:
         """
@@ -197,10 +198,10 @@ class Examination:
         try:
             off = abs(time.time() - parsedate_to_datetime(self._date).timestamp())
         except (TypeError, ValueError):
-            raise Note("the answers have no Date, so the clocks were not compared") from None
+            raise Note("the response has no Date, so the clocks were not compared") from None
         if off > _TOKEN_LIFE:
             raise Wrong(
-                f"the clocks here and there differ by {off:.0f} s",
+                f"the clocks of this machine and of the server differ by {off:.0f} s",
                 "set the one that is wrong: tokens are valid for five minutes",
             )
         return f"the clocks differ by {off:.0f} s"
@@ -210,9 +211,9 @@ class Examination:
         Check that the token service issues an anonymous token.
         """
         if self._challenge is None:
-            return "none is needed"
+            return "no token is needed"
         self._token = await self._client.token(self._challenge, self._repository)
-        return f"one to pull {self._repository} without an account"
+        return f"the token service issued an anonymous token to pull {self._repository}"
 
     async def head(self) -> str:
         """
@@ -221,8 +222,11 @@ class Examination:
         response = await self._askManifest("HEAD", self._tag)
         for field in ("Docker-Content-Digest", "Content-Length"):
             if not response.headers.hasHeader(field):
-                raise Wrong(f"HEAD of a manifest has no {field}: clients will GET it instead")
-        return f"HEAD of {self._repository}:{self._tag} has length and digest"
+                raise Wrong(
+                    f"the response to HEAD of a manifest has no {field}",
+                    "clients have to send GET instead, which counts as a pull",
+                )
+        return f"the response to HEAD of {self._repository}:{self._tag} has length and digest"
 
     async def manifest(self) -> str:
         """
@@ -241,7 +245,7 @@ class Examination:
         self._config = manifest["config"]["digest"]
         layers = [(each["digest"], int(each["size"])) for each in manifest.get("layers", ())]
         self._layer = max(layers, key=lambda layer: layer[1], default=None)
-        return f"{digestOf(body)[:19]}..., {_pullsLeft(response)}"
+        return f"it matches the digest {digestOf(body)[:19]}...; {_pullsLeft(response)}"
 
     async def blob(self) -> str:
         """
@@ -254,14 +258,14 @@ class Examination:
             raise
         except Exception as error:
             raise Wrong(
-                f"a blob can't be had: {asWrong(error)}",
-                "the CDN that the registry names is not to be reached from here; a mirror elsewhere"
-                " follows its redirects for you",
+                f"a blob can't be downloaded: {asWrong(error)}",
+                "the CDN to which the registry redirects can't be reached from here; a mirror"
+                " elsewhere can download from it for you",
             ) from None
         if self._subject.mirror and len(set(origins)) > 1:
             raise Wrong(
                 f"a blob is redirected to {origins[-1]}",
-                "its clients need a way there; a hubmirror follows such redirects itself",
+                "clients must be able to connect to it; hubmirror follows such redirects itself",
             )
         length = response.length
         self._blob = await read(response)
@@ -269,10 +273,11 @@ class Examination:
         checkDigest(self._blob, self._config)
         if length == UNKNOWN_LENGTH:
             raise Wrong(
-                "a blob came without Content-Length", "look at what stands between: it re-encodes"
+                "a blob came without Content-Length",
+                "a proxy between here and the mirror changes the encoding",
             )
-        way = "" if len(origins) == 1 else f", by way of {origins[-1]}"
-        return f"{len(self._blob)} bytes, and the digest is right{way}"
+        source = "" if len(origins) == 1 else f", from {origins[-1]}"
+        return f"{len(self._blob)} bytes that match the digest{source}"
 
     async def range(self) -> str:
         """
@@ -282,13 +287,13 @@ class Examination:
         start = size // 2
         response, _origins = await self._askBlob({"Range": f"bytes={start}-"})
         body = await read(response)
-        remedy = "clients can't resume a layer that was cut"
+        remedy = "clients can't resume the download of a layer"
         if response.code != 206:
-            raise Wrong(f"a Range was answered with {response.code}, not 206", remedy)
+            raise Wrong(f"a request with Range returned {response.code}, not 206", remedy)
         says = response.headers.getRawHeaders("Content-Range")
         if says != [f"bytes {start}-{size - 1}/{size}"] or body != self._blob[start:]:
-            raise Wrong("a Range was answered with another part", remedy)
-        return f"bytes {start} to {size - 1} come alone"
+            raise Wrong("a request with Range returned another part of the blob", remedy)
+        return f"the server sent exactly bytes {start} to {size - 1}"
 
     async def clients(self) -> str:
         """
@@ -312,13 +317,16 @@ class Examination:
             await read(response)
             if response.code != 200:
                 raise Wrong(
-                    f"a request as {client} sends it is answered with {response.code}",
-                    "look what stands before the mirror, and whether it lets ns= and every"
-                    " User-Agent pass",
+                    f"a request as {client} sends it returned {response.code}",
+                    "check whether a proxy in front of the mirror refuses the query parameter ns,"
+                    " or some values of User-Agent",
                 )
             found.add(response.headers.getRawHeaders("Docker-Content-Digest", [""])[0])
         if len(found) > 1:
-            raise Wrong("clients get different manifests for the same tag", "look at ns=")
+            raise Wrong(
+                "clients get different manifests for the same tag",
+                "check what a proxy in front of the mirror does with the query parameter ns",
+            )
         return "dockerd, containerd, buildkit and podman get the same manifest"
 
     async def path(self) -> str:
@@ -330,7 +338,7 @@ class Examination:
         origin = str(self._origin)
         path = url.removeprefix(origin).strip("/")
         if not path:
-            return "the address has no path"
+            return "the mirror's URL has no path"
         target = f"{origin}/v2/{path}/{self._repository}/manifests/{self._tag}"
         response = await self._client.ask(
             "HEAD", target, self._token, {"Accept": ", ".join(ACCEPTED)}
@@ -338,39 +346,37 @@ class Examination:
         await read(response)
         if response.code != 200:
             raise Wrong(
-                f"/v2/{path[:1]}.../... is answered with {response.code}",
-                "podman and buildkit write the path there; let the proxy before the mirror pass it",
+                f"a request for /v2/{path[:1]}.../... returned {response.code}",
+                "podman and buildkit put the path there; check whether a proxy in front of the"
+                " mirror passes it on",
             )
-        return "the path may stand before and after /v2"
+        return "the path works before and after /v2"
 
     async def speed(self) -> str:
         """
         Measure the speed of a layer's download from the mirror, and from the registry itself.
         """
         if self._layer is None:
-            return "there is no layer to measure with"
-        mirror = await self._measure(self._client, self._subject.url, self._token)
+            return "the image has no layer to measure with"
+        mirror = await self._measure(self._subject.url, self._token)
         text = f"{mirror} from the mirror"
-        direct = self._direct
-        if direct is None:
-            return text
         try:
             token = None
-            response = await self._client.ask("GET", f"{direct.url}/v2/")
+            response = await self._client.ask("GET", f"{self._direct.url}/v2/")
             await read(response)
             if response.code == 401:
                 token = await self._client.token(readChallenge(response), self._repository)
-            own = await self._measure(self._client, direct.url, token)
+            own = await self._measure(self._direct.url, token)
         except Exception as error:
             return f"{text}; the registry itself: {asWrong(error)}"
         return f"{text}, {own} from the registry itself"
 
-    async def _measure(self, client: RegistryClient, url: str, token: str | None) -> str:
+    async def _measure(self, url: str, token: str | None) -> str:
         assert self._layer is not None
         digest, size = self._layer
         last = min(size, _MEASURED) - 1
         started = time.monotonic()
-        response, _origins = await client.askFollowing(
+        response, _origins = await self._client.askFollowing(
             f"{url}/v2/{self._repository}/blobs/{digest}", token, {"Range": f"bytes=0-{last}"}
         )
         expect(response, 206)
@@ -385,8 +391,10 @@ class Examination:
         response = await self._client.ask("GET", f"{self._subject.search}/v1/_ping")
         await read(response)
         if response.code != 200:
-            raise Wrong(f"GET /v1/_ping answers {response.code}", "docker search won't work here")
-        return "GET /v1/_ping answers 200"
+            raise Wrong(
+                f"GET /v1/_ping returned {response.code}", "docker search does not work without it"
+            )
+        return "GET /v1/_ping returned 200"
 
     async def search(self) -> str:
         """
@@ -410,8 +418,8 @@ class Examination:
             await read(response)
             expectServed(response)
             raise Wrong(
-                f"{method} of manifest {reference} answers {response.code}",
-                f"look whether {self._repository} is there, and public; --repository and --tag"
+                f"{method} of the manifest {reference} returned {response.code}",
+                f"check whether {self._repository} exists and is public; --repository and --tag"
                 " choose another image",
             )
         return response
@@ -428,7 +436,7 @@ def _originOf(url: str) -> Origin:
     try:
         return splitURL(url.encode("ascii"))[0]
     except ValueError as error:
-        raise Wrong(f"the realm is {error}") from None
+        raise Wrong(f"the URL of the token service (realm) is {error}") from None
 
 
 def _pullsLeft(response: IResponse) -> str:
@@ -438,7 +446,7 @@ def _pullsLeft(response: IResponse) -> str:
     remaining = readQuota(response.headers, b"RateLimit-Remaining")
     limit = readQuota(response.headers, b"RateLimit-Limit")
     if remaining is None or limit is None:
-        return "no rate limit"
+        return "the response has no rate limit"
     hours = f" in {limit[1] / 3600:g} h" if limit[1] is not None else ""
     source = response.headers.getRawHeaders("docker-ratelimit-source", [""])[0]
     shared = ", shared by a whole IPv6 /64" if source.count(":") > 1 else ""

@@ -29,4 +29,4 @@ def tellManager(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.sendto(state.encode("ascii"), address)
     except OSError as error:
-        _log.warn("the service manager can't be told {state}: {error}", state=state, error=error)
+        _log.warn("can't send {state} to the service manager: {error}", state=state, error=error)

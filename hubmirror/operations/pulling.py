@@ -167,7 +167,7 @@ class RegistryClient:
         answer = readJSON(body)
         token = answer.get("token") or answer.get("access_token")
         if not isinstance(token, str):
-            raise PullFailed("there is no token in the answer")
+            raise PullFailed("the token service's response has no token")
         return token
 
     async def close(self) -> None:
@@ -244,7 +244,7 @@ def expect(response: IResponse, status: int) -> None:
     @raise PullFailed: when a response has another status.
     """
     if response.code != status:
-        raise PullFailed(f"answered {response.code}, not {status}")
+        raise PullFailed(f"the response is {response.code}, not {status}")
 
 
 def readJSON(body: bytes) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def readJSON(body: bytes) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise PullFailed("the answer is not a JSON object")
+        raise PullFailed("the response is not a JSON object")
     return value
 
 
@@ -274,7 +274,7 @@ def checkDigest(body: bytes, digest: str) -> None:
     @raise PullFailed: when a blob or manifest does not match a digest.
     """
     if digestOf(body) != digest:
-        raise PullFailed(f"{len(body)} bytes that are not those of {digest[:19]}...")
+        raise PullFailed(f"{len(body)} bytes that do not match {digest[:19]}...")
 
 
 class _Counter(Protocol):
@@ -346,11 +346,11 @@ class _Body(Protocol):
         if self.whole.called:
             return
         if self._tooLong():
-            self.whole.errback(PullFailed("the answer is far too long"))
+            self.whole.errback(PullFailed("the response is far too long"))
         elif reason.check(ResponseDone, PotentialDataLoss):
             self.whole.callback(b"".join(self._pieces))
         else:
-            self.whole.errback(PullFailed("the answer was cut"))
+            self.whole.errback(PullFailed("the response was cut off"))
 
     def _tooLong(self) -> bool:
         return self._limit is not None and self._length > self._limit

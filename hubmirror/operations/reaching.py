@@ -48,8 +48,7 @@ class Reaching:
         except OSError:
             raise Wrong(
                 f"{host} does not resolve",
-                "look at the name and at the DNS server; twistd hubmirror takes another one with"
-                " --resolver",
+                "check the name and the DNS server; a mirror uses another one with --resolver",
             ) from None
         return f"{host} is {', '.join(dict.fromkeys(str(entry[4][0]) for entry in found))}"
 
@@ -63,9 +62,12 @@ class Reaching:
         try:
             connection = await connector.connect(self._origin, lambda _: None)
         except ConnectFailed as error:
-            remedy = "look whether it listens here, with TLS or without, and for a firewall between"
+            remedy = (
+                "check whether the server listens on this port, whether with TLS or without, and"
+                " whether a firewall is in between"
+            )
             if "certificate" in error.message:
-                remedy = "use the name that the certificate is for; its CA goes into --ca-file"
+                remedy = "use a name that the certificate has; --ca-file names a CA of your own"
             raise Wrong(error.message, remedy) from None
         transport: Any = connection.transport
         secure = self._origin.scheme == b"https"

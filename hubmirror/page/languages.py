@@ -26,7 +26,7 @@ _CHINESE = {
     "Registry": "镜像仓库",
     "State now": "当前状态",
     "Pulls left without an account": "匿名拉取剩余次数",
-    "Answers under way:": "正在传输的响应：",
+    "Responses in progress:": "正在传输的响应：",
     # The view.
     "Language": "语言",
     "Copy": "复制",

@@ -177,7 +177,7 @@ async def _tokensFor(incoming: Incoming) -> str:
 
 
 def _stateOf(registry: Registry) -> RegistryState:
-    down = [upstream for upstream in registry.upstreams if registry.health.outages(upstream)]
+    down = [upstream for upstream in registry.upstreams if not registry.health.isUp(upstream)]
     state = "reachable"
     if len(down) == len(registry.upstreams):
         state = "not reachable now"

@@ -216,7 +216,7 @@ class Overloaded(RequestRefused):
     status, code = 503, "UNAVAILABLE"
 
     def __init__(self) -> None:
-        super().__init__("too many requests are under way here; ask again", fields=RETRY_SOON)
+        super().__init__("too many requests are in progress here; try again", fields=RETRY_SOON)
 
 
 class ShuttingDown(RequestRefused):

@@ -226,7 +226,8 @@ class Accounts:
         if account not in self._refused:
             self._refused.add(account)
             self._log.error(
-                "{upstream} refuses the account {username}: it is left out from now on",
+                "{upstream} rejected the account {username}; until the next reload, the mirror uses"
+                " it only if it has no other",
                 upstream=upstream.name,
                 username=account.username,
             )

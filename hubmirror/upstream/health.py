@@ -20,6 +20,11 @@ TIMEOUTS = 3
 The number of requests in a row without a response head in time after which an upstream is marked
 down.
 """
+# The routes that pulls need.
+_NEEDED = frozenset(("registry", "token", "blobs"))
+# How long, in seconds, an outage is shown after its upstream may be tried again.  There may never
+# be another request for its route.
+_SHOWN_AFTER = 60.0
 
 
 @attrs.define
@@ -73,16 +78,24 @@ class Health:
 
     def outages(self, upstream: Upstream) -> dict[str, tuple[float, str]]:
         """
-        The routes of an upstream that have failed and not responded since then.
+        The routes of an upstream that have failed and not responded since then, except those for
+        which there has been no request in the minute after the upstream might be tried again.
 
         @return: for each route, the time at which it failed first, in seconds of the reactor's
             clock, and the reason.
         """
+        oldest = self._reactor.seconds() - _SHOWN_AFTER
         return {
             route: (outage.since, outage.reason)
             for (name, route), outage in self._outages.items()
-            if name == upstream.name
+            if name == upstream.name and outage.until > oldest
         }
+
+    def isUp(self, upstream: Upstream) -> bool:
+        """
+        Whether no route of an upstream that pulls need is among its L{outages}.
+        """
+        return _NEEDED.isdisjoint(self.outages(upstream))
 
     def lastAnswer(self, upstream: Upstream) -> float | None:
         """
@@ -144,7 +157,7 @@ class Health:
         An upstream sent wrong bytes.  It is marked down for the longest time, because nothing
         distinguishes its responses from correct ones before their last byte.
         """
-        self._leave(upstream, route, _LONGEST, "it gave wrong bytes")
+        self._leave(upstream, route, _LONGEST, "it sent wrong bytes")
 
     def _leave(self, upstream: Upstream, route: str, seconds: float, reason: str) -> None:
         key = (upstream.name, route)

@@ -35,8 +35,6 @@ _DEFAULT = 60.0
 # The time for which a 429 is repeated without asking the upstream, in seconds.
 _FRESH = 3.0
 _MOST_IDENTITIES = 10_000
-# The key of the hashes that stand for credentials; each process has its own.
-_KEY = secrets.token_bytes(16)
 
 
 @attrs.define
@@ -63,7 +61,8 @@ class KnownQuota:
     @ivar identity: see L{Quotas.identity}.
     @ivar remaining: how many pulls are left.
     @ivar limit: how many pulls a window allows; C{None} when that is not known.
-    @ivar until: when the window ends, in seconds of the reactor's clock.
+    @ivar until: when the upstream reported it, plus the window, in seconds of the reactor's clock:
+        the identity has all of its pulls again then, or earlier.
     """
 
     upstream: str
@@ -87,8 +86,12 @@ class Quotas:
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    def __init__(self, reactor: IReactorTime, key: bytes | None = None) -> None:
+        """
+        @param key: the key of the hashes that stand for credentials; by default a random one.
+        """
         self._reactor = reactor
+        self._key = key or secrets.token_bytes(16)
         self._limits: dict[tuple[str, bytes], _Limit] = {}
         self._known: dict[tuple[str, bytes], KnownQuota] = {}
 
@@ -105,7 +108,7 @@ class Quotas:
             credentials = subject
         if not credentials:
             return _UNAUTHENTICATED if subject is None else _ANONYMOUS
-        return hashlib.blake2b(credentials, key=_KEY, digest_size=16).digest()
+        return hashlib.blake2b(credentials, key=self._key, digest_size=16).digest()
 
     def known(self) -> list[KnownQuota]:
         """

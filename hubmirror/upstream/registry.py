@@ -70,12 +70,14 @@ class Registry:
         agent: IAgent,
         accounts: Sequence[Account] = (),
         *,
+        key: bytes | None = None,
         asksAnonymously: bool = False,
         believed: Callable[[Origin], None] = lambda _: None,
     ) -> None:
         """
         @param agent: sends one request to one origin.
         @param accounts: the operator's accounts at this registry.
+        @param key: the key of the hashes in L{Quotas.identity}; by default a random one.
         @param asksAnonymously: whether the mirror requests an anonymous token for a client that
             sends no C{Authorization}: such a client has never seen a challenge.
         @param believed: called with the origin of the token service that the registry has named.
@@ -88,7 +90,7 @@ class Registry:
         self.mayPush = not accounts or registry.account_may_push
         self.upstreams = upstreamsOf(registry)
         self.health = Health(reactor)
-        self.quotas = Quotas(reactor)
+        self.quotas = Quotas(reactor, key)
         self._reactor = reactor
         self._config = config
         self._agent = agent

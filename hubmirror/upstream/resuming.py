@@ -155,7 +155,7 @@ class ResumingAgent:
 
     def _wrong(self) -> None:
         self._log.error(
-            "{upstream} gave wrong bytes for {digest}",
+            "{upstream} sent bytes that do not match {digest}",
             upstream=self._upstream.name,
             digest=(self._target.reference or b"").decode("ascii", "backslashreplace"),
         )

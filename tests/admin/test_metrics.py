@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import attrs
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openMetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 from twisted.internet.defer import Deferred
@@ -20,9 +21,11 @@ from hubmirror.admin.exposition import expose
 from hubmirror.admin.metrics import Metrics, addReport
 from hubmirror.admin.site import AdminPort
 from hubmirror.admin.status import Status
+from hubmirror.config import RegistryConfig
 from hubmirror.exchange import Exchange, Outcome
 from hubmirror.protocol.errors import ConnectFailed
 from hubmirror.protocol.target import Kind
+from hubmirror.protocol.url import splitURL
 from tests.wire.support import MemoryCase, answer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,24 +182,27 @@ class StatusTests(SynchronousTestCase):
     def test_registries(self) -> None:
         """
         An upstream is down when any process reports so; identities are hashed, and their number is
-        limited.
+        limited.  The latest quota of an identity counts, whether or not it is lower.
         """
 
-        def upstream(down: list[Any], *quotas: tuple[bytes, int]) -> dict[str, Any]:
+        def upstream(
+            up: bool, down: list[Any], *quotas: tuple[bytes, int, float]
+        ) -> dict[str, Any]:
             return {
                 "docker.io": {
                     "upstreams": [
                         {
                             "name": "hub",
+                            "up": up,
                             "down": down,
                             "quotas": [
                                 {
                                     "identity": identity.hex(),
                                     "remaining": left,
                                     "limit": 100,
-                                    "until": 1.0,
+                                    "until": until,
                                 }
-                                for identity, left in quotas
+                                for identity, left, until in quotas
                             ],
                         }
                     ]
@@ -204,11 +210,15 @@ class StatusTests(SynchronousTestCase):
             }
 
         outage = {"route": "blobs", "since": 7.0, "reason": "connection refused"}
-        many = [(b"%d" % number, number) for number in range(100, 200)]
+        many = [(b"%d" % number, number, 1.0) for number in range(100, 200)]
         status = Status(
             [
-                self.report(registries=upstream([], (b"", 9), (b"me", 50))),
-                self.report(registries=upstream([outage], (b"me", 40), *many)),
+                self.report(
+                    registries=upstream(True, [], (b"", 9, 1.0), (b"me", 3, 1.0), (b"you", 80, 2.0))
+                ),
+                self.report(
+                    registries=upstream(False, [outage], (b"me", 40, 2.0), (b"you", 9, 1.0), *many)
+                ),
             ],
             key=b"k",
         )
@@ -221,7 +231,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(len(quotas), 20)
         self.assertEqual((quotas[0]["identity"], quotas[0]["remaining"]), ("anonymous", 9))
         self.assertRegex(quotas[1]["identity"], r"\A[0-9a-f]{8}\Z")
-        self.assertEqual(quotas[1]["remaining"], 40)
+        self.assertEqual([quota["remaining"] for quota in quotas[:4]], [9, 40, 80, 100])
         samples = self.samples(status)
         self.assertEqual(samples["hubmirror_upstream_up", "docker.io,hub"], 0)
         self.assertEqual(samples["hubmirror_quota_remaining", "anonymous,docker.io,hub"], 9)
@@ -314,6 +324,44 @@ class AdminTests(AdminCase):
         self.assertEqual(self.network.lines[-1].hears(), b"")
         self.assertEqual(self.admin(b"/readyz").status, 200)
 
+    def test_reload(self) -> None:
+        """
+        The mirror stays ready when it gets another registry, which it asks at once, until the
+        response shows that the registry can't be reached.
+        """
+        self.exchange(b"/v2/", answer(401))
+        self.bind()
+        for _ in "12":
+            self.reload("https://ghcr.example")
+        self.assertEqual(self.network.origins[1:], [splitURL(b"https://ghcr.example")[0]])
+        self.assertEqual(self.admin(b"/readyz").status, 200)
+        self.network.lines[-1].says(answer(401))
+        self.assertEqual(self.admin(b"/readyz").status, 200)
+        self.network.refuses.add(b"other.example")
+        self.reload("https://other.example")
+        got = self.admin(b"/readyz")
+        self.assertEqual(got.status, 503)
+        self.assertIn(b"ghcr.test was reached lately: other.example: connection refused", got.body)
+
+    def test_reloadAtStart(self) -> None:
+        """A mirror that is not ready yet does not become ready by a reload."""
+        self.bind()
+        self.mirror.service.reload(self.config)
+        self.assertEqual(self.admin(b"/readyz").status, 503)
+        self.assertEqual(len(self.network.lines), 1)
+        self.network.lines[-1].says(answer(401))
+        self.assertEqual(self.admin(b"/readyz").status, 200)
+
+    def test_reloadOfSupervisor(self) -> None:
+        """A supervisor checks a configuration with a mirror that does not run."""
+        self.reload("https://ghcr.example")
+        self.assertEqual(self.network.lines, [])
+
+    def reload(self, url: str) -> None:
+        """Let the mirror have another registry besides the one that it has."""
+        registry = RegistryConfig(name="ghcr.test", url=url)
+        self.mirror.service.reload(attrs.evolve(self.config, registries=[registry]))
+
     def test_draining(self) -> None:
         self.exchange(b"/v2/", answer(401))
         self.mirror.service._mirror.draining = True
@@ -366,6 +414,20 @@ class AdminTests(AdminCase):
         self.assertEqual((quota["remaining"], quota["limit"]), (7, 100))
         self.assertEqual(len(found["workers"]), 1)
         self.assertEqual(found["ready"], True)
+
+    def test_search(self) -> None:
+        """
+        A search that fails does not mean that the upstream is down: pulls do not need the index.
+        The reason is shown for a minute after the index might be tried again.
+        """
+        self.network.refuses.add(b"index.example")
+        self.assertEqual(self.answered(self.send(b"/v1/search?q=x")).status, 502)
+        for reason in ("search: connection refused", None):
+            found = json.loads(self.admin(b"/status").body)
+            [upstream] = found["registries"]["docker.io"]["upstreams"]
+            self.assertEqual((upstream["up"], upstream["reason"]), (True, reason))
+            self.assertEqual(self.sample("hubmirror_upstream_up", "docker.io", "hub.example"), 1)
+            self.clock.advance(62)
 
 
 class WithoutTests(MemoryCase):

@@ -4,6 +4,7 @@ Tests of the rules on clients and repositories, and of rates.
 
 from __future__ import annotations
 
+import mmap
 from ipaddress import ip_address
 
 from hypothesis import given
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.config import MirrorConfig, Rate
 from hubmirror.downstream.access import Access, compileGlobs
-from hubmirror.downstream.rates import RateTable
+from hubmirror.downstream.rates import SIZE, RateTable
 from hubmirror.protocol.errors import Denied
 from hubmirror.protocol.target import readTarget
 
@@ -159,9 +160,10 @@ class RateTests(SynchronousTestCase):
 
     def test_shared(self) -> None:
         """
-        Two processes that share the memory count together.
+        Two processes that share the memory and the key count together.
         """
-        other = RateTable(self.clock, self.table._memory)
-        for table in (self.table, other) * 3:
+        memory = mmap.mmap(-1, SIZE)
+        one, other = (RateTable(self.clock, memory, b"key") for _ in "12")
+        for table in (one, other) * 3:
             self.assertEqual(table.take("client-requests", "a", Rate(6, 60)), 0)
-        self.assertGreater(other.take("client-requests", "a", Rate(6, 60)), 0)
+        self.assertGreater(one.take("client-requests", "a", Rate(6, 60)), 0)

@@ -208,8 +208,8 @@ class WaitingTests(BudgetCase):
         self.assertEqual(
             [formatEvent(event) for event in events],
             [
-                "too many requests under way (1, 0 from b): refusing more",
-                "100 requests under way refused",
+                "too many requests to upstreams (1, 0 from b): refusing more",
+                "100 requests to upstreams refused",
             ],
         )
         self.leave("a")
@@ -224,5 +224,5 @@ class WaitingTests(BudgetCase):
         self.failureResultOf(turn, Overloaded)
         with capturedLogs() as events:
             self.budget.close()
-        self.assertEqual(formatEvent(events[-1]), "1 requests under way refused")
+        self.assertEqual(formatEvent(events[-1]), "1 requests to upstreams refused")
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -28,7 +28,8 @@ from tests.wire.loopback import until
 DESCRIPTORS = 128
 SLOTS = 26
 """
-What a process with so many descriptors may have under way at upstreams; one client may half of it.
+How many requests to upstreams a process with so many descriptors has at once; one client may have
+half of them.
 """
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 
@@ -202,4 +203,4 @@ class DescriptorTests(TestCase):
         self.assertEqual(other.statuses[stream], b"200")
         for trace in (b"file descriptor", b"EMFILE", b"marked down", b"Traceback"):
             self.assertNotIn(trace, self.mirror.output)
-        self.assertIn(b"too many requests under way", self.mirror.output)
+        self.assertIn(b"too many requests to upstreams", self.mirror.output)

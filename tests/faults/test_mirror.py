@@ -186,7 +186,7 @@ class VerifyTests(MirrorCase):
         self.assertLess(len(got.body), SIZE)
         self.assertIs(self.exchanges[0].outcome, Outcome.BROKEN)
         lines = [formatEvent(event) for event in events]
-        self.assertIn(f"mirror.hub.test gave wrong bytes for {self.blob.digest}", lines)
+        self.assertIn(f"mirror.hub.test sent bytes that do not match {self.blob.digest}", lines)
         self.hub.cdn.refusing = False
         self.move(5)
         self.asked("mirror")

@@ -219,7 +219,7 @@ class SignalTests(ProcessCase):
         pulling = await self.begin()
         self.mirror.transport.signalProcess("TERM")
         self.assertEqual(await self.mirror.ended, 0, self.mirror.output)
-        self.assertIn(b"ending 1 requests that took too long", self.mirror.output)
+        self.assertIn(b"drain-timeout has passed: aborting 1 requests", self.mirror.output)
         pulling.transport.resumeProducing()
         await until(lambda: not pulling.isOpen)
         self.assertLess(len(pulling.data), BLOB)

@@ -51,19 +51,19 @@ class ClientMachineTests(SynchronousTestCase):
             ({DAEMON: NAMES_MIRROR}, (20, 10), "ok", "daemon.json names"),
             ({DAEMON: NAMES_MIRROR}, (29, 1), "ok", "daemon.json names"),
             ({DAEMON: NAMES_MIRROR, HOSTS: OF_ANOTHER}, (28, 5), "ok", "daemon.json names"),
-            ({DAEMON: NAMES_MIRROR, HOSTS: OF_ANOTHER}, (29, 0), "WRONG", "wins over"),
-            ({DAEMON: NAMES_MIRROR, HOSTS: OF_ANOTHER}, None, "WRONG", "wins over"),
+            ({DAEMON: NAMES_MIRROR, HOSTS: OF_ANOTHER}, (29, 0), "WRONG", "overrides"),
+            ({DAEMON: NAMES_MIRROR, HOSTS: OF_ANOTHER}, None, "WRONG", "overrides"),
             ({HOSTS: OF_MIRROR}, (29, 0), "ok", "hosts.toml names"),
             ({HOSTS: OF_MIRROR}, (28, 0), "WRONG", "registry-mirrors in daemon.json does not"),
             ({DAEMON: "{"}, (29, 1), "WRONG", "does not name the mirror"),
             ({DAEMON: "[]"}, (29, 1), "WRONG", "does not name the mirror"),
             ({DAEMON: '{"registry-mirrors": null}'}, (29, 1), "WRONG", "does not name"),
-            ({HOSTS: f'[host."{MIRROR}0"]'}, (29, 0), "WRONG", "wins over"),
+            ({HOSTS: f'[host."{MIRROR}0"]'}, (29, 0), "WRONG", "overrides"),
             (
                 {DAEMON: json.dumps({"registry-mirrors": [MIRROR + "/old"]})},
                 (29, 1),
                 "WRONG",
-                f"has {MIRROR}/old, which is another address",
+                f"has {MIRROR}/old, which is another URL",
             ),
         ]:
             self.assertEqual(self.examine(files, docker), [("settings", state)], files)

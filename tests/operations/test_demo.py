@@ -117,7 +117,7 @@ class FailureTests(TestCase):
             await stage.pull()
 
         self.patch(demo, "ACTS", (("Corrupt", act),))
-        self.assertIn("not those of sha256:", await self.failure(PullFailed))
+        self.assertIn("not match sha256:", await self.failure(PullFailed))
 
     async def test_credentialAtTheCDN(self) -> None:
         """A credential that is sent to the CDN makes the demo fail."""

@@ -39,6 +39,11 @@ def without(field: str) -> Callable[[HubRequest, Serve], Answer]:
 
 
 class ExaminationTests(MirrorCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        hub = self.hub
+        self.itself = Subject(hub.registryURL, hub.authURL, hub.searchURL, mirror=False)
+
     async def examine(self, subject: Subject | str, **options: object) -> list[str]:
         """The lines of an examination; the last one has the result."""
         if isinstance(subject, str):
@@ -47,6 +52,7 @@ class ExaminationTests(MirrorCase):
             "trust": self.trust,
             "repository": REPOSITORY,
             "tag": TAG,
+            "direct": self.itself,
             "limit": 10,
             **options,
         }
@@ -100,18 +106,16 @@ class ExaminationTests(MirrorCase):
 
     async def test_hub(self) -> None:
         """The Hub has its services on separate origins, and no ping."""
-        hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
-        lines = await self.examine(hub)
+        lines = await self.examine(self.itself)
         self.assertTrue(self.healthy, lines)
         self.assertEqual([line.split()[1] for line in lines], [*PULL, "search"])
-        self.assertIn(f"by way of {self.hub.cdnOrigin}", lines[PULL.index("blob")])
+        self.assertIn(f"from {self.hub.cdnOrigin}", lines[PULL.index("blob")])
 
     async def test_noCredential(self) -> None:
         """The output contains no token and no signed URL."""
         mirror = self.startMirror()
         lines = await self.examine(mirror)
-        hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
-        text = "\n".join(lines + await self.examine(hub))
+        text = "\n".join(lines + await self.examine(self.itself))
         for seen in self.hub.seen:
             for value in seen.headers.getRawHeaders("Authorization", []):
                 self.assertNotIn(value.split()[1], text)
@@ -132,7 +136,7 @@ class ExaminationTests(MirrorCase):
         """No server listens on the port."""
         await self.hub.mirror.stopListening()
         lines = await self.assertWrong(self.hub.mirrorURL, "connection", "connection refused")
-        self.assertIn("look whether it listens", lines[-1])
+        self.assertIn("check whether the server listens", lines[-1])
 
     async def test_unknownCA(self) -> None:
         """The certificate is of an unknown CA, or for another name."""
@@ -156,7 +160,7 @@ class ExaminationTests(MirrorCase):
         """A check ends after its time limit."""
         self.hub.mirror.hang(when=lambda seen: seen.target == b"/v2/")
         lines = await self.examine(self.hub.mirrorURL, limit=0.3)
-        self.assertIn("WRONG  version     no answer within 0.3 s", lines)
+        self.assertIn("WRONG  version     no response within 0.3 s", lines)
 
     async def test_wrongRealm(self) -> None:
         """
@@ -175,7 +179,7 @@ class ExaminationTests(MirrorCase):
         fields = {"WWW-Authenticate": 'Bearer realm="/token"'}
         self.hub.mirror.fail(401, fields=fields, count=1)
         subject = mirrorAt(self.hub.mirrorURL)
-        await self.assertRealm(subject, "the realm is not an absolute URL")
+        await self.assertRealm(subject, "(realm) is not an absolute URL")
         self.hub.mirror.fail(401, count=1)
         await self.assertRealm(subject, "without a Bearer challenge")
 
@@ -195,7 +199,7 @@ class ExaminationTests(MirrorCase):
         self.hub.registry.script(authorized)
         lines = await self.examine(self.startMirror())
         self.assertTrue(self.healthy, lines)
-        self.assertIn("none is needed", lines[PULL.index("token")])
+        self.assertIn("no token is needed", lines[PULL.index("token")])
 
     async def test_limited(self) -> None:
         """The Hub's 429 is reported, with advice."""
@@ -206,11 +210,11 @@ class ExaminationTests(MirrorCase):
     async def test_unavailable(self) -> None:
         """The mirror can't reach the Hub."""
         await self.hub.registry.stopListening()
-        await self.assertWrong(self.startMirror(), "version", "answers 502")
+        await self.assertWrong(self.startMirror(), "version", "response is 502")
 
     async def test_noImage(self) -> None:
         """The image does not exist."""
-        lines = await self.assertWrong(self.startMirror(), "head", "answers 404", tag="none")
+        lines = await self.assertWrong(self.startMirror(), "head", "returned 404", tag="none")
         self.assertIn("--tag", "".join(lines))
 
     async def test_noLength(self) -> None:
@@ -226,7 +230,7 @@ class ExaminationTests(MirrorCase):
         for reference in (TAG, self.image.digest):
             self.hub.registry.restore()
             self.hub.registry.corrupt(3, when=gets(reference))
-            await self.assertWrong(self.startMirror(), "manifest", "not those of sha256:")
+            await self.assertWrong(self.startMirror(), "manifest", "not match sha256:")
 
     async def test_notManifest(self) -> None:
         """The content of a manifest is other JSON."""
@@ -236,7 +240,7 @@ class ExaminationTests(MirrorCase):
             {"Docker-Content-Digest": "sha256:0"},
             when=gets(TAG),
         )
-        await self.assertWrong(self.startMirror(), "manifest", "not those of sha256:0")
+        await self.assertWrong(self.startMirror(), "manifest", "not match sha256:0")
         self.hub.registry.restore()
         self.hub.registry.fail(200, b'{"layers": []}', when=gets(TAG))
         await self.assertWrong(self.startMirror(), "manifest", "not what a registry sends")
@@ -244,7 +248,7 @@ class ExaminationTests(MirrorCase):
     async def test_corruptBlob(self) -> None:
         """The content of a blob does not match its digest."""
         self.hub.cdn.corrupt(3)
-        await self.assertWrong(self.startMirror(), "blob", "not those of sha256:")
+        await self.assertWrong(self.startMirror(), "blob", "not match sha256:")
 
     async def test_lostLength(self) -> None:
         """A blob has no Content-Length."""
@@ -269,7 +273,7 @@ class ExaminationTests(MirrorCase):
     async def test_noRange(self) -> None:
         """A Range is ignored, or the response has another part."""
         self.hub.cdn.ignoreRange()
-        await self.assertWrong(self.startMirror(), "range", "answered with 200")
+        await self.assertWrong(self.startMirror(), "range", "returned 200, not 206")
         self.hub.cdn.restore()
 
         def shifted(request: HubRequest, serve: Serve) -> Answer:
@@ -285,7 +289,7 @@ class ExaminationTests(MirrorCase):
         The mirror does not respond to the ping of docker search; the other checks are performed all
         the same.
         """
-        lines = await self.assertWrong(self.hub.mirrorURL, "ping", "GET /v1/_ping answers 404")
+        lines = await self.assertWrong(self.hub.mirrorURL, "ping", "GET /v1/_ping returned 404")
         self.assertEqual([line.split()[1] for line in lines[: len(PULL)]], PULL)
 
     async def test_clock(self) -> None:
@@ -299,7 +303,7 @@ class ExaminationTests(MirrorCase):
             await examination.clock()
         for none in ("", "now"):
             examination._date = none
-            with self.assertRaisesRegex(Note, "have no Date"):
+            with self.assertRaisesRegex(Note, "has no Date"):
                 await examination.clock()
 
     async def test_limitedAddress(self) -> None:
@@ -307,7 +311,7 @@ class ExaminationTests(MirrorCase):
         self.answerPing()
         fields = {"Content-Type": "text/plain"}
         self.hub.mirror.fail(429, b"slow down", fields, when=lambda seen: seen.method == b"HEAD")
-        lines = await self.assertWrong(self.hub.mirrorURL, "head", "not as a registry does")
+        lines = await self.assertWrong(self.hub.mirrorURL, "head", "not a registry's")
         self.assertIn("--fallback", "".join(lines))
 
     async def test_sharedQuota(self) -> None:
@@ -335,8 +339,9 @@ class ExaminationTests(MirrorCase):
     async def test_blockedCDN(self) -> None:
         """The Hub can be reached from here, but its CDN can't."""
         await self.hub.cdn.stopListening()
-        hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
-        lines = await self.assertWrong(hub, "blob", "a blob can't be had: connection refused")
+        lines = await self.assertWrong(
+            self.itself, "blob", "a blob can't be downloaded: connection refused"
+        )
         self.assertIn("the CDN", "".join(lines))
 
     async def test_refusedClient(self) -> None:
@@ -351,7 +356,7 @@ class ExaminationTests(MirrorCase):
                     in b"".join(seen.headers.getRawHeaders(b"User-Agent", []))
                 ),
             )
-            await self.assertWrong(self.hub.mirrorURL, "clients", "is answered with 403")
+            await self.assertWrong(self.hub.mirrorURL, "clients", "returned 403")
 
     async def test_differentManifests(self) -> None:
         """The query that containerd adds leads to another image."""
@@ -372,14 +377,13 @@ class ExaminationTests(MirrorCase):
         self.addCleanup(examination._client.close)
         with self.assertRaises(Wrong) as caught:
             await examination.path()
-        self.assertEqual(str(caught.exception), "/v2/o.../... is answered with 404")
+        self.assertEqual(str(caught.exception), "a request for /v2/o.../... returned 404")
 
     async def test_speed(self) -> None:
         """The speed of a layer is measured from the mirror and from the registry."""
-        hub = Subject(self.hub.registryURL, self.hub.authURL, self.hub.searchURL, mirror=False)
-        said = "".join(await self.examine(self.startMirror(), direct=hub))
+        said = "".join(await self.examine(self.startMirror()))
         self.assertRegex(said, r"[0-9.]+ MB/s from the mirror, [0-9.]+ MB/s from the registry")
-        nobody = attrs.evolve(hub, url="https://127.0.0.1:1")
+        nobody = attrs.evolve(self.itself, url="https://127.0.0.1:1")
         said = "".join(await self.examine(self.startMirror(), direct=nobody))
         self.assertIn("from the mirror; the registry itself: connection refused", said)
 

@@ -46,18 +46,18 @@ class PullTests(MirrorCase):
 
     async def test_redirected(self) -> None:
         """The Hub itself redirects requests for its blobs."""
-        self.assertEqual(await self.failure(self.hub.registryURL), "answered 307, not 200")
+        self.assertEqual(await self.failure(self.hub.registryURL), "the response is 307, not 200")
 
     async def test_corrupt(self) -> None:
         """Bytes that do not match the digest are detected."""
         self.hub.cdn.corrupt(5)
         reason = await self.failure(self.startMirror())
-        self.assertIn(f"not those of {self.image.config.digest[:19]}", reason)
+        self.assertIn(f"not match {self.image.config.digest[:19]}", reason)
 
     async def test_cut(self) -> None:
         """A response that ends early is detected."""
         self.hub.mirror.cut(1000, when=lambda seen: b"/blobs/" in seen.target)
-        self.assertEqual(await self.failure(self.hub.mirrorURL), "the answer was cut")
+        self.assertEqual(await self.failure(self.hub.mirrorURL), "the response was cut off")
 
     async def test_noPlatform(self) -> None:
         """An index without the platform, and one without any manifests, have different errors."""
@@ -70,15 +70,15 @@ class PullTests(MirrorCase):
         self.hub.mirror.fail(401, count=1)
         self.assertIn("without a Bearer challenge", await self.failure(self.hub.mirrorURL))
         self.hub.mirror.fail(200, count=1)
-        self.assertEqual(await self.failure(self.hub.mirrorURL), "answered 200, not 401")
+        self.assertEqual(await self.failure(self.hub.mirrorURL), "the response is 200, not 401")
 
     async def test_noToken(self) -> None:
         """The token service's response must have a token."""
         for body, reason in [
-            (b"{}", "there is no token in the answer"),
-            (b'{"token": 1}', "there is no token in the answer"),
-            (b"[]", "the answer is not a JSON object"),
-            (b"<html>", "the answer is not a JSON object"),
+            (b"{}", "the token service's response has no token"),
+            (b'{"token": 1}', "the token service's response has no token"),
+            (b"[]", "the response is not a JSON object"),
+            (b"<html>", "the response is not a JSON object"),
         ]:
             self.hub.token.restore()
             self.hub.token.fail(200, body)

@@ -236,9 +236,11 @@ class StateTests(PageCase):
         """The page reveals neither the upstreams nor the reason why one is down."""
         [registry] = self.mirror.service._mirror.settings.registries.values()
         hub, other = registry.upstreams
-        registry.health.failed(hub, "route", "secret reason")
+        registry.health.failed(hub, "search", "secret reason")
+        self.assertEqual(self.state()[1], "reachable")
+        registry.health.failed(hub, "token", "secret reason")
         self.assertEqual(self.state()[1], "reachable through another upstream")
-        registry.health.failed(other, "route", "secret reason")
+        registry.health.failed(other, "blobs", "secret reason")
         self.assertEqual(self.state()[1], "not reachable now")
         self.assertNotIn("secret reason", self.page())
         self.assertNotIn("other.example", self.page())

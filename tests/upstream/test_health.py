@@ -204,6 +204,39 @@ class HealthTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertFalse(self.leftAlone)
 
+    def test_notConfirmed(self) -> None:
+        """
+        A failure that nothing confirms for a minute after the time of its mark is no longer shown:
+        nobody may request anything of that route again.
+        """
+        self.health.failed(HUB, "blobs", "connection refused")
+        self.clock.advance(61.9)
+        self.assertEqual(self.health.outages(HUB), {"blobs": (0.0, "connection refused")})
+        self.assertFalse(self.health.isUp(HUB))
+        self.clock.advance(0.1)
+        self.assertEqual(self.health.outages(HUB), {})
+        self.assertTrue(self.health.isUp(HUB))
+
+    def test_confirmed(self) -> None:
+        """An outage is shown for as long as each probe fails, since its beginning."""
+        for _ in range(20):
+            self.health.asked(HUB, "registry")
+            self.fails()
+            self.assertEqual(self.health.outages(HUB), {"registry": (0.0, "connection refused")})
+            self.assertFalse(self.health.isUp(HUB))
+            while self.leftAlone:
+                self.clock.advance(1)
+            self.clock.advance(30)
+
+    def test_needed(self) -> None:
+        """An upstream is up if all routes are that pulls need, which a search is not."""
+        for route, isUp in (("search", True), ("registry", False), ("token", False)):
+            self.setUp()
+            self.health.failed(HUB, route, "connection refused")
+            self.assertEqual(self.health.isUp(HUB), isUp, route)
+            self.assertEqual([*self.health.outages(HUB)], [route])
+            self.assertTrue(self.health.isUp(OTHER))
+
     def test_toldOnce(self) -> None:
         """An event is logged once, not once for each request."""
         with capturedLogs() as events:

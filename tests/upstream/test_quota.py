@@ -94,6 +94,15 @@ class IdentityTests(QuotaCase):
         others = [self.identity(token(sub="bob")), self.identity(None)]
         self.assertNotIn(alice, others)
 
+    def test_key(self) -> None:
+        """Processes with the same key give a client the same identity."""
+        headers = Headers({b"Authorization": [token(sub="alice")]})
+        one, same, another, random = (
+            Quotas(Clock(), key).identity(headers) for key in (b"1", b"1", b"2", None)
+        )
+        self.assertEqual(one, same)
+        self.assertEqual(len({one, another, random}), 3)
+
     def test_opaque(self) -> None:
         """A token that can't be read is an identity, too."""
         for authorization in (

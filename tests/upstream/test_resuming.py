@@ -359,8 +359,8 @@ class VerifyTests(ResumingCase):
             self.assertEqual(self.receiver.data, self.WRONG[:1000])
             upstream = "second.example" if fallback else "hub.example"
             lines = [formatEvent(event) for event in events]
-            self.assertIn(f"{upstream} gave wrong bytes for {DIGEST.decode()}", lines)
-            self.assertIn(f"{upstream} (blobs) is marked down: it gave wrong bytes", lines)
+            self.assertIn(f"{upstream} sent bytes that do not match {DIGEST.decode()}", lines)
+            self.assertIn(f"{upstream} (blobs) is marked down: it sent wrong bytes", lines)
 
     def test_marked(self) -> None:
         """Then the next upstream serves blobs for a minute; manifests are not affected."""

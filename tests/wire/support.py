@@ -183,7 +183,7 @@ class MemoryCase(SynchronousTestCase):
 
     def configure(self, **options: Any) -> None:
         """Create the mirror, with further settings."""
-        config = MirrorConfig(
+        self.config = config = MirrorConfig(
             **{
                 "port": (),
                 "registry_url": "https://hub.example",

@@ -5,6 +5,8 @@ client needs.
 
 from __future__ import annotations
 
+from twisted.logger import capturedLogs, formatEvent
+
 from hubmirror.exchange import Outcome
 from tests.wire.support import Line, MemoryCase, answer
 
@@ -109,9 +111,15 @@ class StreamTests(MemoryCase):
         last = self.send(b"/v2/library/a/blobs/sha256:9")
         self.clock.advance(4.9)
         self.assertEqual(last.hears(), b"")
-        self.clock.advance(0.2)
+        with capturedLogs() as events:
+            self.clock.advance(0.2)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            ["too many responses to clients (2, 2 from 192.0.2.7): refusing more"],
+        )
         got = self.answered(last)
         self.assertEqual((got.status, got.error), (429, "TOOMANYREQUESTS"))
+        self.assertIn(b"too many responses to your address are in progress", got.body)
         self.assertTrue(got.values(b"Retry-After"))
         self.assertEqual(self.exchanges[-1].rule, "client-streams")
         self.assertEqual(len(lines), 3)

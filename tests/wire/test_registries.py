@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
+
 from hubmirror import MirrorConfig
 from hubmirror.config import Account, RegistryConfig
 from tests.wire.support import Line, MemoryCase, Message, answer
@@ -650,7 +652,10 @@ class AccountTests(MemoryCase):
         client = self.pull()
         self.network.lines[-1].says(challenge(b"https://x.example/"))
         self.asked()
-        self.network.lines[-1].says(answer(401, b"{}"))
+        with capturedLogs() as events:
+            self.network.lines[-1].says(answer(401, b"{}"))
+        lines = [str(formatEvent(event)) for event in events]
+        self.assertIn("ghcr.test rejected the account first; until", lines[0])
         got = self.answered(client)
         self.assertEqual(got.status, 502)
         self.assertEqual(got.values(b"WWW-Authenticate"), [])

@@ -23,6 +23,7 @@ from hubmirror.downstream.incoming import (
 from hubmirror.downstream.proxy import Mirror, ProxyResource
 from hubmirror.downstream.tokens import TokenResource
 from hubmirror.exchange import Exchange
+from hubmirror.protocol.challenge import quoted
 from hubmirror.protocol.errors import (
     BadRequest,
     Denied,
@@ -127,7 +128,7 @@ class RegistryResource(ProxyResource):
             pass
         realm = incoming.base + incoming.tokenPath
         service = (await incoming.registry.tokenService()).service or b""
-        challenge = b'Bearer realm="%b",service="%b"' % (realm, service)
+        challenge = b"Bearer realm=%b,service=%b" % (quoted(realm), quoted(service))
         raise Unauthorized("a token is needed", fields=[(b"WWW-Authenticate", challenge)])
 
 

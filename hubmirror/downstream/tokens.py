@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlencode
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -171,7 +172,7 @@ def _withService(form: bytes, service: bytes | None) -> bytes:
     pairs = form.split(b"&")
     others = [pair for pair in pairs if not pair.startswith(b"service=")]
     if service is not None and others != pairs:
-        others.append(b"service=" + service)
+        others.append(urlencode({"service": service}).encode("ascii"))
     return b"&".join(others)
 
 

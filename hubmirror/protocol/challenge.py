@@ -65,12 +65,15 @@ def onMirror(value: bytes, realm: bytes, change: ChangeName | None = None) -> by
             if changed == scopes:
                 continue
         if changed is not None:
-            kept += value[copied : part.start("value")], _quoted(changed)
+            kept += value[copied : part.start("value")], quoted(changed)
             copied = part.end("value")
     return b"".join(kept) + value[copied:]
 
 
-def _quoted(value: bytes) -> bytes:
+def quoted(value: bytes) -> bytes:
+    """
+    Write a value as a quoted string (RFC 9110 5.6.4).
+    """
     return b'"' + value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs
 
 from hubmirror import MirrorConfig
 from hubmirror.config import Account, RegistryConfig
@@ -305,6 +306,27 @@ class TokenTests(RegistriesCase):
             self.say(token(b"abc"))
             self.assertEqual(json.loads(self.answered(client).body), {"token": "ghcr.test~abc"})
 
+    def test_byScopeWithAnyService(self) -> None:
+        """The service of a challenge may have characters that a request line must not have."""
+        query = b"service=registry.docker.io&scope=repository:quay.test/o/a:pull"
+        for request in (
+            {"target": b"/token?" + query},
+            {"target": b"/token", "method": b"POST", "body": b"grant_type=x&" + query},
+        ):
+            self.configure(**self.options)
+            client = self.send(**request)
+            self.asked()
+            self.say(challenge(b"https://auth.quay.test/t", b',service="SUSE \\"Linux\\" & c\xf6"'))
+            asked = self.asked()
+            sent = asked.body or asked.target.partition(b"?")[2]
+            self.assertEqual(
+                parse_qs(sent.decode("ascii"), encoding="latin-1")["service"],
+                ['SUSE "Linux" & c\xf6'],
+            )
+            self.assertEqual(len(asked.start.split(b" ")), 3)
+            self.say(token(b"abc"))
+            self.assertEqual(self.answered(client).status, 200)
+
     def test_byScopeWithoutService(self) -> None:
         """If the registry can't be asked, the request to its token service has no service."""
         for times in range(2):
@@ -500,6 +522,16 @@ class FallbackTests(RegistriesCase):
         got = self.local(b"/v2/")
         self.assertEqual(got.status, 401)
         self.assertIn(b'realm="http://mirror.example/token"', got.values(b"WWW-Authenticate")[0])
+
+    def test_hubDownWithAnyService(self) -> None:
+        """The service that the registry has named is quoted in the challenge."""
+        self.configure(**self.options, auth_url=None)
+        service = b',service="a \\"b\\\\"'
+        self.exchange(b"/v2/", challenge(b"https://hub.example/token", service))
+        client = self.send(b"/v2/")
+        self.network.lines[-1].says(answer(500, b""))
+        [got] = self.answered(client).values(b"WWW-Authenticate")
+        self.assertEqual(got, b'Bearer realm="http://mirror.example/token"' + service)
 
 
 class AccountTests(MemoryCase):

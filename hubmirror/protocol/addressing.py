@@ -149,13 +149,18 @@ class Addressing:
             raise InvalidName(
                 f"ns names another registry than the path, which names {byPath.name.decode()}"
             )
-        registry = byNamespace or byPath or byHost or self.default
-        namespace = b""
-        if byNamespace is not None and (byPath or byHost or self.default) is not registry:
-            namespace = registry.name
-        spelling = Spelling(secretBefore + before, secretAfter + after, namespace)
+        byDefault = byHost or self.default
+        registry = byNamespace or byPath or byDefault
+        root = b"/" + self._secret if self._secret else b""
+        spelling = Spelling(
+            secretBefore + before,
+            secretAfter + after,
+            b"" if (byPath or byDefault) is registry else registry.name,
+            # Only ns can name a registry in a target whose path is not known.
+            elsewhere=Spelling(root, namespace=b"" if byDefault is registry else registry.name),
+        )
         own, spelling = self._completed(registry, readTarget(raw), spelling)
-        tokenPath = (b"/" + self._secret if self._secret else b"") + b"/token"
+        tokenPath = root + b"/token"
         if registry is not self.default or byHost not in (None, registry):
             tokenPath += b"/" + registry.name
         isExplicit = bool(byNamespace or byPath or byHost)

@@ -133,6 +133,23 @@ class SpellingTests(RegistriesCase):
             [b"http://mirror.example/v2/o/a/blobs/uploads/1?_state=x%3D&ns=ghcr.test"],
         )
 
+    def test_locationElsewhere(self) -> None:
+        """
+        An upload that a registry takes outside of C{/v2/}, as Google's does, stays with the
+        registry, and its signed query is the registry's.
+        """
+        own = b"/artifacts-uploads/namespaces/p/1?upload_id=a%2Bb%3D&&x"
+        for target in (b"/v2/ghcr.test/o/a", b"/ghcr.test/v2/o/a"):
+            for said in (own, b"https://ghcr.test" + own):
+                _, got = self.exchange(
+                    target + b"/blobs/uploads/",
+                    answer(202, b"", ((b"Location", said),)),
+                    method=b"POST",
+                )
+                [location] = got.values(b"Location")
+                location = location.removeprefix(b"http://mirror.example")
+                self.assertAsked(location, "https://ghcr.test", own, method=b"PUT", body=b"x")
+
     def test_link(self) -> None:
         """
         The link to the next page of tags leads to the same registry, with its opaque part

@@ -78,7 +78,7 @@ class TokenResource(ProxyResource):
                 # is public.
                 return _ownToken(registry.names.name)
             if permitted is None:
-                raise Unauthorized(f"passwords for {registry.name} are not taken here")
+                raise Unauthorized(f"these credentials are not sent to {registry.name}")
             body = _Form(permitted)
         answer = await self._askWith(request, exchange, named, target, body)
         if registry.isDefault or answer.code != 200 or request.method == b"HEAD":

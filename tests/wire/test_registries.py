@@ -436,6 +436,18 @@ class TokenTests(RegistriesCase):
         for line in self.network.lines:
             self.assertNotIn(b"hub", line.hears())
 
+    def test_refreshTokenOfAnother(self) -> None:
+        """A refresh token is sent only to the registry that issued it."""
+        for target, refresh in (
+            (b"/token", b"ghcr.test~abc"),
+            (b"/token/ghcr.test", b"quay.test~abc"),
+            (b"/token/passing.test", b"quay.test~abc"),
+            (b"/token/passing.test", b"hub"),
+        ):
+            form = b"grant_type=refresh_token&service=x&refresh_token=" + refresh
+            got = self.local(target, method=b"POST", body=form)
+            self.assertEqual((got.status, got.error), (401, "UNAUTHORIZED"), (target, refresh))
+
     def test_passwordsPassed(self) -> None:
         """Passwords are passed on only if the operator allows it."""
         asked = self.assertAsked(

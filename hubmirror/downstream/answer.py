@@ -80,12 +80,13 @@ def writeHead(
         fields.removeHeader(b"WWW-Authenticate")
         if challenged and response.code == 401:
             realm = incoming.base + incoming.tokenPath
+
+            def change(name: bytes) -> bytes:
+                return incoming.spelling.writeName(source.readName(name))
+
             fields.setRawHeaders(
                 b"WWW-Authenticate",
-                [
-                    challenge.onMirror(value, realm, incoming.spelling.writeName)
-                    for value in challenges
-                ],
+                [challenge.onMirror(value, realm, change) for value in challenges],
             )
     for name in (b"Location", b"Content-Location", b"Link"):
         values = fields.getRawHeaders(name)

@@ -76,3 +76,10 @@ class Spelling(NamedTuple):
         Convert a repository's name in a token's scope to this spelling.
         """
         return self.after + (self.short if self.full and name == self.full else name)
+
+    def readName(self, name: bytes) -> bytes:
+        """
+        Convert a repository's name in this spelling to the registry's own; any other stays as it
+        is.
+        """
+        return name.removeprefix(self.after)

@@ -527,6 +527,21 @@ class FallbackTests(RegistriesCase):
             self.network.lines[-1].says(answer(status, b"{}"))
         self.assertEqual(self.answered(client).status, 200)
 
+    def test_challenge(self) -> None:
+        """The challenge of a fallback is converted from the fallback's spelling."""
+        self.network.refuses.add(b"ghcr.test")
+        for target, scope in (
+            (b"/v2/ghcr.test/o/a/manifests/1", b"ghcr.test/o/a"),
+            (b"/ghcr.test/v2/o/a/manifests/1", b"o/a"),
+        ):
+            client = self.send(target)
+            self.network.lines[-1].says(answer(503, b""))
+            self.network.lines[-1].says(
+                challenge(b"https://f.example/token", b',scope="repository:ghcr.test/o/a:pull"')
+            )
+            [got] = self.answered(client).values(b"WWW-Authenticate")
+            self.assertIn(b',scope="repository:%b:pull"' % scope, got)
+
     def test_oneDown(self) -> None:
         """If one registry is unavailable, requests for it are not sent to another."""
         self.network.refuses.add(b"ghcr.test")

@@ -40,6 +40,10 @@ CATALOGS = (
     b"/x/../v2/_catalog",
     b"/v2/_catalog#part",
     b"/v2/x#/../_catalog",
+    b"/v2/_catalog;x=1",
+    b"/v2/_catalog%3Bx=1",
+    b"/v2;x=1/_catalog",
+    b"/v2/;x/_catalog;y",
 )
 
 

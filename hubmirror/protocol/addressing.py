@@ -142,7 +142,7 @@ class Addressing:
                 raise _notMirrored(name)
             # This registry allows dots in a namespace, so the name is part of the repository's.
             raw, after = b"/v2/" + after + raw[len(b"/v2/") :], b""
-        elif byPath is None and self._hides(target.path):
+        elif byPath is None and self._hides(readTarget(raw).path):
             # The path names a registry only once it is decoded, which no client writes.
             raise UnknownName("there is no such repository here")
         if byPath is not None and byNamespace not in (None, byPath):

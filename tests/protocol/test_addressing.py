@@ -267,6 +267,17 @@ class SecretPathTests(AddressingCase):
                 raw,
             )
 
+    def test_hidden(self) -> None:
+        """As without the path: these targets name a registry only when they are decoded."""
+        for raw in (
+            b"/k3/y/v2/%67hcr.io/o/a/manifests/1",
+            b"/k3/y//v2/ghcr.io/o/a/manifests/1",
+            b"/k3/y/v2//ghcr.io/o/a/manifests/1",
+            b"/v2/k3/y/%67hcr.io/o/a/manifests/1",
+            b"/k3/y/x/../ghcr.io/v2/o/a/manifests/1",
+        ):
+            self.assertRaises(UnknownName, self.find, raw)
+
     def test_elsewhere(self) -> None:
         for raw, written in (
             (b"/k3/y/v2/a/x", b"/k3/y/u/1?s=%2f&&t"),

@@ -231,7 +231,7 @@ class Addressing:
         C{from} and C{mount} are removed then, which makes the request begin an ordinary upload.
         """
         path, _, query = raw.partition(b"?")
-        isAfter = _FIRST.search(spelling.after) is not None
+        isAfter = spelling.after not in (b"", self._secret + b"/")
         kept: list[bytes] = []
         foreign = False
         for pair in query.split(b"&"):

@@ -334,3 +334,18 @@ class SecretPathTests(AddressingCase):
             self.find(raw).target.raw,
             b"/v2/library/a/blobs/uploads/?mount=sha256:00&from=library/b",
         )
+
+    def test_mountWithoutPrefix(self) -> None:
+        """A dot in the path does not make it the name of a registry."""
+        self.addressing = Addressing(REGISTRIES, b"k8s.mirror1")
+        for raw, own in (
+            (
+                b"/v2/k8s.mirror1/a/blobs/uploads/?mount=sha256:00&from=b",
+                b"/v2/library/a/blobs/uploads/?mount=sha256:00&from=library/b",
+            ),
+            (
+                b"/v2/k8s.mirror1/ghcr.io/a/blobs/uploads/?mount=sha256:00&from=b",
+                b"/v2/a/blobs/uploads/",
+            ),
+        ):
+            self.assertEqual(self.find(raw).target.raw, own)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from twisted.web.resource import Resource
@@ -27,6 +28,7 @@ from hubmirror.protocol.challenge import quoted
 from hubmirror.protocol.errors import (
     BadRequest,
     Denied,
+    MirrorError,
     Unauthorized,
     UpstreamFailed,
 )
@@ -121,15 +123,32 @@ class RegistryResource(ProxyResource):
         # down, give them a challenge, so that they can still use the others.
         try:
             response = await super()._ask(request, exchange, incoming)
-            if response.code < 500 and response.code != 429:
-                return response
+        except UpstreamFailed as error:
+            raise await self._challenge(incoming) or error from None
+        if response.code < 500 and response.code != 429:
+            return response
+        try:
+            challenge = await self._challenge(incoming)
+        except CancelledError:
             discard(response, self._mirror.reactor)
-        except UpstreamFailed:
-            pass
+            raise
+        if challenge is None:
+            return response
+        discard(response, self._mirror.reactor)
+        raise challenge
+
+    async def _challenge(self, incoming: Incoming) -> Unauthorized | None:
+        """
+        The challenge of a registry that can't give it itself; C{None} when its token service is not
+        known.
+        """
+        try:
+            service = (await incoming.registry.tokenService()).service or b""
+        except MirrorError:
+            return None
         realm = incoming.base + incoming.tokenPath
-        service = (await incoming.registry.tokenService()).service or b""
-        challenge = b"Bearer realm=%b,service=%b" % (quoted(realm), quoted(service))
-        raise Unauthorized("a token is needed", fields=[(b"WWW-Authenticate", challenge)])
+        value = b"Bearer realm=%b,service=%b" % (quoted(realm), quoted(service))
+        return Unauthorized("a token is needed", fields=[(b"WWW-Authenticate", value)])
 
 
 class SearchResource(ProxyResource):

@@ -567,6 +567,38 @@ class FallbackTests(RegistriesCase):
         self.assertEqual(got.status, 401)
         self.assertIn(b'realm="http://mirror.example/token"', got.values(b"WWW-Authenticate")[0])
 
+    def test_downWithoutTokens(self) -> None:
+        """
+        Without a token service for the challenge, the client gets what the registry answered.
+        """
+        reply = answer(500, b"their error", ((b"Retry-After", b"7"),))
+        self.configure(**self.options, auth_url=None)
+        for second in (answer(200, b"{}"), answer(503, b""), challenge(b"http://evil.example/")):
+            client = self.send(b"/v2/")
+            self.network.lines[-1].says(reply)
+            self.assertEqual(self.asked().target, b"/v2/")
+            self.network.lines[-1].says(second)
+            got = self.answered(client)
+            self.assertEqual((got.status, got.body), (500, b"their error"))
+            self.assertEqual(got.values(b"Retry-After"), [b"7"])
+        self.network.lines[-1].leaves()
+        self.clock.advance(0)
+        self.network.refuses.add(b"hub.example")
+        got = self.local(b"/v2/")
+        self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
+        self.assertIn(b"hub.example", got.body)
+
+    def test_downAndClientLeaves(self) -> None:
+        """The response that was kept for the client does not keep its connection."""
+        self.configure(**self.options, auth_url=None)
+        client = self.send(b"/v2/")
+        first = self.network.lines[-1]
+        first.says(b"HTTP/1.1 500 Status\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.assertEqual(len(self.network.lines), 2)
+        client.leaves()
+        self.clock.pump([0, 0, 60])
+        self.assertEqual(first.ended, "aborted")
+
     def test_hubDownWithAnyService(self) -> None:
         """The service that the registry has named is quoted in the challenge."""
         self.configure(**self.options, auth_url=None)

@@ -133,4 +133,4 @@ def hasPassed(headers: Headers, via: bytes) -> bool:
     """
     Whether a request has already passed through this mirror.
     """
-    return any(member.endswith(b" " + via) for member in listMembers(headers, b"Via"))
+    return any(member.endswith(b" " + via.lower()) for member in listMembers(headers, b"Via"))

@@ -21,7 +21,7 @@ from hubmirror.downstream.incoming import (
     Incoming,
     methodsAllowed,
 )
-from hubmirror.downstream.proxy import Mirror, ProxyResource
+from hubmirror.downstream.proxy import Mirror, ProxyResource, corsFields
 from hubmirror.downstream.tokens import TokenResource
 from hubmirror.exchange import Exchange
 from hubmirror.protocol.challenge import quoted
@@ -101,7 +101,7 @@ class RegistryResource(ProxyResource):
             return False
         # The mirror uses the operator's accounts: its clients need no token.
         self._answered(exchange, 200)
-        fields = [API_VERSION, *self._mirror.cors(), *self._extra(incoming)]
+        fields = [API_VERSION, *corsFields(incoming.config), *self._extra(incoming)]
         writeOwn(request, 200, fields, b"{}")
         return True
 
@@ -179,7 +179,7 @@ class SearchResource(ProxyResource):
         writeOwn(
             request,
             200,
-            [(b"X-Docker-Registry-Standalone", b"false"), *self._mirror.cors()],
+            [(b"X-Docker-Registry-Standalone", b"false"), *corsFields(incoming.config)],
             b"true",
         )
         return True

@@ -96,6 +96,7 @@ class Mirror:
         now = self.reactor.seconds()
         exchange = Exchange(b"-", b"-", addressOf(peer), now, self.listeners)
         exchange.status = error.status
+        exchange.sent = len(error.body())
         exchange.failures.append(("request", error.message))
         requestID = requestIDOf(Headers())
         exchange.requestID = requestID.decode("ascii")
@@ -175,7 +176,9 @@ class ProxyResource(Resource):
                 # This request applies to the server as a whole (RFC 9110 section 9.3.7).
                 allowed = b", ".join(methodsAllowed(settings.config))
                 self._answered(exchange, 204)
-                writeOwn(request, 204, [(b"Allow", allowed), *corsFields(settings.config)])
+                writeOwn(
+                    request, exchange, 204, [(b"Allow", allowed), *corsFields(settings.config)]
+                )
                 return Outcome.COMPLETE
             incoming = readIncoming(request, settings, self._mirror.via)
             exchange.registry = incoming.registry.name
@@ -194,7 +197,7 @@ class ProxyResource(Resource):
                 # of a repository's name, and give up when that fails.  The response discloses
                 # nothing: an empty registry gives the same.
                 self._answered(exchange, 200)
-                writeOwn(request, 200, [API_VERSION], b"{}")
+                writeOwn(request, exchange, 200, [API_VERSION], b"{}")
                 return Outcome.REFUSED
             problem, outcome = error, Outcome.REFUSED
         except MirrorError as error:
@@ -211,7 +214,7 @@ class ProxyResource(Resource):
             abortRequest(request)
             return Outcome.BROKEN
         self._answered(exchange, problem.status)
-        writeError(request, problem, corsFields(settings.config))
+        writeError(request, exchange, problem, corsFields(settings.config))
         return outcome
 
     def _permit(self, request: Any, exchange: Exchange, incoming: Incoming, access: Access) -> None:
@@ -249,7 +252,7 @@ class ProxyResource(Resource):
             )
             if preflight is not None:
                 self._answered(exchange, 204)
-                writeOwn(request, 204, preflight)
+                writeOwn(request, exchange, 204, preflight)
                 return True
         allowed = self.methods(incoming.config)
         if request.method not in allowed:

@@ -102,7 +102,7 @@ class RegistryResource(ProxyResource):
         # The mirror uses the operator's accounts: its clients need no token.
         self._answered(exchange, 200)
         fields = [API_VERSION, *corsFields(incoming.config), *self._extra(incoming)]
-        writeOwn(request, 200, fields, b"{}")
+        writeOwn(request, exchange, 200, fields, b"{}")
         return True
 
     def _extra(self, incoming: Incoming) -> Sequence[tuple[bytes, bytes]]:
@@ -178,6 +178,7 @@ class SearchResource(ProxyResource):
         # Without this field, dockerd sends its credentials with every search.
         writeOwn(
             request,
+            exchange,
             200,
             [(b"X-Docker-Registry-Standalone", b"false"), *corsFields(incoming.config)],
             b"true",

@@ -108,8 +108,7 @@ class PageResource(SearchResource):
             )
         )
         self._answered(exchange, status)
-        exchange.sent = 0 if request.method == b"HEAD" else len(html)
-        writeOwn(request, status, _FIELDS, html)
+        writeOwn(request, exchange, status, _FIELDS, html)
         return Outcome.COMPLETE if status < 400 else Outcome.FAILED
 
 

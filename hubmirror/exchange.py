@@ -45,7 +45,7 @@ class Exchange:
     The record of one request of a client and its response.
 
     @ivar method: the request's method.
-    @ivar target: the request target as the client wrote it.
+    @ivar target: the request target as the client wrote it, but without the secret path.
     @ivar kind: the kind of the target; C{None} when the target could not be parsed.
     @ivar client: the client's address; C{None} when it is not known.
     @ivar started: when the exchange began, in seconds of the reactor's clock.

@@ -28,6 +28,20 @@ The prefix of a description whose connections begin with a header of the PROXY p
 own C{haproxy:} is not used, because it expects the header inside of TLS.
 """
 
+_PARAMETERS = (
+    "port",
+    "privateKey",
+    "certKey",
+    "sslmethod",
+    "interface",
+    "backlog",
+    "extraCertChain",
+    "dhParameters",
+)
+"""
+The parameters of Twisted's C{ssl:}, in the order in which they may stand without their names.
+"""
+
 _LOOK_EVERY = 30.0
 """
 Seconds between two checks of the certificate files.
@@ -84,8 +98,15 @@ def _withChain(description: str) -> str:
 
 
 def _split(description: str) -> tuple[list[str], dict[str, str]]:
+    """
+    Split a description that begins with C{ssl:}.
+
+    @return: its parts, and its parameters by their names, whether it has these or not.
+    """
     parts = re.split(r"(?<!\\):", description)
-    return parts, dict(part.split("=", 1) for part in parts if "=" in part)
+    positional = [part for part in parts[1:] if "=" not in part]
+    named = dict(part.split("=", 1) for part in parts if "=" in part)
+    return parts, {**dict(zip(_PARAMETERS, positional, strict=False)), **named}
 
 
 def _portOf(description: str) -> str:

@@ -83,7 +83,9 @@ def _connector(
     try:
         trust = loadTrust(registry.ca_file)
     except ValueError as error:
-        raise ConfigError(f"--ca-file: {error}") from None
+        isCommon = registry.ca_file == config.ca_file
+        option = "--ca-file" if isCommon else f'[registry."{registry.name}"] ca_file'
+        raise ConfigError(f"{option}: {error}") from None
     return Connector(
         reactor,
         trust=trust,

@@ -14,7 +14,7 @@ from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror import listening
-from hubmirror.listening import Certificates, makeEndpoint
+from hubmirror.listening import Certificates, _filesOf, _loadOptions, makeEndpoint
 from hubmirror.testing import ca
 from hubmirror.testing.ca import Authority
 from hubmirror.transport import servertls
@@ -32,6 +32,33 @@ class Listener:
 
     def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> None:
         pass
+
+
+class PositionalTests(SynchronousTestCase):
+    """
+    Twisted accepts the parameters of C{ssl:} without their names, too.
+    """
+
+    def test_chain(self) -> None:
+        """The chain is sent, and both files are watched."""
+        key, mark, chain = Authority().serverPEM(["a.example"]).partition(b"-----BEGIN CERT")
+        files = {"key.pem": key, "chain.pem": mark + chain}
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        for name, content in files.items():
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(content)
+        keyPath, chainPath = (os.path.join(folder, name) for name in files)
+        for description in (
+            f"ssl:443:{keyPath}:{chainPath}",
+            f"ssl:443:{keyPath}:certKey={chainPath}",
+            f"ssl:privateKey={keyPath}:443:certKey={chainPath}",
+        ):
+            self.assertTrue(_loadOptions(description).extraCertChain, description)
+            self.assertEqual(_filesOf(description), [keyPath, chainPath], description)
+        # A chain that is given is not replaced.
+        description = f"ssl:443:{keyPath}:{chainPath}:TLSv1_2_METHOD::50:{chainPath}"
+        self.assertEqual(_filesOf(description), [keyPath, chainPath, chainPath])
 
 
 class FolderTests(SynchronousTestCase):

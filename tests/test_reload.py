@@ -37,6 +37,18 @@ class ReloadTests(MemoryCase):
         self.network.lines[0].says(answer(200, b"{}"))
         self.assertEqual(self.answered(before).status, 200)
 
+    def test_cors(self) -> None:
+        """A request in progress keeps the settings with which it began."""
+        clients = [self.send(b"/v2/o/%d/manifests/1" % number) for number in range(2)]
+        self.reload(no_cors=True)
+        served, broken = self.network.lines
+        served.says(answer(200, b"{}"))
+        broken.says(b"no response\r\n\r\n")
+        for client, status in zip(clients, (200, 502), strict=True):
+            got = self.answered(client)
+            self.assertEqual(got.status, status)
+            self.assertEqual(got.values(b"Access-Control-Allow-Origin"), [b"*"])
+
     def test_registries(self) -> None:
         self.assertEqual(self.local(b"/v2/ghcr.test/o/a/manifests/1").status, 404)
         self.reload(registries=["ghcr.test"])

@@ -19,7 +19,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from hubmirror import HubMirror, MirrorConfig, makeSite
-from hubmirror.config import ConfigError
+from hubmirror.config import ConfigError, RegistryConfig
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.exchange import Outcome
 from hubmirror.testing.ca import Authority
@@ -141,7 +141,10 @@ class RefusalTests(SynchronousTestCase):
         self.assertIn("--port tcp:x", self.refused(port=("tcp:x",)))
 
     def test_noBundle(self) -> None:
-        self.assertIn("--ca-file", self.refused(ca_file="no such file"))
+        self.assertIn("--ca-file: ", self.refused(ca_file="no such file"))
+        registry = RegistryConfig(name="ghcr.test", ca_file="no such file")
+        problem = self.refused(registries=[registry])
+        self.assertTrue(problem.startswith('[registry."ghcr.test"] ca_file: no such'), problem)
         path = Path(self.mktemp())
         path.write_text("no certificate")
         self.assertIn("contains no PEM certificates", self.refused(ca_file=str(path)))

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from hubmirror.config import MirrorConfig
 from hubmirror.protocol.errors import Denied
 from hubmirror.protocol.forwarded import Address, isIn
-from hubmirror.protocol.target import Kind, Target, sourceOf
+from hubmirror.protocol.target import Kind, Target, sourcesOf
 
 _WILDCARDS = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+_COMPONENT = rb"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(_COMPONENT + rb"(?:/" + _COMPONENT + rb")*")
+_LONGEST_NAME = 255
 
 
 def compileGlobs(globs: Sequence[str]) -> re.Pattern[str] | None:
@@ -61,17 +64,17 @@ class Access:
         """
         if self._allowed is None and self._denied is None:
             return
-        if target.kind is Kind.OTHER:
-            # The mirror does not know this target, but the registry may find a repository in it.
-            raise Denied(
-                "nothing but repositories is served here",
-                "deny-repository" if self._allowed is None else "allow-repository",
-            )
-        names = [] if target.repository is None else [target.repository]
-        if target.kind is Kind.UPLOAD and (source := sourceOf(target)) is not None:
-            names.append(source)
-        for name in names:
-            self._permitRepository(f"{registry}/{name.decode('utf-8', 'backslashreplace')}")
+        rule = "deny-repository" if self._allowed is None else "allow-repository"
+        if target.kind is Kind.OTHER or not target.isPlain:
+            # The registry may find another repository in this target than the mirror.
+            raise Denied("nothing but repositories is served here", rule)
+        if target.repository is None:
+            return
+        for name in (target.repository, *sourcesOf(target)):
+            if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+                # A registry may correct such a name to that of another repository.
+                raise Denied("this is no name of a repository", rule)
+            self._permitRepository(f"{registry}/{name.decode('ascii')}")
 
     def _permitRepository(self, name: str) -> None:
         if self._denied is not None and self._denied.fullmatch(name):

@@ -11,6 +11,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from twisted.web.server import Request
 
 from hubmirror.downstream.incoming import Incoming
+from hubmirror.exchange import Exchange
 from hubmirror.protocol import challenge
 from hubmirror.protocol.errors import SERVER, MirrorError, reasonOf
 from hubmirror.protocol.fields import forClient
@@ -29,8 +30,8 @@ _LINK = re.compile(rb"<([^<>]*)>")
 
 def onMirror(reference: bytes, base: bytes, source: Spelling, client: Spelling) -> bytes:
     """
-    Convert a URL reference of an upstream into one that leads to the mirror.  A reference without a
-    host already leads to the mirror, because the client resolves it against the mirror's URL.
+    Convert a URL reference of an upstream into one that leads to the mirror.  A relative path
+    already does, because the client resolves it against the mirror's URL, and is only given C{ns}.
 
     @param base: the mirror's URL, without a trailing slash.
     @param source: how the upstream writes the registry's targets.
@@ -80,12 +81,13 @@ def writeHead(
         fields.removeHeader(b"WWW-Authenticate")
         if challenged and response.code == 401:
             realm = incoming.base + incoming.tokenPath
+
+            def change(name: bytes) -> bytes:
+                return incoming.spelling.writeName(source.readName(name))
+
             fields.setRawHeaders(
                 b"WWW-Authenticate",
-                [
-                    challenge.onMirror(value, realm, incoming.spelling.writeName)
-                    for value in challenges
-                ],
+                [challenge.onMirror(value, realm, change) for value in challenges],
             )
     for name in (b"Location", b"Content-Location", b"Link"):
         values = fields.getRawHeaders(name)
@@ -122,15 +124,17 @@ def _moved(name: bytes, value: bytes, incoming: Incoming, source: Spelling) -> b
 
 def writeOwn(
     request: Request,
+    exchange: Exchange,
     status: int,
     fields: Iterable[tuple[bytes, bytes]],
     body: bytes = b"",
 ) -> None:
     """
-    Send a response of the mirror's own, with a JSON body.
+    Send a response of the mirror's own.
 
-    @param fields: further header fields.
+    @param fields: further header fields.  Without a C{Content-Type} among them, that is JSON's.
     """
+    exchange.sent = 0 if request.method == b"HEAD" else len(body)
     request.setResponseCode(status, reasonOf(status))
     request.defaultContentType = None
     request.setHeader(b"Server", SERVER)
@@ -143,11 +147,13 @@ def writeOwn(
     request.finish()
 
 
-def writeError(request: Request, error: MirrorError, extra: Iterable[tuple[bytes, bytes]]) -> None:
+def writeError(
+    request: Request, exchange: Exchange, error: MirrorError, extra: Iterable[tuple[bytes, bytes]]
+) -> None:
     """
     Send an error as the response, in the format of a registry.
 
     @param extra: further header fields.
     """
     fields = [API_VERSION, *error.fields, *extra]
-    writeOwn(request, error.status, fields, error.body())
+    writeOwn(request, exchange, error.status, fields, error.body())

@@ -13,7 +13,8 @@ from hubmirror.downstream.relay import Relay
 
 _LEAST = 0.01
 """
-The longest time, in seconds, for which a pause is not worth its cost.
+A pause of at most this time, in seconds, is left out, because it would cost more than it brings.
+The bytes count nevertheless, so that a later pause is longer.
 """
 
 

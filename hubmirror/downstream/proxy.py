@@ -89,13 +89,6 @@ class Mirror:
     closing: bool = False
     active: WaitableSet = attrs.Factory(WaitableSet)
 
-    def cors(self) -> tuple[tuple[bytes, bytes], ...]:
-        """
-        The header fields of every response that permit web pages to read it (CORS), unless
-        C{no_cors} is set.
-        """
-        return () if self.settings.config.no_cors else CORS_FIELDS
-
     def refused(self, peer: IAddress, error: RequestRefused) -> None:
         """
         Record an exchange for bytes that could not be parsed as a request.
@@ -103,6 +96,7 @@ class Mirror:
         now = self.reactor.seconds()
         exchange = Exchange(b"-", b"-", addressOf(peer), now, self.listeners)
         exchange.status = error.status
+        exchange.sent = len(error.body())
         exchange.failures.append(("request", error.message))
         requestID = requestIDOf(Headers())
         exchange.requestID = requestID.decode("ascii")
@@ -142,9 +136,10 @@ class ProxyResource(Resource):
 
     def render(self, request: Any) -> int:
         mirror = self._mirror
+        settings = mirror.settings
         exchange = Exchange(
             request.method,
-            request.uri,
+            settings.registries.addressing.shown(request.uri),
             addressOf(request.getClientAddress()),
             mirror.reactor.seconds(),
             mirror.listeners,
@@ -155,7 +150,7 @@ class ProxyResource(Resource):
         exchange.version = request.clientproto
         request.setHeader(REQUEST_ID, requestID)
         mirror.active.add(request)
-        serving = Deferred.fromCoroutine(self._serve(request, exchange))
+        serving = Deferred.fromCoroutine(self._serve(request, exchange, settings))
         request.notifyFinish().addErrback(lambda _: serving.cancel())
 
         # Twisted sets request.content to None when the request ends.
@@ -173,23 +168,23 @@ class ProxyResource(Resource):
         serving.addCallback(ended).addBoth(done)
         return NOT_DONE_YET
 
-    async def _serve(self, request: Any, exchange: Exchange) -> Outcome:
+    async def _serve(self, request: Any, exchange: Exchange, settings: Settings) -> Outcome:
         problem: MirrorError
+        isSecret = settings.registries.addressing.isSecret
         try:
-            mirror = self._mirror
-            addressing = mirror.settings.registries.addressing
-            exchange.target = addressing.shown(request.uri)
-            if (request.method, request.uri) == (b"OPTIONS", b"*") and not addressing.isSecret:
+            if (request.method, request.uri) == (b"OPTIONS", b"*") and not isSecret:
                 # This request applies to the server as a whole (RFC 9110 section 9.3.7).
-                allowed = b", ".join(methodsAllowed(mirror.settings.config))
+                allowed = b", ".join(methodsAllowed(settings.config))
                 self._answered(exchange, 204)
-                writeOwn(request, 204, [(b"Allow", allowed), *mirror.cors()])
+                writeOwn(
+                    request, exchange, 204, [(b"Allow", allowed), *corsFields(settings.config)]
+                )
                 return Outcome.COMPLETE
-            incoming = readIncoming(request, mirror.settings, mirror.via)
+            incoming = readIncoming(request, settings, self._mirror.via)
             exchange.registry = incoming.registry.name
             exchange.client = incoming.client.address
             exchange.kind = incoming.target.kind
-            self._permit(request, exchange, incoming, mirror.settings.access)
+            self._permit(request, exchange, incoming, settings.access)
             if self._answerHere(request, exchange, incoming):
                 return Outcome.COMPLETE
             return await self._proxy(request, exchange, incoming)
@@ -202,7 +197,7 @@ class ProxyResource(Resource):
                 # of a repository's name, and give up when that fails.  The response discloses
                 # nothing: an empty registry gives the same.
                 self._answered(exchange, 200)
-                writeOwn(request, 200, [API_VERSION], b"{}")
+                writeOwn(request, exchange, 200, [API_VERSION], b"{}")
                 return Outcome.REFUSED
             problem, outcome = error, Outcome.REFUSED
         except MirrorError as error:
@@ -219,7 +214,7 @@ class ProxyResource(Resource):
             abortRequest(request)
             return Outcome.BROKEN
         self._answered(exchange, problem.status)
-        writeError(request, problem, self._mirror.cors())
+        writeError(request, exchange, problem, corsFields(settings.config))
         return outcome
 
     def _permit(self, request: Any, exchange: Exchange, incoming: Incoming, access: Access) -> None:
@@ -257,7 +252,7 @@ class ProxyResource(Resource):
             )
             if preflight is not None:
                 self._answered(exchange, 204)
-                writeOwn(request, 204, preflight)
+                writeOwn(request, exchange, 204, preflight)
                 return True
         allowed = self.methods(incoming.config)
         if request.method not in allowed:
@@ -395,7 +390,7 @@ class ProxyResource(Resource):
             source=incoming.registry.upstream(exchange.upstream).spelling,
             extra=[
                 (REQUEST_ID, exchange.requestID.encode("ascii")),
-                *mirror.cors(),
+                *corsFields(incoming.config),
                 *self._extra(incoming),
             ],
             challenged=self.service is Service.REGISTRY,
@@ -433,6 +428,14 @@ class ProxyResource(Resource):
     def _answered(self, exchange: Exchange, status: int) -> None:
         exchange.status = status
         exchange.headAfter = self._mirror.reactor.seconds() - exchange.started
+
+
+def corsFields(config: MirrorConfig) -> tuple[tuple[bytes, bytes], ...]:
+    """
+    The header fields of every response that permit web pages to read it (CORS), unless C{no_cors}
+    is set.
+    """
+    return () if config.no_cors else CORS_FIELDS
 
 
 def _isPing(request: Any) -> bool:

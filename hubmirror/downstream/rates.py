@@ -95,8 +95,9 @@ class RateTable:
         """
         Find the slot of a client, or the slot to reuse for it.
 
-        @param most: how far the client's time may be after C{now}, in seconds.  It is farther only
-            after the system's clock has been set back.
+        @param most: how far the client's time may be after C{now}, in seconds.  It is farther when
+            the system's clock has been set back, a reload has changed the rate, or many bytes were
+            sent at once; then it is moved to there.
         @return: the slot's offset in the memory, the client's tag, and the client's time, which is
             not before C{now}.
         """

@@ -12,7 +12,6 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTim
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from hubmirror.exchange import Exchange, Outcome
@@ -83,7 +82,7 @@ class Relay(Protocol):
             self._stop(Outcome.CLIENT_STALLED)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        whole = reason.check(ResponseDone, PotentialDataLoss) and (
+        whole = reason.check(ResponseDone) and (
             self._length is None or self._length == self._exchange.sent
         )
         self._end(Outcome.COMPLETE if whole else Outcome.BROKEN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from twisted.web.resource import Resource
@@ -20,12 +21,14 @@ from hubmirror.downstream.incoming import (
     Incoming,
     methodsAllowed,
 )
-from hubmirror.downstream.proxy import Mirror, ProxyResource
+from hubmirror.downstream.proxy import Mirror, ProxyResource, corsFields
 from hubmirror.downstream.tokens import TokenResource
 from hubmirror.exchange import Exchange
+from hubmirror.protocol.challenge import quoted
 from hubmirror.protocol.errors import (
     BadRequest,
     Denied,
+    MirrorError,
     Unauthorized,
     UpstreamFailed,
 )
@@ -98,8 +101,8 @@ class RegistryResource(ProxyResource):
             return False
         # The mirror uses the operator's accounts: its clients need no token.
         self._answered(exchange, 200)
-        fields = [API_VERSION, *self._mirror.cors(), *self._extra(incoming)]
-        writeOwn(request, 200, fields, b"{}")
+        fields = [API_VERSION, *corsFields(incoming.config), *self._extra(incoming)]
+        writeOwn(request, exchange, 200, fields, b"{}")
         return True
 
     def _extra(self, incoming: Incoming) -> Sequence[tuple[bytes, bytes]]:
@@ -120,15 +123,32 @@ class RegistryResource(ProxyResource):
         # down, give them a challenge, so that they can still use the others.
         try:
             response = await super()._ask(request, exchange, incoming)
-            if response.code < 500 and response.code != 429:
-                return response
+        except UpstreamFailed as error:
+            raise await self._challenge(incoming) or error from None
+        if response.code < 500 and response.code != 429:
+            return response
+        try:
+            challenge = await self._challenge(incoming)
+        except CancelledError:
             discard(response, self._mirror.reactor)
-        except UpstreamFailed:
-            pass
+            raise
+        if challenge is None:
+            return response
+        discard(response, self._mirror.reactor)
+        raise challenge
+
+    async def _challenge(self, incoming: Incoming) -> Unauthorized | None:
+        """
+        The challenge of a registry that can't give it itself; C{None} when its token service is not
+        known.
+        """
+        try:
+            service = (await incoming.registry.tokenService()).service or b""
+        except MirrorError:
+            return None
         realm = incoming.base + incoming.tokenPath
-        service = (await incoming.registry.tokenService()).service or b""
-        challenge = b'Bearer realm="%b",service="%b"' % (realm, service)
-        raise Unauthorized("a token is needed", fields=[(b"WWW-Authenticate", challenge)])
+        value = b"Bearer realm=%b,service=%b" % (quoted(realm), quoted(service))
+        return Unauthorized("a token is needed", fields=[(b"WWW-Authenticate", value)])
 
 
 class SearchResource(ProxyResource):
@@ -158,8 +178,9 @@ class SearchResource(ProxyResource):
         # Without this field, dockerd sends its credentials with every search.
         writeOwn(
             request,
+            exchange,
             200,
-            [(b"X-Docker-Registry-Standalone", b"false"), *self._mirror.cors()],
+            [(b"X-Docker-Registry-Standalone", b"false"), *corsFields(incoming.config)],
             b"true",
         )
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlencode
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -77,7 +78,7 @@ class TokenResource(ProxyResource):
                 # is public.
                 return _ownToken(registry.names.name)
             if permitted is None:
-                raise Unauthorized(f"passwords for {registry.name} are not taken here")
+                raise Unauthorized(f"these credentials are not sent to {registry.name}")
             body = _Form(permitted)
         answer = await self._askWith(request, exchange, named, target, body)
         if registry.isDefault or answer.code != 200 or request.method == b"HEAD":
@@ -171,7 +172,7 @@ def _withService(form: bytes, service: bytes | None) -> bytes:
     pairs = form.split(b"&")
     others = [pair for pair in pairs if not pair.startswith(b"service=")]
     if service is not None and others != pairs:
-        others.append(b"service=" + service)
+        others.append(urlencode({"service": service}).encode("ascii"))
     return b"&".join(others)
 
 

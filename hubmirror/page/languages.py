@@ -17,7 +17,6 @@ _CHINESE = {
     " same names. It stores nothing.": (
         "这是容器镜像仓库的镜像站：您的机器通过它拉取镜像，镜像名称保持不变。它不存储任何内容。"
     ),
-    "Search Docker Hub": "搜索 Docker Hub",
     "Name of an image": "镜像名称",
     "Search": "搜索",
     "Settings for your client": "客户端设置",
@@ -28,6 +27,7 @@ _CHINESE = {
     "Pulls left without an account": "匿名拉取剩余次数",
     "Responses in progress:": "正在传输的响应：",
     # The view.
+    "Search {registry}": "搜索 {registry}",
     "Language": "语言",
     "Copy": "复制",
     "Tags": "标签",

@@ -18,7 +18,7 @@ from hubmirror.downstream.resources import SearchResource
 from hubmirror.exchange import Exchange, Outcome
 from hubmirror.operations.clientconfig import MirrorURL
 from hubmirror.page.languages import chooseLanguage
-from hubmirror.page.search import PAGE_SIZE, Found, readFound
+from hubmirror.page.search import MOST_PAGES, PAGE_SIZE, Found, readFound
 from hubmirror.page.view import POLICY, RegistryState, View, renderPage
 from hubmirror.protocol.errors import MirrorError, UpstreamFailed
 from hubmirror.protocol.target import searchTarget
@@ -28,7 +28,6 @@ from hubmirror.upstream.policy import Service
 from hubmirror.upstream.registry import Registry
 
 _SEARCH_TIME = 9.0
-_MOST_PAGES = 100
 _FIELDS = (
     (b"Content-Type", b"text/html; charset=utf-8"),
     (b"Content-Security-Policy", POLICY),
@@ -53,7 +52,8 @@ class PageResource(SearchResource):
     def upstreamTarget(self, incoming: Incoming) -> bytes:
         query = _readQuery(incoming.target.raw)
         fields = {"q": query.term, "n": PAGE_SIZE, "page": query.page}
-        return searchTarget(b"/v1/search?" + urlencode(fields, quote_via=quote).encode("ascii"))
+        target = b"/v1/search?" + urlencode(fields, quote_via=quote).encode("ascii")
+        return searchTarget(target) if incoming.registry.isDefault else target
 
     def _fieldsOf(self, request: Any) -> Headers:
         # The browser's own fields are for a page, not for the index.
@@ -90,24 +90,25 @@ class PageResource(SearchResource):
         status: int = 200,
         found: Found | None = None,
     ) -> Outcome:
-        query = _readQuery(incoming.target.raw)
+        query, registry = _readQuery(incoming.target.raw), incoming.registry
+        name = "Docker Hub" if registry.isDefault else registry.name
         tokens = "" if found is None else await _tokensFor(incoming)
         html = await renderPage(
             View(
                 chooseLanguage(query.languages, _texts(request.requestHeaders, b"Accept-Language")),
                 _urlOf(incoming),
-                [_stateOf(registry) for registry in incoming.registries.values()],
+                [_stateOf(each) for each in incoming.registries.values()],
                 # Without the request for the page.
                 len(self._mirror.active) - 1,
-                incoming.registry.offers(Service.SEARCH),
+                name if registry.offers(Service.SEARCH) else "",
+                registry.names.complete,
                 query.term,
                 found,
                 tokens,
             )
         )
         self._answered(exchange, status)
-        exchange.sent = 0 if request.method == b"HEAD" else len(html)
-        writeOwn(request, status, _FIELDS, html)
+        writeOwn(request, exchange, status, _FIELDS, html)
         return Outcome.COMPLETE if status < 400 else Outcome.FAILED
 
 
@@ -140,7 +141,7 @@ def _readQuery(raw: bytes) -> _Query:
     number = int(page) if page.isascii() and page.isdigit() and len(page) < 4 else 1
     return _Query(
         fields.get("q", [""])[0].strip()[:100],
-        min(max(number, 1), _MOST_PAGES),
+        min(max(number, 1), MOST_PAGES),
         tuple(fields.get("lang", ())),
     )
 

@@ -14,13 +14,18 @@ PAGE_SIZE = 25
 The number of hits on a page.
 """
 
+MOST_PAGES = 100
+"""
+The number of the last page that can be requested.
+"""
+
 
 @attrs.frozen
 class Hit:
     """
     A repository that a search has found.
 
-    @ivar name: the repository's name in the Hub's form, without C{library/}.
+    @ivar name: the repository's name, at the Hub without C{library/}.
     @ivar description: its description; may be empty.
     @ivar stars: how many users have starred it.
     @ivar isOfficial: whether it is an official image.
@@ -62,8 +67,9 @@ def readFound(body: bytes, page: int) -> Found:
     if not isinstance(results, list):
         raise ValueError("no list of results")
     pages = answer.get("num_pages")
+    isLast = not isinstance(pages, int) or page >= min(pages, MOST_PAGES)
     hits = tuple(hit for each in results[:PAGE_SIZE] if (hit := _hit(each)) is not None)
-    return Found(hits, page, not isinstance(pages, int) or page >= pages)
+    return Found(hits, page, isLast)
 
 
 def _hit(result: Any) -> Hit | None:

@@ -5,7 +5,7 @@ Renders the page as HTML, from a template and the values to show.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -81,7 +81,8 @@ class View:
     @ivar mirror: the mirror's URL for clients.
     @ivar registries: the states of the mirror's registries.
     @ivar streams: the number of responses in progress.
-    @ivar hasSearch: whether the registry has an index.
+    @ivar searched: the name of the registry whose index is searched; empty when it has none.
+    @ivar complete: completes the name of a repository of this registry.
     @ivar term: the search term; may be empty.
     @ivar found: the results; C{None} when the index was not asked or gave no usable response.
     @ivar tokens: the path and query with which the script gets tokens for the registry, to which it
@@ -92,7 +93,8 @@ class View:
     mirror: MirrorURL
     registries: Sequence[RegistryState]
     streams: int
-    hasSearch: bool = True
+    searched: str
+    complete: Callable[[bytes], bytes]
     term: str = ""
     found: Found | None = None
     tokens: str = ""
@@ -156,7 +158,11 @@ class _Page(Element):
 
     @renderer
     def searching(self, _request: Any, tag: Tag) -> Tag | str:
-        return tag if self._view.hasSearch else ""
+        return tag if self._view.searched else ""
+
+    @renderer
+    def searchTitle(self, _request: Any, tag: Tag) -> Tag:
+        return tag(self._say("Search {registry}").format(registry=self._view.searched))
 
     @renderer
     def found(self, _request: Any, tag: Tag) -> Tag | str:
@@ -182,7 +188,7 @@ class _Page(Element):
         facts = [f"{hit.stars} {self._say('stars')}"]
         if hit.isOfficial:
             facts.insert(0, self._say("official"))
-        repository = hit.name if "/" in hit.name else f"library/{hit.name}"
+        repository = self._view.complete(hit.name.encode()).decode()
         code, button = self._code(f"docker pull {mirror.authority}{mirror.path}/{hit.name}")
         list_ = f"tags-{self._codes}"
         return tags.li(

@@ -86,8 +86,8 @@ class Addressing:
         @param secretPath: the path component that every request must have; empty for none.
         """
         known = tuple(registries)
-        self.default = known[0]
-        self.names = {each.name: each for each in known}
+        self._default = known[0]
+        self._names = {each.name: each for each in known}
         self._aliases = {alias: each for each in known for alias in (*each.aliases, each.name)}
         self._hosts = {host: each for each in known for host in each.hosts}
         self._secret = secretPath
@@ -135,28 +135,33 @@ class Addressing:
         byHost = self._hosts.get(host.rpartition(b":")[0] or host) or self._hosts.get(host)
         byNamespace = self._named(target.namespaces)
         before, after, name, raw = _prefix(raw)
-        byPath = self.names.get(name.lower())
+        byPath = self._names.get(name.lower())
         if byPath is None and name:
             owner = byNamespace or byHost
             if not after or owner is None or not owner.dottedNamespaces:
                 raise _notMirrored(name)
             # This registry allows dots in a namespace, so the name is part of the repository's.
             raw, after = b"/v2/" + after + raw[len(b"/v2/") :], b""
-        elif byPath is None and self._hides(target.path):
+        elif byPath is None and self._hides(readTarget(raw).path):
             # The path names a registry only once it is decoded, which no client writes.
             raise UnknownName("there is no such repository here")
         if byPath is not None and byNamespace not in (None, byPath):
             raise InvalidName(
                 f"ns names another registry than the path, which names {byPath.name.decode()}"
             )
-        registry = byNamespace or byPath or byHost or self.default
-        namespace = b""
-        if byNamespace is not None and (byPath or byHost or self.default) is not registry:
-            namespace = registry.name
-        spelling = Spelling(secretBefore + before, secretAfter + after, namespace)
+        byDefault = byHost or self._default
+        registry = byNamespace or byPath or byDefault
+        root = b"/" + self._secret if self._secret else b""
+        spelling = Spelling(
+            secretBefore + before,
+            secretAfter + after,
+            b"" if (byPath or byDefault) is registry else registry.name,
+            # Only ns can name a registry in a target whose path is not known.
+            elsewhere=Spelling(root, namespace=b"" if byDefault is registry else registry.name),
+        )
         own, spelling = self._completed(registry, readTarget(raw), spelling)
-        tokenPath = (b"/" + self._secret if self._secret else b"") + b"/token"
-        if registry is not self.default or byHost not in (None, registry):
+        tokenPath = root + b"/token"
+        if registry is not self._default or byHost not in (None, registry):
             tokenPath += b"/" + registry.name
         isExplicit = bool(byNamespace or byPath or byHost)
         return Addressed(registry, isExplicit, own, spelling, tokenPath)
@@ -201,7 +206,7 @@ class Addressing:
 
     def _hides(self, path: bytes) -> bool:
         name = _prefix(path)[2]
-        return name.lower() in self.names
+        return name.lower() in self._names
 
     def _completed(
         self, registry: RegistryNames, target: Target, spelling: Spelling
@@ -226,7 +231,7 @@ class Addressing:
         C{from} and C{mount} are removed then, which makes the request begin an ordinary upload.
         """
         path, _, query = raw.partition(b"?")
-        isAfter = _FIRST.search(spelling.after) is not None
+        isAfter = spelling.after not in (b"", self._secret + b"/")
         kept: list[bytes] = []
         foreign = False
         for pair in query.split(b"&"):
@@ -270,7 +275,7 @@ class Addressing:
         if self._secret:
             name = name.removeprefix(self._secret + b"/")
         match = _FIRST.match(name)
-        owner = None if match is None else self.names.get(match[1].lower())
+        owner = None if match is None else self._names.get(match[1].lower())
         return owner, name if match is None or owner is None else name[match.end() :]
 
 

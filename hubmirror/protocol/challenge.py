@@ -38,7 +38,7 @@ def bearerParameters(value: bytes) -> dict[bytes, bytes]:
     return parameters
 
 
-def onMirror(value: bytes, realm: bytes, change: ChangeName | None = None) -> bytes:
+def onMirror(value: bytes, realm: bytes, change: ChangeName) -> bytes:
     """
     Make every C{Bearer} challenge in a field value name the mirror's token service, and its scopes
     name repositories as the client does.  All else (other schemes, C{service}, C{error}, order,
@@ -46,7 +46,7 @@ def onMirror(value: bytes, realm: bytes, change: ChangeName | None = None) -> by
 
     @param value: the field value.
     @param realm: the absolute URL of the mirror's token service.
-    @param change: converts a repository's name to the client's; by default the names stay.
+    @param change: converts a repository's name to the client's.
     @return: the changed field value.
     """
     scheme = b""
@@ -59,18 +59,21 @@ def onMirror(value: bytes, realm: bytes, change: ChangeName | None = None) -> by
         name, changed = part["name"].lower(), None
         if scheme == b"bearer" and name == b"realm":
             changed = realm
-        elif scheme == b"bearer" and name == b"scope" and change is not None:
+        elif scheme == b"bearer" and name == b"scope":
             scopes = unquoted(part["value"])
             changed = changeScopes(scopes, change)
             if changed == scopes:
                 continue
         if changed is not None:
-            kept += value[copied : part.start("value")], _quoted(changed)
+            kept += value[copied : part.start("value")], quoted(changed)
             copied = part.end("value")
     return b"".join(kept) + value[copied:]
 
 
-def _quoted(value: bytes) -> bytes:
+def quoted(value: bytes) -> bytes:
+    """
+    Write a value as a quoted string (RFC 9110 5.6.4).
+    """
     return b'"' + value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 

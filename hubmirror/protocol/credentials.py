@@ -30,7 +30,7 @@ by itself, if one is required.
 
 _MARK = b"~"
 _TOKENS = ("token", "access_token", "refresh_token")
-_SECRETS = (b"password", b"username", b"refresh_token")
+_PASSWORD = (b"password", b"username")
 
 
 def mark(name: bytes, token: bytes) -> bytes:
@@ -46,6 +46,16 @@ def unmark(name: bytes, token: bytes) -> bytes | None:
     """
     prefix = name.replace(b":", b"+") + _MARK
     return token[len(prefix) :] if token.startswith(prefix) else None
+
+
+def _ownToken(name: bytes, token: bytes, isDefault: bool) -> bytes | None:
+    """
+    A token from a client, as the registry C{name} issued it; C{None} when it is another registry's.
+    """
+    if isDefault:
+        # A marked token is another registry's; the Hub's own tokens contain no tilde.
+        return None if _MARK in token else token
+    return unmark(name, token)
 
 
 def authorizationFor(
@@ -64,11 +74,9 @@ def authorizationFor(
     scheme, _, credentials = authorization.partition(b" ")
     if scheme.lower() != b"bearer":
         return authorization if isDefault or passCredentials else None
-    credentials = credentials.strip(b" ")
+    token = _ownToken(name, credentials.strip(b" "), isDefault)
     if isDefault:
-        # A marked token is another registry's; the Hub's own tokens contain no tilde.
-        return None if _MARK in credentials else authorization
-    token = unmark(name, credentials)
+        return None if token is None else authorization
     if token == OWN_TOKEN:
         return OWN_AUTHORIZATION
     return None if token is None else scheme + b" " + token
@@ -83,13 +91,15 @@ def formFor(name: bytes, form: bytes, *, isDefault: bool, passCredentials: bool)
     """
     pairs: list[bytes] = []
     for pair in form.split(b"&"):
-        key, equals, value = pair.partition(b"=")
-        if key == b"refresh_token" and not isDefault:
-            token = unmark(name, unquote_to_bytes(value.replace(b"+", b"%2B")))
-            if token is not None:
-                pairs.append(key + equals + quote_from_bytes(token, safe="~").encode("ascii"))
-                continue
-        if key in _SECRETS and not (isDefault or passCredentials):
+        key, _, value = pair.partition(b"=")
+        if key == b"refresh_token":
+            written = unquote_to_bytes(value.replace(b"+", b"%2B"))
+            token = _ownToken(name, written, isDefault)
+            if token is None:
+                return None
+            if token != written:
+                pair = key + b"=" + quote_from_bytes(token, safe="~").encode("ascii")
+        elif key in _PASSWORD and not (isDefault or passCredentials):
             return None
         pairs.append(pair)
     return b"&".join(pairs)

@@ -314,8 +314,9 @@ class CodingRefused(UpstreamFailed):
 
 class BodyFailed(UpstreamFailed):
     """
-    The body of the response was malformed, ended early or stalled.  If the client has already been
-    sent the head, its connection is aborted instead of an error response.
+    The body of a response was malformed, ended early or stalled, or that of the client's request
+    ended early.  If the client has already been sent the head of the response, its connection is
+    aborted instead of an error response.
     """
 
 

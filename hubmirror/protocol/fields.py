@@ -12,9 +12,9 @@ from hubmirror.protocol.heads import listMembers
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive te trailer transfer-encoding upgrade http2-settings".split()
 )
-_FROM_CLIENT_ONLY = frozenset(
-    # The mirror sets these fields itself: framing, host, coding and the client's address.  It also
-    # processes Expect itself.
+_NOT_FORWARDED = frozenset(
+    # The mirror sets these fields of a request itself: framing, host, coding and the client's
+    # address.  It also processes Expect itself.
     b"host content-length expect accept-encoding via forwarded x-real-ip".split()
 )
 _NOT_ACROSS_ORIGINS = frozenset(
@@ -54,9 +54,7 @@ def forUpstream(
     for name, values in headers.getAllRawHeaders():
         lower = name.lower()
         if not (
-            _stopsHere(lower, named)
-            or lower in _FROM_CLIENT_ONLY
-            or lower.startswith(b"x-forwarded-")
+            _stopsHere(lower, named) or lower in _NOT_FORWARDED or lower.startswith(b"x-forwarded-")
         ):
             passed.setRawHeaders(name, values)
     passed.setRawHeaders(b"Accept-Encoding", [b"identity"])
@@ -133,4 +131,4 @@ def hasPassed(headers: Headers, via: bytes) -> bool:
     """
     Whether a request has already passed through this mirror.
     """
-    return any(member.endswith(b" " + via) for member in listMembers(headers, b"Via"))
+    return any(member.endswith(b" " + via.lower()) for member in listMembers(headers, b"Via"))

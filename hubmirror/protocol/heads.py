@@ -182,7 +182,8 @@ def responseBody(method: bytes, head: ResponseHead) -> Decoder | None:
     except BadRequest as error:
         raise HeadFailed(error.message) from None
     if head.headers.hasHeader(b"Transfer-Encoding"):
-        if length is not None or listMembers(head.headers, b"Transfer-Encoding") != [b"chunked"]:
+        codings = listMembers(head.headers, b"Transfer-Encoding")
+        if length is not None or codings != [b"chunked"] or head.version[2] == 0:
             raise HeadFailed("unusable Transfer-Encoding")
         return ChunkedDecoder()
     if length is None:

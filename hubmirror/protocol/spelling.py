@@ -22,6 +22,8 @@ class Spelling(NamedTuple):
     @ivar namespace: the value of C{ns} in every target.
     @ivar short: the name that this spelling has for the repository C{full}, such as C{b"alpine"}.
     @ivar full: the repository's name at the registry, such as C{b"library/alpine"}.
+    @ivar elsewhere: the spelling of targets that are not below C{/v2/}; C{None} when it is this
+        one.  Some registries have their uploads there.
     """
 
     before: bytes = b""
@@ -29,6 +31,7 @@ class Spelling(NamedTuple):
     namespace: bytes = b""
     short: bytes = b""
     full: bytes = b""
+    elsewhere: Spelling | None = None
 
     def write(self, target: bytes) -> bytes:
         """
@@ -41,6 +44,8 @@ class Spelling(NamedTuple):
             if self.full and rest.startswith(self.full + b"/"):
                 rest = self.short + rest[len(self.full) :]
             target = _VERSION + self.after + rest
+        elif self.elsewhere is not None:
+            return self.elsewhere.write(target)
         return self.before + self.withNamespace(target)
 
     def read(self, target: bytes) -> bytes:
@@ -71,3 +76,10 @@ class Spelling(NamedTuple):
         Convert a repository's name in a token's scope to this spelling.
         """
         return self.after + (self.short if self.full and name == self.full else name)
+
+    def readName(self, name: bytes) -> bytes:
+        """
+        Convert a repository's name in this spelling to the registry's own; any other stays as it
+        is.
+        """
+        return name.removeprefix(self.after)

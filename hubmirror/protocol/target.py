@@ -48,6 +48,8 @@ class Target(NamedTuple):
     @ivar reference: the tag or digest; C{None} when the target has none.
     @ivar namespaces: the values of C{ns}, in lower case.  containerd, buildkit and dockerd 29 name
         the registry that they address there.
+    @ivar isPlain: whether all servers find the same segments in the path, however they remove dot
+        segments and wherever they end a path or a segment.
     """
 
     raw: bytes
@@ -56,6 +58,7 @@ class Target(NamedTuple):
     repository: bytes | None = None
     reference: bytes | None = None
     namespaces: tuple[bytes, ...] = ()
+    isPlain: bool = True
 
 
 _FIXED = {
@@ -98,16 +101,20 @@ def readTarget(raw: bytes) -> Target:
     decoded = _decode(rawPath)
     if b"\0" in decoded:
         raise BadRequest("the path contains a NUL")
-    path = removeDotSegments(re.sub(rb"/+", b"/", decoded.partition(b"#")[0]))
+    merged = re.sub(rb"/+", b"/", decoded)
+    path = removeDotSegments(merged.partition(b"#")[0])
+    isPlain = path == merged and not re.search(rb"[;?\\]", path)
     kind, repository, reference = _classify(path)
-    if path != rawPath and b"_catalog" in re.split(rb"[/?#]", decoded):
+    if (path != rawPath or not isPlain) and b"_catalog" in re.split(rb"[/;?#\\]", decoded):
         # Servers differ in how often they decode, in whether they merge slashes before they
-        # resolve dot segments, and in where they end a path.  So an unusual path that contains
-        # _catalog anywhere is treated as the catalog; no client writes a repository's name so.
+        # resolve dot segments, and in where they end a path or a segment.  So an unusual path that
+        # contains _catalog anywhere is treated as the catalog; no client writes a repository's name
+        # so.
         kind, repository, reference = Kind.CATALOG, None, None
     if path == b"/v2":
         rawPath = b"/v2/"
-    return Target(rawPath + mark + query, path, kind, repository, reference, tuple(namespaces))
+    raw = rawPath + mark + query
+    return Target(raw, path, kind, repository, reference, tuple(namespaces), isPlain)
 
 
 def _classify(path: bytes) -> tuple[Kind, bytes | None, bytes | None]:
@@ -136,16 +143,15 @@ def _decode(path: bytes) -> bytes:
     raise BadRequest("the path is percent-encoded too many times over")
 
 
-def sourceOf(target: Target) -> bytes | None:
+def sourcesOf(target: Target) -> list[bytes]:
     """
-    The repository from which a cross-repository mount takes its blob (OCI distribution spec,
-    "Mounting a blob from another repository"); C{None} when the target has none.
+    The repositories from which a cross-repository mount may take its blob (OCI distribution spec,
+    "Mounting a blob from another repository").  Servers differ in which C{from} counts when there
+    are several, and some separate parameters at a semicolon, too.
     """
-    for pair in target.raw.partition(b"?")[2].split(b"&"):
-        name, _, value = pair.partition(b"=")
-        if unquote_to_bytes(name) == b"from":
-            return unquote_to_bytes(value.replace(b"+", b" "))
-    return None
+    pairs = re.split(rb"[&;]", target.raw.partition(b"?")[2])
+    parameters = [unquote_to_bytes(pair.replace(b"+", b" ")).partition(b"=") for pair in pairs]
+    return [value for name, _, value in parameters if name == b"from" and value]
 
 
 def searchTarget(raw: bytes) -> bytes:

@@ -78,7 +78,11 @@ class Upstream:
         if service is Service.TOKEN and self.spelling.after:
             path, mark, form = target.partition(b"?")
             target = path + mark + changeForm(form, self.spelling.writeName)
-        return self.bases[service] + self.spelling.withNamespace(target)
+        base = self.bases[service]
+        if b"?" in base:
+            # A registry may name a token service with a query.
+            target = target.replace(b"?", b"&", 1)
+        return self.spelling.withNamespace(base + target)
 
 
 def upstreamsOf(registry: RegistryConfig) -> tuple[Upstream, ...]:

@@ -53,7 +53,6 @@ class Registry:
     @ivar name: the registry's name, as in the names of images.
     @ivar names: the names by which requests can refer to the registry.
     @ivar isDefault: whether requests that name no registry are for this one.
-    @ivar passCredentials: whether clients' passwords are forwarded to the token service.
     @ivar mayPush: whether clients may push.  Where the mirror uses the operator's accounts, they
         may only if the operator permits it (C{account_may_push}).
     @ivar hasAccounts: whether the mirror uses the operator's accounts for this registry.
@@ -85,7 +84,7 @@ class Registry:
         self.name = registry.name
         self.names = namesOf(registry)
         self.isDefault = registry.isDefault
-        self.passCredentials = registry.pass_credentials
+        self._passCredentials = registry.pass_credentials
         self.hasAccounts = bool(accounts)
         self.mayPush = not accounts or registry.account_may_push
         self.upstreams = upstreamsOf(registry)
@@ -137,7 +136,7 @@ class Registry:
             self.names.name,
             authorization,
             isDefault=self.isDefault,
-            passCredentials=self.passCredentials,
+            passCredentials=self._passCredentials,
         )
 
     def permittedForm(self, form: bytes) -> bytes | None:
@@ -149,7 +148,7 @@ class Registry:
             self.names.name,
             form,
             isDefault=self.isDefault,
-            passCredentials=self.passCredentials,
+            passCredentials=self._passCredentials,
         )
 
     def tokenService(self) -> Deferred[TokenService]:

@@ -74,6 +74,27 @@ class RepositoryTests(SynchronousTestCase):
                 "/v2/a/b/blobs/uploads/?mount=sha256:1&fro%6d=secret%2Fb",
                 "deny-repository",
             ),
+            (
+                [],
+                ["docker.io/secret/*"],
+                "docker.io",
+                "/v2/a/b/blobs/uploads/?mount=sha256:1&from=a/b&from=secret/b",
+                "deny-repository",
+            ),
+            (
+                [],
+                ["docker.io/secret/*"],
+                "docker.io",
+                "/v2/a/b/blobs/uploads;x/?mount=sha256:1&from=secret/b",
+                "deny-repository",
+            ),
+            (
+                [],
+                ["docker.io/secret/*"],
+                "docker.io",
+                "/v2/a/b/blobs/uploads/?mount=sha256:1;from=secret/b",
+                "deny-repository",
+            ),
             (["**"], [], "docker.io", "/v2/library/nginx/other", "allow-repository"),
             ([], [], "docker.io", "/v2/library/nginx/other", None),
         ):
@@ -84,6 +105,50 @@ class RepositoryTests(SynchronousTestCase):
             except Denied as error:
                 found = error.rule
             self.assertEqual(found, rule, (allow, deny, registry, target))
+
+    def test_names(self) -> None:
+        """
+        Where there is a rule, names that no registry permits are denied: a registry might correct
+        them.
+        """
+        access = Access(MirrorConfig(deny_repository=["docker.io/corp/secret"]))
+        for name in ("a/b", "a.b/c__d/e-f/g---h", "0/1_2", "a/" * 127 + "b"):
+            access.permitTarget("docker.io", readTarget(f"/v2/{name}/manifests/1".encode()))
+        for name in (
+            "Corp/Secret",
+            "corp/secret.",
+            "corp/secret%20",
+            "corp/secret;x",
+            "corp/secret%3Bx",
+            "corp;x/secret",
+            "corp%5Csecret",
+            "corp/.secret",
+            "corp/secret\xff",
+            "a/" * 128 + "b",
+        ):
+            target = readTarget(f"/v2/{name}/manifests/1".encode("latin-1"))
+            error = self.assertRaises(Denied, access.permitTarget, "docker.io", target)
+            self.assertEqual(error.rule, "deny-repository", name)
+
+    def test_ends(self) -> None:
+        """
+        Servers differ in where a path ends and how dot segments are removed, so that they might
+        find another repository in such a path.
+        """
+        allowed, denied = "/v2/a/b/manifests/1", "/v2/corp/secret/manifests/1"
+        access = Access(MirrorConfig(deny_repository=["docker.io/corp/secret"]))
+        for first, second in ((allowed, denied), (denied, allowed)):
+            for end in (";", "%3B", "%253b", "%3F", "#", "%23", "\\", "/.", ""):
+                raw = f"{first}{end}/../../../../..{second}".encode()
+                self.assertRaises(Denied, access.permitTarget, "docker.io", readTarget(raw))
+        for raw in (
+            b"/v2/corp/secret//../manifests/1",
+            b"/v2/a/b/manifests/1\\..\\..\\..\\..\\corp\\secret\\manifests\\1",
+            b"/v2/a/b/manifests/..;/..;/..;/corp/secret/manifests/1",
+        ):
+            self.assertRaises(Denied, access.permitTarget, "docker.io", readTarget(raw))
+        for raw in (b"//v2//a/b/manifests/1", b"/v2/a/b/blobs/sha256%3A1", b"/v2/", b"/token"):
+            access.permitTarget("docker.io", readTarget(raw))
 
     @given(st.from_regex(r"[a-z0-9._-]+(/[a-z0-9._-]+){0,3}", fullmatch=True))
     def test_itself(self, name: str) -> None:

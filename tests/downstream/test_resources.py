@@ -40,6 +40,10 @@ CATALOGS = (
     b"/x/../v2/_catalog",
     b"/v2/_catalog#part",
     b"/v2/x#/../_catalog",
+    b"/v2/_catalog;x=1",
+    b"/v2/_catalog%3Bx=1",
+    b"/v2;x=1/_catalog",
+    b"/v2/;x/_catalog;y",
 )
 
 
@@ -68,6 +72,7 @@ class RouteTests(MemoryCase):
         self.assertEqual([len(got.values(name)) for name in (b"Date", b"Server")], [1, 1])
         self.assertEqual(got.values(b"WWW-Authenticate"), [])
         self.assertIs(self.exchanges[-1].outcome, Outcome.REFUSED)
+        self.assertEqual(self.exchanges[-1].sent, len(got.body))
         return got
 
     # The registry
@@ -193,6 +198,7 @@ class RouteTests(MemoryCase):
         got = self.local(b"/v1/_ping", method=b"HEAD")
         self.assertEqual((got.status, got.body), (200, b""))
         self.assertEqual(got.values(b"Content-Length"), [b"4"])
+        self.assertEqual(self.exchanges[-1].sent, 0)
 
     # Namespaces
 

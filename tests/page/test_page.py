@@ -171,6 +171,37 @@ class ContentTests(PageCase):
         self.assertTrue(asked.target.endswith(b"page=3"))
         self.assertNotIn("page=4", got.body.decode())
 
+    def test_manyPages(self) -> None:
+        """The last page that the mirror asks for has no link to another one."""
+        for page, isLast in ((99, False), (100, True), (101, True)):
+            asked, got = self.exchange(
+                b"/?q=nginx&page=%d" % page, found({**INDEX, "num_pages": 4000}), fields=HTML
+            )
+            self.assertTrue(asked.target.endswith(b"page=%d" % min(page, 100)))
+            self.assertEqual("Next page" not in got.body.decode(), isLast)
+
+    def test_ofAnother(self) -> None:
+        """
+        A registry with an index of its own, which a host of the mirror stands for, is not the Hub.
+        """
+        registry = RegistryConfig(
+            name="quay.test",
+            url="https://quay.test",
+            auth_url="https://quay.test/token",
+            search_url="https://quay.test",
+            hosts=["quay.example"],
+        )
+        self.configure(registries=[registry])
+        client = self.send(b"/?q=library/nginx", fields=HTML, host=b"quay.example")
+        self.assertEqual(self.asked().target, b"/v1/search?q=library%2Fnginx&n=25&page=1")
+        self.network.lines[-1].says(found())
+        # The service of the token service is not known.
+        self.network.lines[-1].says(answer(200, b"{}"))
+        html = self.answered(client).body.decode()
+        self.assertIn(">Search quay.test</h2>", html)
+        self.assertIn('data-repository="nginx"', html)
+        self.assertIn(">Search Docker Hub</h2>", self.page())
+
     def test_nothing(self) -> None:
         _, got = self.exchange(b"/?q=x", found({"results": []}), fields=HTML)
         self.assertIn("Nothing was found.", got.body.decode())
@@ -217,7 +248,7 @@ class ContentTests(PageCase):
         registry = RegistryConfig(name="ghcr.io", hosts=["ghcr.example"])
         self.configure(registries=[registry])
         html = self.page(b"/?q=x", host=b"ghcr.example")
-        self.assertNotIn("Search Docker Hub", html)
+        self.assertNotIn("<form", html)
         self.assertIn("daemon.json", html)
 
 
@@ -265,11 +296,13 @@ class TextTests(SynchronousTestCase):
                     mirror,
                     [view.RegistryState("docker.io", state, 1, 2) for state in states],
                     0,
+                    "Docker Hub",
+                    bytes,
                     term="x",
                     found=None if results is None else readFound(json.dumps(results).encode(), 1),
                 )
                 self.successResultOf(view.renderPage(shown))
-        plain = view.View("zh", url, [view.RegistryState("a", "reachable")], 0)
+        plain = view.View("zh", url, [view.RegistryState("a", "reachable")], 0, "", bytes)
         self.successResultOf(view.renderPage(plain))
         self.assertEqual(said, set(languages._CHINESE))
 

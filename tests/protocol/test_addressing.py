@@ -122,6 +122,20 @@ class AddressingCase(SynchronousTestCase):
     def find(self, raw: bytes, host: bytes = b"mirror.example:5000") -> Addressed:
         return self.addressing.find(readTarget(raw), host)
 
+    def assertElsewhere(self, raw: bytes, host: bytes, written: bytes) -> None:
+        """
+        Check how a client writes a target that is not below C{/v2/}, and that this addresses the
+        same registry and the same target.
+
+        @param raw: the target of an earlier request of the client.
+        """
+        own = b"/u/1?s=%2f&&t"
+        first = self.find(raw, host)
+        self.assertEqual(first.spelling.write(own), written, raw)
+        second = self.find(written, host)
+        self.assertEqual((second.registry, second.target.raw), (first.registry, own), raw)
+        self.assertEqual(second.spelling.write(own), written, raw)
+
 
 class FindTests(AddressingCase):
     def test_found(self) -> None:
@@ -183,6 +197,23 @@ class FindTests(AddressingCase):
             if not spelling.short:
                 self.assertEqual(spelling.read(written), own, raw)
 
+    def test_elsewhere(self) -> None:
+        """
+        Registries have uploads outside of C{/v2/}, too, where no name in the path can stand for a
+        registry.
+        """
+        for raw, host, written in (
+            (b"/v2/o/a/x", b"m", b"/u/1?s=%2f&&t"),
+            (b"/v2/docker.io/o/a/x", b"m", b"/u/1?s=%2f&&t"),
+            (b"/v2/ghcr.io/o/a/x", b"m", b"/u/1?s=%2f&&t&ns=ghcr.io"),
+            (b"/ghcr.io/v2/o/a/x", b"m", b"/u/1?s=%2f&&t&ns=ghcr.io"),
+            (b"/v2/o/a/x?ns=ghcr.io", b"m", b"/u/1?s=%2f&&t&ns=ghcr.io"),
+            (b"/v2/localhost:5000/o/a/x", b"m", b"/u/1?s=%2f&&t&ns=localhost:5000"),
+            (b"/v2/o/a/x", b"ghcr.mirror.example", b"/u/1?s=%2f&&t"),
+            (b"/v2/docker.io/a/x", b"ghcr.mirror.example", b"/u/1?s=%2f&&t&ns=docker.io"),
+        ):
+            self.assertElsewhere(raw, host, written)
+
     def test_namesInScopes(self) -> None:
         for raw, name, written in (
             (b"/v2/a/tags/list", b"library/a", b"a"),
@@ -236,6 +267,27 @@ class SecretPathTests(AddressingCase):
                 raw,
             )
 
+    def test_hidden(self) -> None:
+        """As without the path: these targets name a registry only when they are decoded."""
+        for raw in (
+            b"/k3/y/v2/%67hcr.io/o/a/manifests/1",
+            b"/k3/y//v2/ghcr.io/o/a/manifests/1",
+            b"/k3/y/v2//ghcr.io/o/a/manifests/1",
+            b"/v2/k3/y/%67hcr.io/o/a/manifests/1",
+            b"/k3/y/x/../ghcr.io/v2/o/a/manifests/1",
+        ):
+            self.assertRaises(UnknownName, self.find, raw)
+
+    def test_elsewhere(self) -> None:
+        for raw, written in (
+            (b"/k3/y/v2/a/x", b"/k3/y/u/1?s=%2f&&t"),
+            (b"/v2/k3/y/a/x", b"/k3/y/u/1?s=%2f&&t"),
+            (b"/k3/y/ghcr.io/v2/a/x", b"/k3/y/u/1?s=%2f&&t&ns=ghcr.io"),
+            (b"/v2/k3/y/ghcr.io/a/x", b"/k3/y/u/1?s=%2f&&t&ns=ghcr.io"),
+            (b"/v2/k3/y/a/x?ns=ghcr.io", b"/k3/y/u/1?s=%2f&&t&ns=ghcr.io"),
+        ):
+            self.assertElsewhere(raw, b"m", written)
+
     def test_nothingElse(self) -> None:
         for raw in (
             b"/v2/",
@@ -282,3 +334,18 @@ class SecretPathTests(AddressingCase):
             self.find(raw).target.raw,
             b"/v2/library/a/blobs/uploads/?mount=sha256:00&from=library/b",
         )
+
+    def test_mountWithoutPrefix(self) -> None:
+        """A dot in the path does not make it the name of a registry."""
+        self.addressing = Addressing(REGISTRIES, b"k8s.mirror1")
+        for raw, own in (
+            (
+                b"/v2/k8s.mirror1/a/blobs/uploads/?mount=sha256:00&from=b",
+                b"/v2/library/a/blobs/uploads/?mount=sha256:00&from=library/b",
+            ),
+            (
+                b"/v2/k8s.mirror1/ghcr.io/a/blobs/uploads/?mount=sha256:00&from=b",
+                b"/v2/a/blobs/uploads/",
+            ),
+        ):
+            self.assertEqual(self.find(raw).target.raw, own)

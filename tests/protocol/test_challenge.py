@@ -55,7 +55,7 @@ quoted = st.lists(
     st.sampled_from([b"a", b" ", b",", b"=", b"realm=", b"Bearer ", b'\\"', b"\\\\", b"\xe4"])
 ).map(lambda some: b'"' + b"".join(some) + b'"')
 parameter = st.tuples(
-    st.one_of(token, st.sampled_from([b"realm", b"Realm", b"service", b"scope", b"error"])),
+    st.one_of(token, st.sampled_from([b"realm", b"Realm", b"service", b"error"])),
     st.sampled_from([b"=", b" = ", b"="]),
     st.one_of(quoted, token),
 )
@@ -86,15 +86,15 @@ class RealmTests(SynchronousTestCase):
     def test_table(self) -> None:
         for template, realm in CHALLENGES:
             value = template % realm
-            self.assertEqual(onMirror(value, REALM), template % NEW, value)
+            self.assertEqual(onMirror(value, REALM, bytes), template % NEW, value)
 
     def test_unchanged(self) -> None:
         for value in UNCHANGED:
-            self.assertEqual(onMirror(value, REALM), value)
+            self.assertEqual(onMirror(value, REALM, bytes), value)
 
     def test_quoting(self) -> None:
         """A realm with quotes in it is quoted properly."""
-        value = onMirror(b'Bearer realm="x",service="y"', b'a"b\\')
+        value = onMirror(b'Bearer realm="x",service="y"', b'a"b\\', bytes)
         self.assertEqual(value, b'Bearer realm="a\\"b\\\\",service="y"')
 
     @given(st.lists(challenge, min_size=1, max_size=3), st.sampled_from([b",", b", ", b" , "]))
@@ -118,17 +118,17 @@ class RealmTests(SynchronousTestCase):
                 for scheme, parameters in challenges
             )
 
-        self.assertEqual(onMirror(written(False), REALM), written(True))
+        self.assertEqual(onMirror(written(False), REALM, bytes), written(True))
 
     @given(st.binary())
     def test_anything(self, value: bytes) -> None:
         """A field value without a challenge is not changed."""
         if b"bearer" not in value.lower():
-            self.assertEqual(onMirror(value, REALM), value)
+            self.assertEqual(onMirror(value, REALM, bytes), value)
 
     def test_endless(self) -> None:
         """
         A long token is read only once; reading it again from each of its bytes would take hours.
         """
         for value in (b"a" * 1_000_000 + b'"', b"a" * 500_000 + b'="' + b"b" * 500_000):
-            self.assertEqual(onMirror(b"Bearer " + value, REALM), b"Bearer " + value)
+            self.assertEqual(onMirror(b"Bearer " + value, REALM, bytes), b"Bearer " + value)

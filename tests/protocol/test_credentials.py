@@ -54,11 +54,24 @@ class AuthorizationTests(SynchronousTestCase):
         for name, isDefault, passes, form, permitted in (
             (b"docker.io", True, False, password, password),
             (b"docker.io", True, False, refresh % b"a%2Bb", refresh % b"a%2Bb"),
+            (b"docker.io", True, False, refresh % b"ghcr.io~abc", None),
+            (b"docker.io", True, False, refresh % b"ghcr.io%7Eabc", None),
             (GHCR, False, False, password, None),
             (GHCR, False, True, password, password),
             (GHCR, False, False, refresh % b"abc", None),
             (GHCR, False, False, refresh % b"ghcr.io~a%2Bb", refresh % b"a%2Bb"),
             (GHCR, False, False, refresh % b"quay.io~abc", None),
+            # Passwords may be anybody's, but tokens are not.
+            (GHCR, False, True, refresh % b"ghcr.io~abc", refresh % b"abc"),
+            (GHCR, False, True, refresh % b"quay.io~abc", None),
+            (GHCR, False, True, refresh % b"abc", None),
+            (
+                b"localhost:5000",
+                False,
+                False,
+                refresh % b"localhost%2B5000~abc",
+                refresh % b"abc",
+            ),
             (GHCR, False, False, b"service=a&scope=b", b"service=a&scope=b"),
         ):
             self.assertEqual(

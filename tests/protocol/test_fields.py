@@ -234,3 +234,6 @@ class LoopTests(SynchronousTestCase):
 
     def test_ownRequest(self) -> None:
         self.assertTrue(hasPassed(up(headersOf((b"Via", b"1.0 a"))), VIA))
+        # Names of hosts are compared without regard to case.
+        for via in (b"1.1 Mirror-A", b"1.1 mirror-a"):
+            self.assertTrue(hasPassed(headersOf((b"Via", via)), b"Mirror-A"))

@@ -122,6 +122,7 @@ REFUSED_RESPONSES = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3",
     b"HTTP/1.1 200 OK\r\nContent-Length: x",
     b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+    b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked",
 ]

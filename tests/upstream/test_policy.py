@@ -12,6 +12,7 @@ from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.upstream.policy import (
     AddressPolicy,
     Service,
+    Upstream,
     addressPolicy,
     effectiveStatus,
     fallbackChallenges,
@@ -69,6 +70,19 @@ class AddressTests(SynchronousTestCase):
             (b"https://cdn.local", False),
         ):
             self.assertEqual(policy.permits(splitURL(url)[0], here), expected, url)
+
+
+class URLTests(SynchronousTestCase):
+    def test_tokens(self) -> None:
+        """The URL of a token service may have a query of its own."""
+        for base, target, url in (
+            (b"https://h/t", b"", b"https://h/t"),
+            (b"https://h/t", b"?a=b?&c", b"https://h/t?a=b?&c"),
+            (b"https://h/t?x=y", b"", b"https://h/t?x=y"),
+            (b"https://h/t?x=y", b"?a=b?&c", b"https://h/t?x=y&a=b?&c"),
+        ):
+            upstream = Upstream("h", {Service.TOKEN: base})
+            self.assertEqual(upstream.url(Service.TOKEN, target), url)
 
 
 class UpstreamsTests(SynchronousTestCase):

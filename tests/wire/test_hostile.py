@@ -80,6 +80,8 @@ class MalformedTests(MemoryCase):
             self.assertEqual(got.values(b"Content-Type"), [b"application/json"], raw[:100])
             self.assertEqual(got.values(b"Server"), [b"hubmirror"])
             self.assertEqual(len(got.values(b"Date")), 1)
+            if not raw.startswith(b"\x16"):
+                self.assertEqual(self.exchanges[-1].sent, len(got.body), raw[:100])
             for word in (b"Traceback", b"/work", b".py", b"twisted", b"Twisted"):
                 self.assertNotIn(word, got.body)
         self.assertEqual(self.network.lines, [])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs
 
 from twisted.logger import capturedLogs, formatEvent
 
@@ -133,6 +134,23 @@ class SpellingTests(RegistriesCase):
             got.values(b"Location"),
             [b"http://mirror.example/v2/o/a/blobs/uploads/1?_state=x%3D&ns=ghcr.test"],
         )
+
+    def test_locationElsewhere(self) -> None:
+        """
+        An upload that a registry takes outside of C{/v2/}, as Google's does, stays with the
+        registry, and its signed query is the registry's.
+        """
+        own = b"/artifacts-uploads/namespaces/p/1?upload_id=a%2Bb%3D&&x"
+        for target in (b"/v2/ghcr.test/o/a", b"/ghcr.test/v2/o/a"):
+            for said in (own, b"https://ghcr.test" + own):
+                _, got = self.exchange(
+                    target + b"/blobs/uploads/",
+                    answer(202, b"", ((b"Location", said),)),
+                    method=b"POST",
+                )
+                [location] = got.values(b"Location")
+                location = location.removeprefix(b"http://mirror.example")
+                self.assertAsked(location, "https://ghcr.test", own, method=b"PUT", body=b"x")
 
     def test_link(self) -> None:
         """
@@ -307,6 +325,27 @@ class TokenTests(RegistriesCase):
             self.say(token(b"abc"))
             self.assertEqual(json.loads(self.answered(client).body), {"token": "ghcr.test~abc"})
 
+    def test_byScopeWithAnyService(self) -> None:
+        """The service of a challenge may have characters that a request line must not have."""
+        query = b"service=registry.docker.io&scope=repository:quay.test/o/a:pull"
+        for request in (
+            {"target": b"/token?" + query},
+            {"target": b"/token", "method": b"POST", "body": b"grant_type=x&" + query},
+        ):
+            self.configure(**self.options)
+            client = self.send(**request)
+            self.asked()
+            self.say(challenge(b"https://auth.quay.test/t", b',service="SUSE \\"Linux\\" & c\xf6"'))
+            asked = self.asked()
+            sent = asked.body or asked.target.partition(b"?")[2]
+            self.assertEqual(
+                parse_qs(sent.decode("ascii"), encoding="latin-1")["service"],
+                ['SUSE "Linux" & c\xf6'],
+            )
+            self.assertEqual(len(asked.start.split(b" ")), 3)
+            self.say(token(b"abc"))
+            self.assertEqual(self.answered(client).status, 200)
+
     def test_byScopeWithoutService(self) -> None:
         """If the registry can't be asked, the request to its token service has no service."""
         for times in range(2):
@@ -399,6 +438,18 @@ class TokenTests(RegistriesCase):
         for line in self.network.lines:
             self.assertNotIn(b"hub", line.hears())
 
+    def test_refreshTokenOfAnother(self) -> None:
+        """A refresh token is sent only to the registry that issued it."""
+        for target, refresh in (
+            (b"/token", b"ghcr.test~abc"),
+            (b"/token/ghcr.test", b"quay.test~abc"),
+            (b"/token/passing.test", b"quay.test~abc"),
+            (b"/token/passing.test", b"hub"),
+        ):
+            form = b"grant_type=refresh_token&service=x&refresh_token=" + refresh
+            got = self.local(target, method=b"POST", body=form)
+            self.assertEqual((got.status, got.error), (401, "UNAUTHORIZED"), (target, refresh))
+
     def test_passwordsPassed(self) -> None:
         """Passwords are passed on only if the operator allows it."""
         asked = self.assertAsked(
@@ -478,6 +529,21 @@ class FallbackTests(RegistriesCase):
             self.network.lines[-1].says(answer(status, b"{}"))
         self.assertEqual(self.answered(client).status, 200)
 
+    def test_challenge(self) -> None:
+        """The challenge of a fallback is converted from the fallback's spelling."""
+        self.network.refuses.add(b"ghcr.test")
+        for target, scope in (
+            (b"/v2/ghcr.test/o/a/manifests/1", b"ghcr.test/o/a"),
+            (b"/ghcr.test/v2/o/a/manifests/1", b"o/a"),
+        ):
+            client = self.send(target)
+            self.network.lines[-1].says(answer(503, b""))
+            self.network.lines[-1].says(
+                challenge(b"https://f.example/token", b',scope="repository:ghcr.test/o/a:pull"')
+            )
+            [got] = self.answered(client).values(b"WWW-Authenticate")
+            self.assertIn(b',scope="repository:%b:pull"' % scope, got)
+
     def test_oneDown(self) -> None:
         """If one registry is unavailable, requests for it are not sent to another."""
         self.network.refuses.add(b"ghcr.test")
@@ -502,6 +568,48 @@ class FallbackTests(RegistriesCase):
         got = self.local(b"/v2/")
         self.assertEqual(got.status, 401)
         self.assertIn(b'realm="http://mirror.example/token"', got.values(b"WWW-Authenticate")[0])
+
+    def test_downWithoutTokens(self) -> None:
+        """
+        Without a token service for the challenge, the client gets what the registry answered.
+        """
+        reply = answer(500, b"their error", ((b"Retry-After", b"7"),))
+        self.configure(**self.options, auth_url=None)
+        for second in (answer(200, b"{}"), answer(503, b""), challenge(b"http://evil.example/")):
+            client = self.send(b"/v2/")
+            self.network.lines[-1].says(reply)
+            self.assertEqual(self.asked().target, b"/v2/")
+            self.network.lines[-1].says(second)
+            got = self.answered(client)
+            self.assertEqual((got.status, got.body), (500, b"their error"))
+            self.assertEqual(got.values(b"Retry-After"), [b"7"])
+        self.network.lines[-1].leaves()
+        self.clock.advance(0)
+        self.network.refuses.add(b"hub.example")
+        got = self.local(b"/v2/")
+        self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
+        self.assertIn(b"hub.example", got.body)
+
+    def test_downAndClientLeaves(self) -> None:
+        """The response that was kept for the client does not keep its connection."""
+        self.configure(**self.options, auth_url=None)
+        client = self.send(b"/v2/")
+        first = self.network.lines[-1]
+        first.says(b"HTTP/1.1 500 Status\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.assertEqual(len(self.network.lines), 2)
+        client.leaves()
+        self.clock.pump([0, 0, 60])
+        self.assertEqual(first.ended, "aborted")
+
+    def test_hubDownWithAnyService(self) -> None:
+        """The service that the registry has named is quoted in the challenge."""
+        self.configure(**self.options, auth_url=None)
+        service = b',service="a \\"b\\\\"'
+        self.exchange(b"/v2/", challenge(b"https://hub.example/token", service))
+        client = self.send(b"/v2/")
+        self.network.lines[-1].says(answer(500, b""))
+        [got] = self.answered(client).values(b"WWW-Authenticate")
+        self.assertEqual(got, b'Bearer realm="http://mirror.example/token"' + service)
 
 
 class AccountTests(MemoryCase):

@@ -92,6 +92,15 @@ class Incoming:
     scheme: bytes
     base: bytes
 
+    @property
+    def offered(self) -> Sequence[Registry]:
+        """
+        The registries that clients can use under the host of this request.  Under a host that
+        stands for another registry than the default one, it is this registry alone: many clients
+        can't name the default registry in their requests.
+        """
+        return [*self.registries.values()] if self.registry.isDefault else [self.registry]
+
 
 def addressOf(peer: Any) -> Address | None:
     """

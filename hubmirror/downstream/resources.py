@@ -110,10 +110,10 @@ class RegistryResource(ProxyResource):
         A mirror of several registries lists them in its response to C{/v2/}, for other mirrors and
         for C{client-config}.
         """
-        registries = incoming.registries
-        if len(registries) == 1 or incoming.target.kind is not Kind.PING:
+        if len(incoming.registries) == 1 or incoming.target.kind is not Kind.PING:
             return ()
-        return [(b"Hubmirror-Registries", b", ".join(registries))]
+        names = b", ".join(each.names.name for each in incoming.offered)
+        return [(b"Hubmirror-Registries", names)]
 
     async def _ask(self, request: Any, exchange: Exchange, incoming: Incoming) -> IResponse:
         isPing = incoming.target.kind is Kind.PING and not incoming.isExplicit

@@ -215,7 +215,9 @@ def _merged(before: dict[str, Any], settings: dict[str, list[str]]) -> dict[str,
 
 
 def _docker(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
-    settings = {"registry-mirrors": [str(mirror)]}
+    settings = {}
+    if HUB.name in registries:
+        settings["registry-mirrors"] = [str(mirror)]
     if mirror.plain:
         # This is needed for loopback addresses, too: from 29.10 on, dockerd does not allow plain
         # HTTP for them by itself once the list is set.
@@ -224,9 +226,8 @@ def _docker(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile,
     if mirror.path:
         note += "\nDocker takes a path from 25 on."
     daemon = SettingsFile("/etc/docker/daemon.json", json.dumps(settings, indent=2) + "\n", note)
-    files = [daemon] if HUB.name in registries or mirror.plain else []
     return (
-        *files,
+        *([daemon] if settings else []),
         *_hostsFiles(
             "/etc/docker/certs.d",
             mirror,

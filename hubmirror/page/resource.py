@@ -97,7 +97,7 @@ class PageResource(SearchResource):
             View(
                 chooseLanguage(query.languages, _texts(request.requestHeaders, b"Accept-Language")),
                 _urlOf(incoming),
-                [_stateOf(each) for each in incoming.registries.values()],
+                [_stateOf(each) for each in incoming.offered],
                 # Without the request for the page.
                 len(self._mirror.active) - 1,
                 name if registry.offers(Service.SEARCH) else "",

@@ -249,7 +249,15 @@ class ContentTests(PageCase):
         self.configure(registries=[registry])
         html = self.page(b"/?q=x", host=b"ghcr.example")
         self.assertNotIn("<form", html)
-        self.assertIn("daemon.json", html)
+
+    def test_hostOfAnother(self) -> None:
+        """Under a host that stands for a registry, there are settings for this registry alone."""
+        registry = RegistryConfig(name="ghcr.io", hosts=["ghcr.example"])
+        self.configure(registries=[registry])
+        html = self.page(host=b"ghcr.example")
+        self.assertIn("certs.d/ghcr.io/hosts.toml", html)
+        self.assertNotIn("docker.io", html)
+        self.assertNotIn("registry-mirrors", html)
 
 
 class StateTests(PageCase):

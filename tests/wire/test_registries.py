@@ -97,6 +97,11 @@ class AddressTests(RegistriesCase):
         names = b"docker.io, ghcr.test, quay.test, passing.test"
         self.assertEqual(got.values(b"Hubmirror-Registries"), [names])
 
+    def test_pingOfHost(self) -> None:
+        """Under a host that stands for a registry, the list has this registry alone."""
+        _, got = self.exchange(b"/v2/", answer(200, b"{}"), host=b"ghcr.mirror.example")
+        self.assertEqual(got.values(b"Hubmirror-Registries"), [b"ghcr.test"])
+
     def test_pingOfOne(self) -> None:
         self.configure(registries=())
         _, got = self.exchange(b"/v2/", answer(200, b"{}"))

@@ -29,7 +29,7 @@ from hubmirror.protocol.errors import (
     UpstreamFailed,
     UpstreamsFailed,
 )
-from hubmirror.protocol.fields import dropCookies
+from hubmirror.protocol.fields import dropCookies, forFallback
 from hubmirror.protocol.target import Kind
 from hubmirror.transport.connecting import ConnectCancelled
 from hubmirror.upstream import policy
@@ -46,6 +46,8 @@ class FailoverAgent:
     Sends a request to the upstreams of one service in order, until one of them serves it.
     Upstreams that are rate-limited come last.  Upstreams that are marked down (L{Health}) are
     skipped, unless all of them are.
+
+    Only the first upstream, the registry itself, is sent a password.
 
     @ivar answered: the upstream whose response was accepted.
     """
@@ -106,7 +108,8 @@ class FailoverAgent:
         deadline = self._reactor.seconds() + self._timeout
         identity = self._identity or self._quotas.identity(headers)
         repeatable = policy.mayRepeat(method, body is not None)
-        order = self._order(identity) if repeatable else [self._upstreams[0]]
+        upstreams = policy.inTurn(self._upstreams, self._service, self._exchange.kind, headers)
+        order = self._order(upstreams, identity) if repeatable else [upstreams[0]]
         for upstream in self._upstreams[: self._upstreams.index(order[0])]:
             why = "limited" if upstream in order else "down"
             self._exchange.skipped.append((upstream.name, why))
@@ -161,15 +164,15 @@ class FailoverAgent:
             if spare is not None:
                 discard(spare, self._reactor)
 
-    def _order(self, identity: bytes) -> list[Upstream]:
+    def _order(self, upstreams: Sequence[Upstream], identity: bytes) -> list[Upstream]:
         kind = self._exchange.kind
         reachable = [
             upstream
-            for upstream in self._upstreams
+            for upstream in upstreams
             if self._health.whyUnavailable(upstream, self._route) is None
         ]
         return sorted(
-            reachable or self._upstreams,
+            reachable or upstreams,
             key=lambda upstream: self._quotas.limited(upstream, kind, identity),
         )
 
@@ -200,6 +203,8 @@ class FailoverAgent:
         @param seconds: the time until the response head.
         """
         method, target, headers, body = request
+        if upstream is not self._upstreams[0]:
+            headers = forFallback(headers)
         kind = self._exchange.kind
         remembered = self._quotas.remembered(upstream, kind, identity, method)
         if remembered is not None and policy.mayRepeat(method, body is not None):

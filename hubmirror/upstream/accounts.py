@@ -60,7 +60,7 @@ class Account:
 
 class AccountRefused(UpstreamFailed):
     """
-    The registry's token service rejects one of the operator's accounts.
+    The registry or its token service rejects one of the operator's accounts.
     """
 
 
@@ -185,21 +185,22 @@ class Accounts:
     async def _fetch(self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]) -> bytes:
         account = key[1]
         joined = b",".join(challenges)
+        isRegistry = upstream is self._upstreams[0]
+        # Fallbacks are asked anonymously.
+        username = account.username.encode() if isRegistry else b""
         if b"bearer" not in schemes(joined):
-            if not account.username or upstream is not self._upstreams[0]:
+            if not username:
                 raise UpstreamFailed("it wants a password")
             self._keep(key, account.basic, float("inf"))
             return account.basic
         parameters = bearerParameters(joined)
-        if upstream is self._upstreams[0]:
+        if isRegistry:
             self._services.learn(challenges)
             service = (await self._services.find()).url
         else:
             service = upstream.bases[Service.TOKEN]
-        username = b""
         headers = Headers({b"Accept-Encoding": [b"identity"]})
-        if account.username and upstream is self._upstreams[0]:
-            username = account.username.encode()
+        if username:
             headers.setRawHeaders(b"Authorization", [account.basic])
         # A fallback's challenge has the names as that fallback knows them, but not its ns.
         uri = upstream.spelling.withNamespace(tokenURL(service, parameters, username))
@@ -208,8 +209,8 @@ class Accounts:
         answer = await asking
         if answer.code != 200:
             discard(answer, self.reactor)
-            if account.username and answer.code in (401, 403):
-                self._refuse(account, upstream)
+            if username and answer.code == 401:
+                self.refuse(account)
             raise UpstreamFailed(f"its token service answered {answer.code}")
         body = await readShortBody(answer, self.reactor, _TIMEOUT)
         authorization, life = readToken(body)
@@ -222,12 +223,17 @@ class Accounts:
         until = self.reactor.seconds() + life * _MARGIN
         self._tokens[key] = _Token(authorization, until)
 
-    def _refuse(self, account: Account, upstream: Upstream) -> None:
+    def refuse(self, account: Account) -> NoReturn:
+        """
+        Leave out an account from now on, because the registry has rejected it.
+
+        @raise AccountRefused: always.
+        """
         if account not in self._refused:
             self._refused.add(account)
             self._log.error(
                 "{upstream} refuses the account {username}: it is left out from now on",
-                upstream=upstream.name,
+                upstream=self._upstreams[0].name,
                 username=account.username,
             )
         raise AccountRefused("the mirror's account was refused")
@@ -283,28 +289,35 @@ class AccountAgent:
     ) -> IResponse:
         accounts = self._accounts
         key = upstream.name, self._account, self._repository, method in (*PUSHING, b"DELETE")
-        own = headers.copy()
-        own.removeHeader(b"Authorization")
-        known = accounts.known(key)
-        if known is not None:
-            own.setRawHeaders(b"Authorization", [known])
-        answer = await self._redirects.request(method, uri, own, body)
-        challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
-        if answer.code != 401 or body is not None or not challenges:
-            return answer
-        accounts.forget(key)
-        try:
-            authorization = await accounts.fetch(key, upstream, challenges)
-        except AccountRefused:
+        authorization = accounts.known(key)
+        fetched = False
+        while True:
+            own = headers.copy()
+            own.removeHeader(b"Authorization")
+            if authorization is not None:
+                own.setRawHeaders(b"Authorization", [authorization])
+            answer = await self._redirects.request(method, uri, own, body)
+            challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
+            if answer.code != 401 or body is not None or not challenges:
+                return answer
+            accounts.forget(key)
+            sent = self._redirects.asked[1].getRawHeaders(b"Authorization")
+            if sent == [self._account.basic]:
+                discard(answer, accounts.reactor)
+                accounts.refuse(self._account)
+            if fetched:
+                return answer
+            try:
+                authorization = await accounts.fetch(key, upstream, challenges)
+            except AccountRefused:
+                discard(answer, accounts.reactor)
+                raise
+            except UpstreamFailed:
+                # Pass the 401 on.  Unless this is an account of the operator's, the client may have
+                # credentials that the registry accepts.
+                return answer
             discard(answer, accounts.reactor)
-            raise
-        except UpstreamFailed:
-            # Pass the 401 on: the client may have credentials that the registry accepts.
-            return answer
-        discard(answer, accounts.reactor)
-        again = own.copy()
-        again.setRawHeaders(b"Authorization", [authorization])
-        return await self._redirects.request(method, uri, again, None)
+            fetched = True
 
 
 def _tooLate(_: object, timeout: float) -> NoReturn:

@@ -19,9 +19,10 @@ from hubmirror.config import MirrorConfig, RegistryConfig
 from hubmirror.exchange import Exchange
 from hubmirror.protocol.addressing import RegistryNames
 from hubmirror.protocol.credentials import OWN_AUTHORIZATION, authorizationFor, formFor
+from hubmirror.protocol.errors import UpstreamsFailed
 from hubmirror.protocol.target import Kind, Target
 from hubmirror.protocol.url import Origin, splitURL
-from hubmirror.upstream.accounts import Account, AccountAgent, Accounts
+from hubmirror.upstream.accounts import Account, AccountAgent, AccountRefused, Accounts
 from hubmirror.upstream.agents import RedirectAgent, ask
 from hubmirror.upstream.bodies import discard
 from hubmirror.upstream.failover import FailoverAgent
@@ -202,7 +203,14 @@ class Registry:
         left = self._accounts.inOrder()
         while True:
             account = left.pop(0)
-            response = await self._askWith(account, exchange, service, asked, target, headers, body)
+            try:
+                response = await self._askWith(
+                    account, exchange, service, asked, target, headers, body
+                )
+            except UpstreamsFailed as error:
+                if left and any(isinstance(each, AccountRefused) for _, each in error.attempts):
+                    continue
+                raise
             if response.code != 429 or not left or body is not None:
                 return response
             # Another account may have pulls left.

@@ -5,11 +5,14 @@ Tests of several registries in one mirror, with the test as the client and the u
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
+
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from hubmirror import MirrorConfig
 from hubmirror.config import Account, RegistryConfig
-from tests.wire.support import Line, MemoryCase, Message, answer
+from tests.wire.support import Line, MemoryCase, Message, answer, read
 
 DIGEST = b"sha256:" + b"0123456789abcdef" * 4
 BASIC = b"Basic bWU6c2VjcmV0"
@@ -655,6 +658,99 @@ class AccountTests(MemoryCase):
         self.assertEqual(got.status, 502)
         self.assertEqual(got.values(b"WWW-Authenticate"), [])
         self.assertNotIn(b"password", got.body)
+
+    def pullAfterRefusal(self, *replies: bytes) -> list[bytes]:
+        """
+        Pull, with these responses to the requests of the mirror, and then once more.
+
+        @return: the C{Authorization} of the token requests of the second pull.
+        """
+        client = self.pull()
+        for reply in replies:
+            self.say(reply)
+        self.assertEqual(self.answered(client).values(b"WWW-Authenticate"), [])
+        self.pull()
+        registry = self.network.lines[0]
+        self.assertIn(b"GET /v2/", registry.hears())
+        registry.says(challenge(b"https://ghcr.test/token"))
+        return read(registry.hears()).values(b"Authorization")
+
+    FIRST, SECOND = (
+        b"Basic " + b64encode(b"%b:password of %b" % (name, name)) for name in (b"first", b"second")
+    )
+    NOT_BEARER = answer(401, b"{}", ((b"WWW-Authenticate", b'Basic realm="r"'),))
+
+    def test_nextAccount(self) -> None:
+        """The other accounts are used for the same request, and the refusal is logged."""
+        self.configure(accounts=2)
+        with capturedLogs() as logs:
+            client = self.pull()
+            self.say(challenge(b"https://ghcr.test/token"))
+            self.assertEqual(self.say(answer(401)).values(b"Authorization"), [self.FIRST])
+            self.say(challenge(b"https://ghcr.test/token"))
+            self.assertEqual(self.say(token(b"abc")).values(b"Authorization"), [self.SECOND])
+            self.say(answer(200, b"{}"))
+            self.assertEqual(self.answered(client).status, 200)
+        [text] = [formatEvent(each) for each in logs if each["log_level"] is LogLevel.error]
+        self.assertIn("first", text)
+
+    def test_refusedByFallback(self) -> None:
+        """What a fallback's token service refuses is not the account: it is asked anonymously."""
+        for status in (401, 403):
+            self.network.lines.clear()
+            self.configure(accounts=2, fallback=["https://f.example"])
+            seen = self.pullAfterRefusal(
+                answer(503), challenge(b"https://x.example/"), answer(status)
+            )
+            self.assertEqual(seen, [self.FIRST])
+
+    def test_forbidden(self) -> None:
+        """A 403 is for what is asked for, not for the account."""
+        self.configure(accounts=2)
+        seen = self.pullAfterRefusal(challenge(b"https://ghcr.test/token"), answer(403))
+        self.assertEqual(seen, [self.FIRST])
+
+    def test_refusedPassword(self) -> None:
+        """A registry without tokens rejects a password itself."""
+        self.configure(accounts=2)
+        for seen in ([None, self.FIRST, None, self.SECOND], [self.SECOND]):
+            client = self.pull()
+            for value in seen:
+                isRight = value == self.SECOND
+                asked = self.say(answer(200, b"{}") if isRight else self.NOT_BEARER)
+                self.assertEqual(asked.values(b"Authorization"), [value] if value else [])
+            self.assertEqual(self.answered(client).status, 200)
+
+    def test_passwordNoLongerAccepted(self) -> None:
+        self.configure(accounts=2)
+        self.pull()
+        self.say(self.NOT_BEARER)
+        self.say(answer(200, b"{}"))
+        client = self.pull()
+        self.assertEqual(self.say(self.NOT_BEARER).values(b"Authorization"), [self.FIRST])
+        self.say(self.NOT_BEARER)
+        self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [self.SECOND])
+        self.assertEqual(self.answered(client).status, 200)
+
+    def test_challenge(self) -> None:
+        """A client gets no challenge, whatever the registry wants."""
+        self.configure(account_may_push=True)
+        for replies in (
+            (challenge(b"https://ghcr.test/token"), answer(503)),
+            (challenge(b"https://ghcr.test/token"), token(b"abc"), challenge(b"https://g/")),
+        ):
+            client = self.pull()
+            for reply in replies:
+                self.say(reply)
+            got = self.answered(client)
+            self.assertEqual((got.status, got.values(b"WWW-Authenticate")), (401, []))
+        _, got = self.exchange(
+            b"/v2/ghcr.test/o/a/manifests/1",
+            challenge(b"https://ghcr.test/token"),
+            method=b"PUT",
+            body=b"{}",
+        )
+        self.assertEqual((got.status, got.values(b"WWW-Authenticate")), (401, []))
 
     def test_passwordInNoRepr(self) -> None:
         self.assertNotIn("password of", repr(vars(self.mirror.service)))

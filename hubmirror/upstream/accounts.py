@@ -22,7 +22,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from hubmirror.protocol.challenge import bearerParameters, schemes
-from hubmirror.protocol.errors import HeadTimedOut, UpstreamFailed
+from hubmirror.protocol.errors import HeadTimedOut, UnknownName, UpstreamFailed
 from hubmirror.protocol.target import Target
 from hubmirror.protocol.tokens import readToken, tokenURL
 from hubmirror.upstream.agents import RedirectAgent
@@ -196,7 +196,10 @@ class Accounts:
         parameters = bearerParameters(joined)
         if isRegistry:
             self._services.learn(challenges)
-            service = (await self._services.find()).url
+            try:
+                service = (await self._services.find()).url
+            except UnknownName as error:
+                raise UpstreamFailed(error.message) from None
         else:
             service = upstream.bases[Service.TOKEN]
         headers = Headers({b"Accept-Encoding": [b"identity"]})
@@ -289,35 +292,51 @@ class AccountAgent:
     ) -> IResponse:
         accounts = self._accounts
         key = upstream.name, self._account, self._repository, method in (*PUSHING, b"DELETE")
-        authorization = accounts.known(key)
-        fetched = False
-        while True:
-            own = headers.copy()
-            own.removeHeader(b"Authorization")
-            if authorization is not None:
-                own.setRawHeaders(b"Authorization", [authorization])
-            answer = await self._redirects.request(method, uri, own, body)
-            challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
-            if answer.code != 401 or body is not None or not challenges:
-                return answer
-            accounts.forget(key)
-            sent = self._redirects.asked[1].getRawHeaders(b"Authorization")
-            if sent == [self._account.basic]:
+        answer = await self._send(key, method, uri, headers, body, accounts.known(key))
+        challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
+        if answer.code != 401 or body is not None or not challenges:
+            return answer
+        accounts.forget(key)
+        isPassedOn = False
+        try:
+            authorization = await accounts.fetch(key, upstream, challenges)
+        except AccountRefused:
+            raise
+        except UpstreamFailed:
+            # Unless this is an account of the operator's, the client may have credentials that the
+            # registry accepts.
+            isPassedOn = True
+            return answer
+        finally:
+            if not isPassedOn:
                 discard(answer, accounts.reactor)
-                accounts.refuse(self._account)
-            if fetched:
-                return answer
-            try:
-                authorization = await accounts.fetch(key, upstream, challenges)
-            except AccountRefused:
-                discard(answer, accounts.reactor)
-                raise
-            except UpstreamFailed:
-                # Pass the 401 on.  Unless this is an account of the operator's, the client may have
-                # credentials that the registry accepts.
-                return answer
+        return await self._send(key, method, uri, headers, None, authorization)
+
+    async def _send(
+        self,
+        key: _Key,
+        method: bytes,
+        uri: bytes,
+        headers: Headers,
+        body: IBodyProducer | None,
+        authorization: bytes | None,
+    ) -> IResponse:
+        """
+        @raise AccountRefused: when the registry rejects the account's password.
+        """
+        accounts = self._accounts
+        own = headers.copy()
+        own.removeHeader(b"Authorization")
+        if authorization is not None:
+            own.setRawHeaders(b"Authorization", [authorization])
+        answer = await self._redirects.request(method, uri, own, body)
+        # A redirect may have led to another host, which is sent no password.
+        sent = self._redirects.asked[1].getRawHeaders(b"Authorization")
+        if answer.code == 401 and sent == [self._account.basic]:
             discard(answer, accounts.reactor)
-            fetched = True
+            accounts.forget(key)
+            accounts.refuse(self._account)
+        return answer
 
 
 def _tooLate(_: object, timeout: float) -> NoReturn:

@@ -208,7 +208,8 @@ class Registry:
                     account, exchange, service, asked, target, headers, body
                 )
             except UpstreamsFailed as error:
-                if left and any(isinstance(each, AccountRefused) for _, each in error.attempts):
+                isRefused = any(isinstance(each, AccountRefused) for _, each in error.attempts)
+                if isRefused and left and body is None:
                     continue
                 raise
             if response.code != 429 or not left or body is not None:

@@ -522,7 +522,7 @@ class AccountTests(MemoryCase):
     def configure(self, **options: Any) -> None:
         registry = RegistryConfig(
             name="ghcr.test",
-            auth_url="https://ghcr.test/token",
+            auth_url=options.pop("auth_url", "https://ghcr.test/token"),
             account=self.accounts[: options.pop("accounts", 1)],
             **options,
         )
@@ -751,6 +751,27 @@ class AccountTests(MemoryCase):
             body=b"{}",
         )
         self.assertEqual((got.status, got.values(b"WWW-Authenticate")), (401, []))
+
+    def test_clientLeaves(self) -> None:
+        """No connection is left behind by a client that leaves while its token is requested."""
+        client = self.pull()
+        # The rest of the body is not read as long as the response may still be passed on.
+        self.say(challenge(b"https://ghcr.test/token")[:-1])
+        self.assertEqual(self.asked().target, b"/token?account=first")
+        client.leaves()
+        for seconds in (0, 75, 0):
+            self.clock.advance(seconds)
+        self.assertEqual({line.ended for line in self.network.lines}, {"aborted"})
+        self.assertEqual(self.pool.connections, 0)
+
+    def test_noRealm(self) -> None:
+        """A challenge that names no token service is like one whose token service fails."""
+        self.configure(auth_url=None)
+        client = self.pull()
+        nameless = answer(401, b"{}", ((b"WWW-Authenticate", b'Bearer service="g"'),))
+        self.say(nameless)
+        self.assertEqual(self.say(nameless).target, b"/v2/")
+        self.assertEqual(self.answered(client).status, 401)
 
     def test_passwordInNoRepr(self) -> None:
         self.assertNotIn("password of", repr(vars(self.mirror.service)))

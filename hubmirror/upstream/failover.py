@@ -4,8 +4,8 @@ Failover: a request is sent to the upstreams of one service in order, until one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -67,6 +67,7 @@ class FailoverAgent:
         identity: bytes | None = None,
         failoverOn: frozenset[int],
         timeout: float,
+        findTokens: Callable[[], Deferred[Any]],
     ) -> None:
         """
         @param agent: takes absolute URIs.
@@ -74,6 +75,8 @@ class FailoverAgent:
             the request's C{Authorization} (L{Quotas.identity}).
         @param failoverOn: the statuses of the registry after which the fallbacks are asked.
         @param timeout: the time until a response head, for all upstreams together, in seconds.
+        @param findTokens: finds the registry's token service, and stores it in the C{bases} of the
+            first upstream.
         """
         self._reactor = reactor
         self._agent = agent
@@ -85,6 +88,7 @@ class FailoverAgent:
         self._identity = identity
         self._failoverOn = failoverOn
         self._timeout = timeout
+        self._findTokens = findTokens
         self._attempts: list[tuple[str, MirrorError]] = []
 
     def request(
@@ -212,7 +216,13 @@ class FailoverAgent:
         since = self._reactor.seconds()
         redirects = self._exchange.redirects
         self._health.asked(upstream, self._route)
-        asking = self._agent.request(method, upstream.url(self._service, target), headers, body)
+
+        def ask(_: object = None) -> Deferred[IResponse]:
+            url = upstream.url(self._service, target)
+            return self._agent.request(method, url, headers, body)
+
+        isKnown = self._service is not Service.TOKEN or self._service in upstream.bases
+        asking = ask() if isKnown else self._findTokens().addCallback(ask)
         # An upload may take as long as it needs, but a token request must be quick even when it is
         # a POST.
         if method not in policy.PUSHING or self._service is Service.TOKEN:

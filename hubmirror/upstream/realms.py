@@ -67,6 +67,7 @@ class TokenServices:
         registry: RegistryConfig,
         upstream: Upstream,
         believed: Callable[[Origin], None],
+        whyUnavailable: Callable[[], str | None],
         timeout: float,
     ) -> None:
         """
@@ -74,6 +75,7 @@ class TokenServices:
         @param upstream: the registry itself.  The URL of its token service is stored in its
             C{bases}.
         @param believed: called with the origin of a token service that the registry has named.
+        @param whyUnavailable: returns why the registry must not be asked now, or C{None}.
         @param timeout: the time until the registry's response head, in seconds.
         """
         self._reactor = reactor
@@ -81,6 +83,7 @@ class TokenServices:
         self._name = registry.name
         self._upstream = upstream
         self._believed = believed
+        self._whyUnavailable = whyUnavailable
         self._timeout = timeout
         self._origin = splitURL(upstream.bases[Service.REGISTRY])[0]
         self._found: TokenService | None = None
@@ -144,6 +147,9 @@ class TokenServices:
             each.callback(result)
 
     async def _ask(self) -> TokenService:
+        reason = self._whyUnavailable()
+        if reason is not None:
+            raise UpstreamFailed(f"marked down: {reason}")
         url = self._upstream.url(Service.REGISTRY, b"/v2/")
         headers = Headers({b"Accept-Encoding": [b"identity"]})
         asking = self._agent.request(b"GET", url, headers, None)

@@ -95,7 +95,13 @@ class Registry:
         self._agent = agent
         self._asksAnonymously = asksAnonymously
         self._tokens = TokenServices(
-            reactor, agent, registry, self.upstreams[0], believed, config.response_timeout
+            reactor,
+            agent,
+            registry,
+            self.upstreams[0],
+            believed,
+            self._whyUnavailable,
+            config.response_timeout,
         )
         self._accounts = Accounts(
             reactor, agent, self.upstreams, self._tokens, accounts, self.quotas
@@ -117,6 +123,13 @@ class Registry:
         """
         times = map(self.health.lastAnswer, self.upstreams)
         return max((each for each in times if each is not None), default=None)
+
+    def _whyUnavailable(self) -> str | None:
+        """
+        Why requests go to fallbacks in place of the registry itself; C{None} when they do not.
+        """
+        registry, *fallbacks = self.upstreams
+        return self.health.whyUnavailable(registry, Service.REGISTRY.value) if fallbacks else None
 
     def offers(self, service: Service) -> bool:
         """
@@ -189,8 +202,6 @@ class Registry:
         @raise UpstreamFailed: when no upstream gives a response.
         """
         if service is not Service.REGISTRY:
-            if service is Service.TOKEN:
-                await self._tokens.find()
             return await self._askWith(None, exchange, service, asked, target, headers, body)
         if not self.hasAccounts:
             account = None
@@ -247,6 +258,7 @@ class Registry:
             identity=None if account is None else self._accounts.identity(account),
             failoverOn=config.failover_on,
             timeout=config.response_timeout,
+            findTokens=self._tokens.find,
         )
         resuming = ResumingAgent(
             self._reactor,

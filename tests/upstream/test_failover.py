@@ -107,6 +107,7 @@ class FailoverCase(SynchronousTestCase):
             quotas=self.quotas,
             failoverOn=frozenset((429, 502, 503, 504)),
             timeout=TOTAL,
+            findTokens=Deferred,
         )
 
     @property

@@ -466,6 +466,74 @@ class TokenTests(RegistriesCase):
         self.assertEqual(self.answered(client).status, 404)
 
 
+class UnknownTokenServiceTests(MemoryCase):
+    """
+    Tests of a registry whose token service has not been learned yet, and that has a fallback.
+    """
+
+    options = {
+        "registries": [
+            RegistryConfig(
+                name="quay.test", url="https://quay.test", fallback=["https://f.example"]
+            )
+        ]
+    }
+
+    def assertIssued(self, client: Line, target: bytes) -> None:
+        self.assertEqual(str(self.network.origins[-1]), "https://f.example")
+        self.assertEqual(self.asked().target, target)
+        self.network.lines[-1].says(token(b"abc"))
+        self.assertEqual(json.loads(self.answered(client).body), {"token": "quay.test~abc"})
+
+    def test_registryDown(self) -> None:
+        """The fallback issues the token, so that a pull can begin."""
+        self.network.refuses.add(b"quay.test")
+        for target in (b"/token/quay.test?", b"/token?service=x&"):
+            client = self.send(target + b"scope=repository:quay.test/o/a:pull")
+            self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
+
+    def test_registryHangs(self) -> None:
+        client = self.send(b"/token/quay.test?scope=repository:o/a:pull")
+        self.assertEqual(self.asked().target, b"/v2/")
+        self.clock.advance(4.5)
+        self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
+
+    def test_markedDown(self) -> None:
+        """A registry that is marked down is not asked for its challenge."""
+        self.network.refuses.add(b"quay.test")
+        self.send(b"/v2/quay.test/o/a/manifests/1")
+        self.network.refuses.clear()
+        self.network.lines.clear()
+        self.network.origins.clear()
+        client = self.send(b"/token?service=x&scope=repository:quay.test/o/a:pull")
+        self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
+        self.assertEqual(len(self.network.lines), 1)
+
+    def test_password(self) -> None:
+        """A password is sent to no fallback, even if it is not known whom it is for."""
+        self.configure(
+            registries=[
+                RegistryConfig(
+                    name="quay.test", fallback=["https://f.example"], pass_credentials=True
+                )
+            ]
+        )
+        self.network.refuses.add(b"quay.test")
+        got = self.local(b"/token/quay.test", fields=((b"Authorization", BASIC),))
+        self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
+
+    def test_withoutFallback(self) -> None:
+        """A registry that is alone is asked even when it is marked down."""
+        self.configure(registries=[RegistryConfig(name="quay.test", url="https://quay.test")])
+        self.network.refuses.add(b"quay.test")
+        for _ in range(2):
+            got = self.local(b"/token?scope=repository:quay.test/o/a:pull")
+            self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
+        self.network.refuses.clear()
+        self.send(b"/token?scope=repository:quay.test/o/a:pull")
+        self.assertEqual(self.asked().target, b"/v2/")
+
+
 class FallbackTests(RegistriesCase):
     def test_spellings(self) -> None:
         """Each fallback is sent requests for the right registry, in its spelling."""

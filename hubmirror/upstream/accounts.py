@@ -28,7 +28,7 @@ from hubmirror.protocol.tokens import readToken, tokenURL
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.policy import PUSHING, Service, Upstream
-from hubmirror.upstream.quota import Quotas
+from hubmirror.upstream.quota import ANONYMOUS, Quotas
 from hubmirror.upstream.realms import TokenServices
 
 # The time for a token service's response, in seconds.
@@ -116,8 +116,11 @@ class Accounts:
 
     def identity(self, account: Account) -> bytes:
         """
-        The key of an account in L{Quotas}: a hash of its name.
+        The key of an account in L{Quotas}: a hash of its name.  Upstreams count all anonymous
+        requests together.
         """
+        if not account.username:
+            return ANONYMOUS
         return hashlib.blake2b(account.username.encode(), digest_size=16).digest()
 
     def inOrder(self) -> list[Account]:

@@ -110,7 +110,7 @@ class FailoverAgent:
         self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
     ) -> IResponse:
         deadline = self._reactor.seconds() + self._timeout
-        identity = self._identity or self._quotas.identity(headers)
+        identity = self._quotas.identity(headers) if self._identity is None else self._identity
         repeatable = policy.mayRepeat(method, body is not None)
         upstreams = policy.inTurn(self._upstreams, self._service, self._exchange.kind, headers)
         order = self._order(upstreams, identity) if repeatable else [upstreams[0]]

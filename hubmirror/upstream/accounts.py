@@ -22,9 +22,10 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from hubmirror.protocol.challenge import bearerParameters, schemes
-from hubmirror.protocol.errors import HeadTimedOut, UnknownName, UpstreamFailed
+from hubmirror.protocol.errors import UnknownName, UpstreamFailed
 from hubmirror.protocol.target import Target
 from hubmirror.protocol.tokens import readToken, tokenURL
+from hubmirror.transport.connecting import noHead
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.policy import PUSHING, Service, Upstream
@@ -85,8 +86,6 @@ class _Token:
 class Accounts:
     """
     The operator's accounts at one registry, and the tokens that were issued for them.
-
-    @ivar quotas: the rate limits that the registry has reported for each account.
     """
 
     _log = Logger()
@@ -98,7 +97,6 @@ class Accounts:
         upstreams: Sequence[Upstream],
         services: TokenServices,
         accounts: Sequence[Account],
-        quotas: Quotas,
     ) -> None:
         """
         @param agent: sends one request to one origin.
@@ -110,7 +108,6 @@ class Accounts:
         self._services = services
         self._accounts = list(accounts)
         self._refused: set[Account] = set()
-        self.quotas = quotas
         self._tokens: dict[_Key, _Token] = {}
         self._fetching: dict[_Key, list[Deferred[bytes]]] = {}
 
@@ -123,16 +120,16 @@ class Accounts:
             return ANONYMOUS
         return hashlib.blake2b(account.username.encode(), digest_size=16).digest()
 
-    def inOrder(self) -> list[Account]:
+    def inOrder(self, quotas: Quotas) -> list[Account]:
         """
         The accounts in the order in which to try them: the one with the most pulls left first.
         Accounts that the registry has rejected are left out, unless it has rejected all of them.
+
+        @param quotas: the rate limits that the registry has reported for each account.
         """
         usable = [each for each in self._accounts if each not in self._refused] or self._accounts
         registry = self._upstreams[0]
-        return sorted(
-            usable, key=lambda each: -self.quotas.remaining(registry, self.identity(each))
-        )
+        return sorted(usable, key=lambda each: -quotas.remaining(registry, self.identity(each)))
 
     def upstreamOf(self, uri: bytes) -> Upstream | None:
         """
@@ -179,8 +176,7 @@ class Accounts:
 
         def tell(result: bytes | Failure) -> None:
             for each in self._fetching.pop(key):
-                if not each.called:
-                    each.callback(result)
+                each.callback(result)
 
         Deferred.fromCoroutine(self._fetch(key, upstream, challenges)).addBoth(tell)
         return waiting
@@ -211,7 +207,7 @@ class Accounts:
         # A fallback's challenge has the names as that fallback knows them, but not its ns.
         uri = upstream.spelling.withNamespace(tokenURL(service, parameters, username))
         asking = self._agent.request(b"GET", uri, headers, None)
-        asking.addTimeout(_TIMEOUT, self.reactor, _tooLate)
+        asking.addTimeout(_TIMEOUT, self.reactor, noHead)
         answer = await asking
         if answer.code != 200:
             discard(answer, self.reactor)
@@ -340,7 +336,3 @@ class AccountAgent:
             accounts.forget(key)
             accounts.refuse(self._account)
         return answer
-
-
-def _tooLate(_: object, timeout: float) -> NoReturn:
-    raise HeadTimedOut(f"no token within {timeout:g} s")

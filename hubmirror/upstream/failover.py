@@ -5,12 +5,11 @@ Failover: a request is sent to the upstreams of one service in order, until one 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -19,7 +18,6 @@ from hubmirror.exchange import Exchange
 from hubmirror.protocol.errors import (
     BodyFailed,
     ConnectFailed,
-    ConnectTimedOut,
     HeadTimedOut,
     LimitReached,
     LocalFailure,
@@ -31,7 +29,7 @@ from hubmirror.protocol.errors import (
 )
 from hubmirror.protocol.fields import dropCookies, forFallback
 from hubmirror.protocol.target import Kind
-from hubmirror.transport.connecting import ConnectCancelled
+from hubmirror.transport.connecting import noHead
 from hubmirror.upstream import policy
 from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.cachedresponse import CachedResponse
@@ -307,17 +305,3 @@ class FailoverAgent:
     def _failed(self, upstream: Upstream, error: MirrorError) -> None:
         self._attempts.append((upstream.name, error))
         self._exchange.failures.append((upstream.name, error.message))
-
-
-def noHead(result: object, timeout: float) -> NoReturn:
-    """
-    The C{onTimeoutCancel} of C{Deferred.addTimeout} for requests to an upstream.
-
-    @param result: the result of the request after it was cancelled.
-    @param timeout: in seconds.
-    @raise ConnectTimedOut: when no connection had been established yet.
-    @raise HeadTimedOut: otherwise.
-    """
-    if isinstance(result, Failure) and result.check(ConnectCancelled):
-        raise ConnectTimedOut(f"could not connect within {timeout:g} s")
-    raise HeadTimedOut(f"no response head within {timeout:g} s")

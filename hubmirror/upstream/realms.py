@@ -10,7 +10,7 @@ registry's host or below it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -22,8 +22,9 @@ from twisted.web.iweb import IAgent
 from hubmirror.config import RegistryConfig
 from hubmirror.protocol.addresses import hostAddress
 from hubmirror.protocol.challenge import bearerParameters
-from hubmirror.protocol.errors import HeadTimedOut, MirrorError, UnknownName, UpstreamFailed
+from hubmirror.protocol.errors import MirrorError, UnknownName, UpstreamFailed
 from hubmirror.protocol.url import Origin, splitURL
+from hubmirror.transport.connecting import noHead
 from hubmirror.upstream.bodies import discard
 from hubmirror.upstream.policy import Service, Upstream
 
@@ -153,7 +154,7 @@ class TokenServices:
         url = self._upstream.url(Service.REGISTRY, b"/v2/")
         headers = Headers({b"Accept-Encoding": [b"identity"]})
         asking = self._agent.request(b"GET", url, headers, None)
-        asking.addTimeout(self._timeout, self._reactor, _tooLate)
+        asking.addTimeout(self._timeout, self._reactor, noHead)
         answer = await asking
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate") or ()
         discard(answer, self._reactor)
@@ -195,7 +196,3 @@ class TokenServices:
         self._believed(origin)
         base = b"%b://%b%b" % (origin.scheme, origin.authority, target)
         return TokenService(base, parameters.get(b"service"))
-
-
-def _tooLate(_: object, timeout: float) -> NoReturn:
-    raise HeadTimedOut(f"no response head within {timeout:g} s")

@@ -103,9 +103,7 @@ class Registry:
             self._whyUnavailable,
             config.response_timeout,
         )
-        self._accounts = Accounts(
-            reactor, agent, self.upstreams, self._tokens, accounts, self.quotas
-        )
+        self._accounts = Accounts(reactor, agent, self.upstreams, self._tokens, accounts)
         self._retryPolicy = RetryPolicy(config.resumes, config.stall_timeout, config.min_speed)
         self._byName = {upstream.name: upstream for upstream in self.upstreams}
 
@@ -115,7 +113,6 @@ class Registry:
         """
         self.health = previous.health
         self.quotas = previous.quotas
-        self._accounts.quotas = previous.quotas
 
     def lastAnswer(self) -> float | None:
         """
@@ -211,7 +208,7 @@ class Registry:
             if (self._asksAnonymously and isAnonymous) or shown == [OWN_AUTHORIZATION]:
                 account = Account()
             return await self._askWith(account, exchange, service, asked, target, headers, body)
-        left = self._accounts.inOrder()
+        left = self._accounts.inOrder(self.quotas)
         while True:
             account = left.pop(0)
             try:

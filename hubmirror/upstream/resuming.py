@@ -21,6 +21,7 @@ from hubmirror.protocol.fields import forFallback
 from hubmirror.protocol.ranges import Part, rangeFrom
 from hubmirror.protocol.target import Kind, Target
 from hubmirror.protocol.tokens import readToken, tokenURL
+from hubmirror.transport.connecting import noHead
 from hubmirror.upstream.accounts import AccountAgent
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
@@ -29,7 +30,7 @@ from hubmirror.upstream.cachedresponse import (
     isErrorOfKnownLength,
     wholeError,
 )
-from hubmirror.upstream.failover import FailoverAgent, noHead
+from hubmirror.upstream.failover import FailoverAgent
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream, inTurn
 from hubmirror.upstream.resumingresponse import (

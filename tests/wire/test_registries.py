@@ -827,7 +827,9 @@ class AccountTests(MemoryCase):
         self.say(challenge(b"https://ghcr.test/token")[:-1])
         self.assertEqual(self.asked().target, b"/token?account=first")
         client.leaves()
-        for seconds in (0, 75, 0):
+        self.clock.advance(0)
+        self.network.lines[-1].says(token(b"abc"))
+        for seconds in (75, 0):
             self.clock.advance(seconds)
         self.assertEqual({line.ended for line in self.network.lines}, {"aborted"})
         self.assertEqual(self.pool.connections, 0)

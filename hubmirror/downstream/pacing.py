@@ -57,7 +57,7 @@ class PacedRelay(Relay):
             super().resumeProducing()
         else:
             # The client accepts data; the current pause does not count towards its timeout.
-            self._pausedAt = None
+            self._watch.resume()
 
     def _end(self, *args: Any) -> None:
         if self._resting is not None:

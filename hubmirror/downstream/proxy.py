@@ -393,7 +393,8 @@ class ProxyResource(Resource):
                 *corsFields(incoming.config),
                 *self._extra(incoming),
             ],
-            challenged=self.service is Service.REGISTRY,
+            # No credentials of clients are of use where the mirror has an account.
+            challenged=self.service is Service.REGISTRY and not incoming.registry.hasAccounts,
         )
         if length == 0:
             discard(response, mirror.reactor)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
 from hubmirror.exchange import Exchange, Outcome
+from hubmirror.transport.pausewatch import PauseWatch
 
 
 def abortRequest(request: Any) -> None:
@@ -53,10 +54,9 @@ class Relay(Protocol):
         self._request: Any = request
         self._exchange = exchange
         self._reactor = reactor
-        self._clientTimeout = clientTimeout
         self._length = length
-        self._watch: IDelayedCall | None = None
-        self._pausedAt: float | None = None
+        # A client that accepts nothing occupies an upstream's connection.
+        self._watch = PauseWatch(reactor, clientTimeout, lambda: self._stop(Outcome.CLIENT_STALLED))
 
     def connectionMade(self) -> None:
         self._request.registerProducer(self, True)
@@ -67,20 +67,6 @@ class Relay(Protocol):
         self._exchange.sent += len(data)
         self._request.write(data)
 
-    def _check(self) -> None:
-        """
-        Stop when the client has accepted nothing for too long, because it occupies an upstream's
-        connection.  One timer serves all pauses: a slow client causes thousands of them.
-        """
-        now = self._reactor.seconds()
-        since = now if self._pausedAt is None else self._pausedAt
-        left = since + self._clientTimeout - now
-        if left > 0:
-            self._watch = self._reactor.callLater(left, self._check)
-        else:
-            self._watch = None
-            self._stop(Outcome.CLIENT_STALLED)
-
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         whole = reason.check(ResponseDone) and (
             self._length is None or self._length == self._exchange.sent
@@ -90,14 +76,12 @@ class Relay(Protocol):
     # Called by the client's connection
 
     def pauseProducing(self) -> None:
-        self._pausedAt = self._reactor.seconds()
-        if self._watch is None:
-            self._watch = self._reactor.callLater(self._clientTimeout, self._check)
+        self._watch.pause()
         transport: Any = self.transport
         transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        self._pausedAt = None
+        self._watch.resume()
         transport: Any = self.transport
         transport.resumeProducing()
 
@@ -116,8 +100,7 @@ class Relay(Protocol):
     def _end(self, outcome: Outcome) -> None:
         if self.done.called:
             return
-        if self._watch is not None:
-            self._watch.cancel()
+        self._watch.stop()
         if outcome is not Outcome.CLIENT_LEFT:
             self._request.unregisterProducer()
             if outcome is Outcome.COMPLETE:

@@ -58,6 +58,10 @@ class TokenResource(ProxyResource):
                 service = (await registry.tokenService()).service
             except UnknownName:
                 return _ownToken(registry.names.name)
+            except UpstreamFailed:
+                # A fallback may issue a token without being told the service.
+                if len(registry.upstreams) == 1:
+                    raise
 
         def change(name: bytes) -> bytes | None:
             addressing = incoming.registries.addressing

@@ -338,13 +338,16 @@ class OtherEntity(UpstreamFailed):
 class UpstreamsFailed(UpstreamFailed):
     """
     No upstream served the request, and there was no response that could be passed on.
+
+    @ivar attempts: pairs of an upstream's name and its error, in the order in which they were
+        asked.
     """
 
     def __init__(self, attempts: Sequence[tuple[str, MirrorError]]) -> None:
         """
-        @param attempts: pairs of an upstream's name and its error, in the order in which they were
-            asked; at least one.
+        @param attempts: at least one.
         """
+        self.attempts = attempts
         name, error = attempts[0]
         super().__init__(
             f"{name}: {error.message}",

@@ -79,6 +79,28 @@ def acrossOrigins(headers: Headers) -> Headers:
     return passed
 
 
+def hasPassword(headers: Headers) -> bool:
+    """
+    Whether a request has credentials other than a token.
+    """
+    values = headers.getRawHeaders(b"Authorization") or ()
+    return any(value.partition(b" ")[0].lower() != b"bearer" for value in values)
+
+
+def forFallback(headers: Headers) -> Headers:
+    """
+    The fields of a request that a fallback may be sent: without a password, which is for the
+    registry and its token service alone, and without the registry's cookies.
+
+    @param headers: the fields that the registry is sent.
+    """
+    passed = headers.copy()
+    passed.removeHeader(b"Cookie")
+    if hasPassword(headers):
+        passed.removeHeader(b"Authorization")
+    return passed
+
+
 def dropCookies(headers: Headers) -> None:
     """
     Remove the cookies that a response sets.  This is for responses of a fallback, which the client

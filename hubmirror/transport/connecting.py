@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from OpenSSL import crypto
 from twisted.internet import error, ssl
@@ -17,7 +17,12 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from hubmirror.protocol.addresses import hostAddress
-from hubmirror.protocol.errors import AddressRefused, ConnectFailed, ConnectTimedOut
+from hubmirror.protocol.errors import (
+    AddressRefused,
+    ConnectFailed,
+    ConnectTimedOut,
+    HeadTimedOut,
+)
 from hubmirror.protocol.forwarded import Address
 from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.transport.attempts import AddressesEndpoint, Attempts
@@ -68,6 +73,20 @@ class ConnectCancelled(CancelledError):
     The request for a connection was cancelled before the connection was established.  When a
     timeout cancels a request, this distinguishes a slow connection from a late response.
     """
+
+
+def noHead(result: object, timeout: float) -> NoReturn:
+    """
+    The C{onTimeoutCancel} of C{Deferred.addTimeout} for requests to an upstream.
+
+    @param result: the result of the request after it was cancelled.
+    @param timeout: in seconds.
+    @raise ConnectTimedOut: when no connection had been established yet.
+    @raise HeadTimedOut: otherwise.
+    """
+    if isinstance(result, Failure) and result.check(ConnectCancelled):
+        raise ConnectTimedOut(f"could not connect within {timeout:g} s")
+    raise HeadTimedOut(f"no response head within {timeout:g} s")
 
 
 class Connector:

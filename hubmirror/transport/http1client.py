@@ -48,11 +48,13 @@ from hubmirror.protocol.heads import (
     responseBody,
 )
 from hubmirror.transport.failures import describeFailure
+from hubmirror.transport.pausewatch import PauseWatch
 
 RESPONSE_TIMEOUT = 300.0
 """
 The time, in seconds, from the end of a request to the response head, for requests that have no
 shorter limit.  A registry may copy and hash a layer of many gigabytes before it responds with 201.
+It is also the longest time for which an upstream may accept nothing of a body.
 """
 
 _MAX_INTERIM = 8
@@ -143,22 +145,40 @@ class UpstreamResponse:
     loseConnection = stopProducing
 
 
-@implementer(IConsumer)
+@implementer(IConsumer, IPushProducer)
 class _BodyWriter:
     """
     Writes the body of a request with its framing, and checks that it has the announced length.
     The methods raise L{BodyFailed} if it has not.
+
+    It stands between the producer and the transport, to notice when the upstream accepts no data.
     """
 
-    def __init__(self, transport: Any, length: int | None) -> None:
+    def __init__(self, transport: Any, length: int | None, watch: PauseWatch) -> None:
         self._transport = transport
         self._left = length
+        self._watch = watch
+        self._producer: Any = None
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        self._transport.registerProducer(producer, streaming)
+        self._producer = producer
+        self._transport.registerProducer(self, streaming)
 
     def unregisterProducer(self) -> None:
+        self._watch.stop()
         self._transport.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        self._watch.pause()
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._watch.resume()
+        self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._watch.stop()
+        self._producer.stopProducing()
 
     def write(self, data: bytes) -> None:
         if self._left is None:
@@ -300,7 +320,8 @@ class UpstreamConnection(Protocol):
 
     def _sendBody(self, body: IBodyProducer, length: int | None) -> None:
         self._sending = body
-        writer = _BodyWriter(self.transport, length)
+        watch = PauseWatch(self._reactor, RESPONSE_TIMEOUT, self._stalled)
+        writer = _BodyWriter(self.transport, length, watch)
 
         def sent(_: object) -> None:
             self._sending = None
@@ -323,6 +344,10 @@ class UpstreamConnection(Protocol):
     def _timedOut(self) -> None:
         self._timer = None
         self._fail(HeadTimedOut("no response head in time"))
+        self.abort()
+
+    def _stalled(self) -> None:
+        self._fail(HeadTimedOut("it accepts no data"))
         self.abort()
 
     def _stopSending(self) -> None:

@@ -59,7 +59,7 @@ def _readHead(fields: list[tuple[bytes, bytes]], most: int) -> RequestHead:
     text = b"\r\n".join(lines)
     buffer = ReceiveBuffer()
     buffer.add(text + b"\r\n\r\n")
-    # This checks the sizes, and that no field contains a line break.
+    # This checks the sizes.  h2 has checked that no field contains a line break.
     buffer.takeHead(most)
     head = parseRequestHead(text)
     if head.method != b"CONNECT" and not target.startswith(b"/") and target != b"*":
@@ -110,6 +110,7 @@ class HTTP2Stream:
         @param ended: whether the request has no body.
         """
         self._receiving = not ended
+        self._isHead = (b":method", b"HEAD") in fields
         try:
             head = _readHead(fields, self.site.maxHead)
             length = contentLength(head.headers)
@@ -119,7 +120,6 @@ class HTTP2Stream:
             self._refuse(error)
             return
         self._hasBody = not ended and length != 0
-        self._isHead = head.method == b"HEAD"
         self._continue = b"100-continue" in listMembers(head.headers, b"Expect")
         request = self.request = self._channel.requestFactory(self)
         request.requestHeaders = head.headers

@@ -126,8 +126,8 @@ class Pool:
             return None
         # Use the one that became idle last.  Connections that are not needed then reach their idle
         # timeout.
-        connection, _ = idle.popitem()
-        del self._resting[connection]
+        connection = next(reversed(idle))
+        self._leave(connection)
         return connection
 
     def _keep(self, key: _Key, connection: UpstreamConnection) -> None:

@@ -22,13 +22,14 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from hubmirror.protocol.challenge import bearerParameters, schemes
-from hubmirror.protocol.errors import HeadTimedOut, UpstreamFailed
+from hubmirror.protocol.errors import UnknownName, UpstreamFailed
 from hubmirror.protocol.target import Target
 from hubmirror.protocol.tokens import readToken, tokenURL
+from hubmirror.transport.connecting import noHead
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.policy import PUSHING, Service, Upstream
-from hubmirror.upstream.quota import Quotas
+from hubmirror.upstream.quota import ANONYMOUS, Quotas
 from hubmirror.upstream.realms import TokenServices
 
 # The time for a token service's response, in seconds.
@@ -60,7 +61,7 @@ class Account:
 
 class AccountRefused(UpstreamFailed):
     """
-    The registry's token service rejects one of the operator's accounts.
+    The registry or its token service rejects one of the operator's accounts.
     """
 
 
@@ -85,8 +86,6 @@ class _Token:
 class Accounts:
     """
     The operator's accounts at one registry, and the tokens that were issued for them.
-
-    @ivar quotas: the rate limits that the registry has reported for each account.
     """
 
     _log = Logger()
@@ -98,7 +97,6 @@ class Accounts:
         upstreams: Sequence[Upstream],
         services: TokenServices,
         accounts: Sequence[Account],
-        quotas: Quotas,
     ) -> None:
         """
         @param agent: sends one request to one origin.
@@ -110,26 +108,28 @@ class Accounts:
         self._services = services
         self._accounts = list(accounts)
         self._refused: set[Account] = set()
-        self.quotas = quotas
         self._tokens: dict[_Key, _Token] = {}
         self._fetching: dict[_Key, list[Deferred[bytes]]] = {}
 
     def identity(self, account: Account) -> bytes:
         """
-        The key of an account in L{Quotas}: a hash of its name.
+        The key of an account in L{Quotas}: a hash of its name.  Upstreams count all anonymous
+        requests together.
         """
+        if not account.username:
+            return ANONYMOUS
         return hashlib.blake2b(account.username.encode(), digest_size=16).digest()
 
-    def inOrder(self) -> list[Account]:
+    def inOrder(self, quotas: Quotas) -> list[Account]:
         """
         The accounts in the order in which to try them: the one with the most pulls left first.
         Accounts that the registry has rejected are left out, unless it has rejected all of them.
+
+        @param quotas: the rate limits that the registry has reported for each account.
         """
         usable = [each for each in self._accounts if each not in self._refused] or self._accounts
         registry = self._upstreams[0]
-        return sorted(
-            usable, key=lambda each: -self.quotas.remaining(registry, self.identity(each))
-        )
+        return sorted(usable, key=lambda each: -quotas.remaining(registry, self.identity(each)))
 
     def upstreamOf(self, uri: bytes) -> Upstream | None:
         """
@@ -176,8 +176,7 @@ class Accounts:
 
         def tell(result: bytes | Failure) -> None:
             for each in self._fetching.pop(key):
-                if not each.called:
-                    each.callback(result)
+                each.callback(result)
 
         Deferred.fromCoroutine(self._fetch(key, upstream, challenges)).addBoth(tell)
         return waiting
@@ -185,31 +184,35 @@ class Accounts:
     async def _fetch(self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]) -> bytes:
         account = key[1]
         joined = b",".join(challenges)
+        isRegistry = upstream is self._upstreams[0]
+        # Fallbacks are asked anonymously.
+        username = account.username.encode() if isRegistry else b""
         if b"bearer" not in schemes(joined):
-            if not account.username or upstream is not self._upstreams[0]:
+            if not username:
                 raise UpstreamFailed("it wants a password")
             self._keep(key, account.basic, float("inf"))
             return account.basic
         parameters = bearerParameters(joined)
-        if upstream is self._upstreams[0]:
+        if isRegistry:
             self._services.learn(challenges)
-            service = (await self._services.find()).url
+            try:
+                service = (await self._services.find()).url
+            except UnknownName as error:
+                raise UpstreamFailed(error.message) from None
         else:
             service = upstream.bases[Service.TOKEN]
-        username = b""
         headers = Headers({b"Accept-Encoding": [b"identity"]})
-        if account.username and upstream is self._upstreams[0]:
-            username = account.username.encode()
+        if username:
             headers.setRawHeaders(b"Authorization", [account.basic])
         # A fallback's challenge has the names as that fallback knows them, but not its ns.
         uri = upstream.spelling.withNamespace(tokenURL(service, parameters, username))
         asking = self._agent.request(b"GET", uri, headers, None)
-        asking.addTimeout(_TIMEOUT, self.reactor, _tooLate)
+        asking.addTimeout(_TIMEOUT, self.reactor, noHead)
         answer = await asking
         if answer.code != 200:
             discard(answer, self.reactor)
-            if account.username and answer.code in (401, 403):
-                self._refuse(account, upstream)
+            if username and answer.code == 401:
+                self.refuse(account)
             raise UpstreamFailed(f"its token service answered {answer.code}")
         body = await readShortBody(answer, self.reactor, _TIMEOUT)
         authorization, life = readToken(body)
@@ -222,13 +225,18 @@ class Accounts:
         until = self.reactor.seconds() + life * _MARGIN
         self._tokens[key] = _Token(authorization, until)
 
-    def _refuse(self, account: Account, upstream: Upstream) -> None:
+    def refuse(self, account: Account) -> NoReturn:
+        """
+        Leave out an account from now on, because the registry has rejected it.
+
+        @raise AccountRefused: always.
+        """
         if account not in self._refused:
             self._refused.add(account)
             self._log.error(
                 "{upstream} rejected the account {username}; until the next reload, the mirror uses"
                 " it only if it has no other",
-                upstream=upstream.name,
+                upstream=self._upstreams[0].name,
                 username=account.username,
             )
         raise AccountRefused("the mirror's account was refused")
@@ -284,29 +292,48 @@ class AccountAgent:
     ) -> IResponse:
         accounts = self._accounts
         key = upstream.name, self._account, self._repository, method in (*PUSHING, b"DELETE")
-        own = headers.copy()
-        own.removeHeader(b"Authorization")
-        known = accounts.known(key)
-        if known is not None:
-            own.setRawHeaders(b"Authorization", [known])
-        answer = await self._redirects.request(method, uri, own, body)
+        answer = await self._send(key, method, uri, headers, body, accounts.known(key))
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
         if answer.code != 401 or body is not None or not challenges:
             return answer
         accounts.forget(key)
+        isPassedOn = False
         try:
             authorization = await accounts.fetch(key, upstream, challenges)
         except AccountRefused:
-            discard(answer, accounts.reactor)
             raise
         except UpstreamFailed:
-            # Pass the 401 on: the client may have credentials that the registry accepts.
+            # Unless this is an account of the operator's, the client may have credentials that the
+            # registry accepts.
+            isPassedOn = True
             return answer
-        discard(answer, accounts.reactor)
-        again = own.copy()
-        again.setRawHeaders(b"Authorization", [authorization])
-        return await self._redirects.request(method, uri, again, None)
+        finally:
+            if not isPassedOn:
+                discard(answer, accounts.reactor)
+        return await self._send(key, method, uri, headers, None, authorization)
 
-
-def _tooLate(_: object, timeout: float) -> NoReturn:
-    raise HeadTimedOut(f"no token within {timeout:g} s")
+    async def _send(
+        self,
+        key: _Key,
+        method: bytes,
+        uri: bytes,
+        headers: Headers,
+        body: IBodyProducer | None,
+        authorization: bytes | None,
+    ) -> IResponse:
+        """
+        @raise AccountRefused: when the registry rejects the account's password.
+        """
+        accounts = self._accounts
+        own = headers.copy()
+        own.removeHeader(b"Authorization")
+        if authorization is not None:
+            own.setRawHeaders(b"Authorization", [authorization])
+        answer = await self._redirects.request(method, uri, own, body)
+        # A redirect may have led to another host, which is sent no password.
+        sent = self._redirects.asked[1].getRawHeaders(b"Authorization")
+        if answer.code == 401 and sent == [self._account.basic]:
+            discard(answer, accounts.reactor)
+            accounts.forget(key)
+            accounts.refuse(self._account)
+        return answer

@@ -4,13 +4,12 @@ Failover: a request is sent to the upstreams of one service in order, until one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -19,7 +18,6 @@ from hubmirror.exchange import Exchange
 from hubmirror.protocol.errors import (
     BodyFailed,
     ConnectFailed,
-    ConnectTimedOut,
     HeadTimedOut,
     LimitReached,
     LocalFailure,
@@ -29,9 +27,9 @@ from hubmirror.protocol.errors import (
     UpstreamFailed,
     UpstreamsFailed,
 )
-from hubmirror.protocol.fields import dropCookies
+from hubmirror.protocol.fields import dropCookies, forFallback
 from hubmirror.protocol.target import Kind
-from hubmirror.transport.connecting import ConnectCancelled
+from hubmirror.transport.connecting import noHead
 from hubmirror.upstream import policy
 from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.cachedresponse import CachedResponse
@@ -46,6 +44,8 @@ class FailoverAgent:
     Sends a request to the upstreams of one service in order, until one of them serves it.
     Upstreams that are rate-limited come last.  Upstreams that are marked down (L{Health}) are
     skipped, unless all of them are.
+
+    Only the first upstream, the registry itself, is sent a password.
 
     @ivar answered: the upstream whose response was accepted.
     """
@@ -65,6 +65,7 @@ class FailoverAgent:
         identity: bytes | None = None,
         failoverOn: frozenset[int],
         timeout: float,
+        findTokens: Callable[[], Deferred[Any]],
     ) -> None:
         """
         @param agent: takes absolute URIs.
@@ -72,6 +73,8 @@ class FailoverAgent:
             the request's C{Authorization} (L{Quotas.identity}).
         @param failoverOn: the statuses of the registry after which the fallbacks are asked.
         @param timeout: the time until a response head, for all upstreams together, in seconds.
+        @param findTokens: finds the registry's token service, and stores it in the C{bases} of the
+            first upstream.
         """
         self._reactor = reactor
         self._agent = agent
@@ -83,6 +86,7 @@ class FailoverAgent:
         self._identity = identity
         self._failoverOn = failoverOn
         self._timeout = timeout
+        self._findTokens = findTokens
         self._attempts: list[tuple[str, MirrorError]] = []
 
     def request(
@@ -104,9 +108,10 @@ class FailoverAgent:
         self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
     ) -> IResponse:
         deadline = self._reactor.seconds() + self._timeout
-        identity = self._identity or self._quotas.identity(headers)
+        identity = self._quotas.identity(headers) if self._identity is None else self._identity
         repeatable = policy.mayRepeat(method, body is not None)
-        order = self._order(identity) if repeatable else [self._upstreams[0]]
+        upstreams = policy.inTurn(self._upstreams, self._service, self._exchange.kind, headers)
+        order = self._order(upstreams, identity) if repeatable else [upstreams[0]]
         for upstream in self._upstreams[: self._upstreams.index(order[0])]:
             why = "limited" if upstream in order else "down"
             self._exchange.skipped.append((upstream.name, why))
@@ -161,15 +166,15 @@ class FailoverAgent:
             if spare is not None:
                 discard(spare, self._reactor)
 
-    def _order(self, identity: bytes) -> list[Upstream]:
+    def _order(self, upstreams: Sequence[Upstream], identity: bytes) -> list[Upstream]:
         kind = self._exchange.kind
         reachable = [
             upstream
-            for upstream in self._upstreams
+            for upstream in upstreams
             if self._health.whyUnavailable(upstream, self._route) is None
         ]
         return sorted(
-            reachable or self._upstreams,
+            reachable or upstreams,
             key=lambda upstream: self._quotas.limited(upstream, kind, identity),
         )
 
@@ -200,6 +205,8 @@ class FailoverAgent:
         @param seconds: the time until the response head.
         """
         method, target, headers, body = request
+        if upstream is not self._upstreams[0]:
+            headers = forFallback(headers)
         kind = self._exchange.kind
         remembered = self._quotas.remembered(upstream, kind, identity, method)
         if remembered is not None and policy.mayRepeat(method, body is not None):
@@ -207,7 +214,13 @@ class FailoverAgent:
         since = self._reactor.seconds()
         redirects = self._exchange.redirects
         self._health.asked(upstream, self._route)
-        asking = self._agent.request(method, upstream.url(self._service, target), headers, body)
+
+        def ask(_: object = None) -> Deferred[IResponse]:
+            url = upstream.url(self._service, target)
+            return self._agent.request(method, url, headers, body)
+
+        isKnown = self._service is not Service.TOKEN or self._service in upstream.bases
+        asking = ask() if isKnown else self._findTokens().addCallback(ask)
         # An upload may take as long as it needs, but a token request must be quick even when it is
         # a POST.
         if method not in policy.PUSHING or self._service is Service.TOKEN:
@@ -292,17 +305,3 @@ class FailoverAgent:
     def _failed(self, upstream: Upstream, error: MirrorError) -> None:
         self._attempts.append((upstream.name, error))
         self._exchange.failures.append((upstream.name, error.message))
-
-
-def noHead(result: object, timeout: float) -> NoReturn:
-    """
-    The C{onTimeoutCancel} of C{Deferred.addTimeout} for requests to an upstream.
-
-    @param result: the result of the request after it was cancelled.
-    @param timeout: in seconds.
-    @raise ConnectTimedOut: when no connection had been established yet.
-    @raise HeadTimedOut: otherwise.
-    """
-    if isinstance(result, Failure) and result.check(ConnectCancelled):
-        raise ConnectTimedOut(f"could not connect within {timeout:g} s")
-    raise HeadTimedOut(f"no response head within {timeout:g} s")

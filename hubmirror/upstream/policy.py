@@ -13,11 +13,12 @@ from twisted.web.http_headers import Headers
 from hubmirror.config import RegistryConfig
 from hubmirror.protocol.addresses import isGlobal
 from hubmirror.protocol.errors import RedirectRefused
-from hubmirror.protocol.fields import acrossOrigins
+from hubmirror.protocol.fields import acrossOrigins, hasPassword
 from hubmirror.protocol.forwarded import Address, Network, unmapped
 from hubmirror.protocol.ratelimit import retryAfter
 from hubmirror.protocol.scopes import changeForm
 from hubmirror.protocol.spelling import Spelling
+from hubmirror.protocol.target import Kind
 from hubmirror.protocol.url import Origin, resolve, splitURL
 
 MAX_REDIRECTS = 10
@@ -142,6 +143,20 @@ def mayRepeat(method: bytes, hasBody: bool) -> bool:
     Whether a request can be sent again, or to another upstream, when an upstream fails.
     """
     return method in _REPEATABLE and not hasBody
+
+
+def inTurn(
+    upstreams: Sequence[Upstream], service: Service, kind: Kind | None, headers: Headers
+) -> Sequence[Upstream]:
+    """
+    The upstreams that may be asked in turn.  A login is sent to the registry alone: a fallback
+    would serve it without the password, and a wrong password would seem to be right.
+
+    @param upstreams: the registry itself, then its fallbacks.
+    @param headers: the header fields of the request.
+    """
+    isLogin = hasPassword(headers) and (service is Service.TOKEN or kind is Kind.PING)
+    return upstreams[:1] if isLogin else upstreams
 
 
 def effectiveStatus(status: int, fromCDN: bool) -> int:

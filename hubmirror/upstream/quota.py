@@ -25,9 +25,12 @@ from hubmirror.protocol.target import Kind
 from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.policy import Upstream, limitsPulls
 
-# Identities that are not hashes: requests with an anonymous token, requests without credentials,
-# and all requests.
-_ANONYMOUS = b""
+ANONYMOUS = b""
+"""
+The identity of all requests with an anonymous token.
+"""
+
+# Identities that are not hashes: requests without credentials, and all requests.
 _UNAUTHENTICATED = b"?"
 _ALL_IDENTITIES = b"*"
 # The duration of a limit whose end is not announced, in seconds.
@@ -76,7 +79,7 @@ class KnownQuota:
         """
         Whether these are the pulls of clients without an account.
         """
-        return self.identity == _ANONYMOUS
+        return self.identity == ANONYMOUS
 
 
 class Quotas:
@@ -107,7 +110,7 @@ class Quotas:
         if subject is not None:
             credentials = subject
         if not credentials:
-            return _UNAUTHENTICATED if subject is None else _ANONYMOUS
+            return _UNAUTHENTICATED if subject is None else ANONYMOUS
         return hashlib.blake2b(credentials, key=self._key, digest_size=16).digest()
 
     def known(self) -> list[KnownQuota]:
@@ -126,7 +129,9 @@ class Quotas:
         if limit is not None:
             return 0.0
         known = self._known.get((upstream.name, identity))
-        return math.inf if known is None else known.remaining
+        if known is None or known.until <= self._reactor.seconds():
+            return math.inf
+        return known.remaining
 
     def limited(self, upstream: Upstream, kind: Kind | None, identity: bytes) -> bool:
         """

@@ -10,7 +10,7 @@ registry's host or below it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -22,8 +22,9 @@ from twisted.web.iweb import IAgent
 from hubmirror.config import RegistryConfig
 from hubmirror.protocol.addresses import hostAddress
 from hubmirror.protocol.challenge import bearerParameters
-from hubmirror.protocol.errors import HeadTimedOut, MirrorError, UnknownName, UpstreamFailed
+from hubmirror.protocol.errors import MirrorError, UnknownName, UpstreamFailed
 from hubmirror.protocol.url import Origin, splitURL
+from hubmirror.transport.connecting import noHead
 from hubmirror.upstream.bodies import discard
 from hubmirror.upstream.policy import Service, Upstream
 
@@ -67,6 +68,7 @@ class TokenServices:
         registry: RegistryConfig,
         upstream: Upstream,
         believed: Callable[[Origin], None],
+        whyUnavailable: Callable[[], str | None],
         timeout: float,
     ) -> None:
         """
@@ -74,6 +76,7 @@ class TokenServices:
         @param upstream: the registry itself.  The URL of its token service is stored in its
             C{bases}.
         @param believed: called with the origin of a token service that the registry has named.
+        @param whyUnavailable: returns why the registry must not be asked now, or C{None}.
         @param timeout: the time until the registry's response head, in seconds.
         """
         self._reactor = reactor
@@ -81,6 +84,7 @@ class TokenServices:
         self._name = registry.name
         self._upstream = upstream
         self._believed = believed
+        self._whyUnavailable = whyUnavailable
         self._timeout = timeout
         self._origin = splitURL(upstream.bases[Service.REGISTRY])[0]
         self._found: TokenService | None = None
@@ -144,10 +148,13 @@ class TokenServices:
             each.callback(result)
 
     async def _ask(self) -> TokenService:
+        reason = self._whyUnavailable()
+        if reason is not None:
+            raise UpstreamFailed(f"marked down: {reason}")
         url = self._upstream.url(Service.REGISTRY, b"/v2/")
         headers = Headers({b"Accept-Encoding": [b"identity"]})
         asking = self._agent.request(b"GET", url, headers, None)
-        asking.addTimeout(self._timeout, self._reactor, _tooLate)
+        asking.addTimeout(self._timeout, self._reactor, noHead)
         answer = await asking
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate") or ()
         discard(answer, self._reactor)
@@ -189,7 +196,3 @@ class TokenServices:
         self._believed(origin)
         base = b"%b://%b%b" % (origin.scheme, origin.authority, target)
         return TokenService(base, parameters.get(b"service"))
-
-
-def _tooLate(_: object, timeout: float) -> NoReturn:
-    raise HeadTimedOut(f"no response head within {timeout:g} s")

@@ -19,9 +19,10 @@ from hubmirror.config import MirrorConfig, RegistryConfig
 from hubmirror.exchange import Exchange
 from hubmirror.protocol.addressing import RegistryNames
 from hubmirror.protocol.credentials import OWN_AUTHORIZATION, authorizationFor, formFor
+from hubmirror.protocol.errors import UpstreamsFailed
 from hubmirror.protocol.target import Kind, Target
 from hubmirror.protocol.url import Origin, splitURL
-from hubmirror.upstream.accounts import Account, AccountAgent, Accounts
+from hubmirror.upstream.accounts import Account, AccountAgent, AccountRefused, Accounts
 from hubmirror.upstream.agents import RedirectAgent, ask
 from hubmirror.upstream.bodies import discard
 from hubmirror.upstream.failover import FailoverAgent
@@ -95,11 +96,15 @@ class Registry:
         self._agent = agent
         self._asksAnonymously = asksAnonymously
         self._tokens = TokenServices(
-            reactor, agent, registry, self.upstreams[0], believed, config.response_timeout
+            reactor,
+            agent,
+            registry,
+            self.upstreams[0],
+            believed,
+            self._whyUnavailable,
+            config.response_timeout,
         )
-        self._accounts = Accounts(
-            reactor, agent, self.upstreams, self._tokens, accounts, self.quotas
-        )
+        self._accounts = Accounts(reactor, agent, self.upstreams, self._tokens, accounts)
         self._retryPolicy = RetryPolicy(config.resumes, config.stall_timeout, config.min_speed)
         self._byName = {upstream.name: upstream for upstream in self.upstreams}
 
@@ -109,7 +114,6 @@ class Registry:
         """
         self.health = previous.health
         self.quotas = previous.quotas
-        self._accounts.quotas = previous.quotas
 
     def lastAnswer(self) -> float | None:
         """
@@ -117,6 +121,13 @@ class Registry:
         """
         times = map(self.health.lastAnswer, self.upstreams)
         return max((each for each in times if each is not None), default=None)
+
+    def _whyUnavailable(self) -> str | None:
+        """
+        Why requests go to fallbacks in place of the registry itself; C{None} when they do not.
+        """
+        registry, *fallbacks = self.upstreams
+        return self.health.whyUnavailable(registry, Service.REGISTRY.value) if fallbacks else None
 
     def offers(self, service: Service) -> bool:
         """
@@ -189,8 +200,6 @@ class Registry:
         @raise UpstreamFailed: when no upstream gives a response.
         """
         if service is not Service.REGISTRY:
-            if service is Service.TOKEN:
-                await self._tokens.find()
             return await self._askWith(None, exchange, service, asked, target, headers, body)
         if not self.hasAccounts:
             account = None
@@ -200,10 +209,18 @@ class Registry:
             if (self._asksAnonymously and isAnonymous) or shown == [OWN_AUTHORIZATION]:
                 account = Account()
             return await self._askWith(account, exchange, service, asked, target, headers, body)
-        left = self._accounts.inOrder()
+        left = self._accounts.inOrder(self.quotas)
         while True:
             account = left.pop(0)
-            response = await self._askWith(account, exchange, service, asked, target, headers, body)
+            try:
+                response = await self._askWith(
+                    account, exchange, service, asked, target, headers, body
+                )
+            except UpstreamsFailed as error:
+                isRefused = any(isinstance(each, AccountRefused) for _, each in error.attempts)
+                if isRefused and left and body is None:
+                    continue
+                raise
             if response.code != 429 or not left or body is not None:
                 return response
             # Another account may have pulls left.
@@ -239,6 +256,7 @@ class Registry:
             identity=None if account is None else self._accounts.identity(account),
             failoverOn=config.failover_on,
             timeout=config.response_timeout,
+            findTokens=self._tokens.find,
         )
         resuming = ResumingAgent(
             self._reactor,

@@ -17,9 +17,11 @@ from zope.interface import implementer
 from hubmirror.exchange import Exchange
 from hubmirror.protocol.challenge import bearerParameters
 from hubmirror.protocol.errors import OtherEntity, UpstreamFailed
+from hubmirror.protocol.fields import forFallback
 from hubmirror.protocol.ranges import Part, rangeFrom
 from hubmirror.protocol.target import Kind, Target
 from hubmirror.protocol.tokens import readToken, tokenURL
+from hubmirror.transport.connecting import noHead
 from hubmirror.upstream.accounts import AccountAgent
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
@@ -28,9 +30,9 @@ from hubmirror.upstream.cachedresponse import (
     isErrorOfKnownLength,
     wholeError,
 )
-from hubmirror.upstream.failover import FailoverAgent, noHead
+from hubmirror.upstream.failover import FailoverAgent
 from hubmirror.upstream.health import Health
-from hubmirror.upstream.policy import Service, Upstream
+from hubmirror.upstream.policy import Service, Upstream, inTurn
 from hubmirror.upstream.resumingresponse import (
     DigestCheck,
     ResumingResponse,
@@ -212,12 +214,13 @@ class ResumingAgent:
         lastURI, lastHeaders = self._source
         yield None, lambda extra: self._ask(lastURI, _with(lastHeaders, extra))
         answered = self._upstreams.index(self._upstream)
-        for upstream in self._upstreams[answered:]:
-            uri = upstream.url(self._service, target)
+        for upstream in inTurn(
+            self._upstreams[answered:], self._service, self._target.kind, headers
+        ):
             yield (
                 upstream,
-                lambda extra, upstream=upstream, uri=uri: Deferred.fromCoroutine(  # type: ignore[misc]
-                    self._askRegistry(upstream, uri, _with(headers, extra))
+                lambda extra, upstream=upstream: Deferred.fromCoroutine(  # type: ignore[misc]
+                    self._askRegistry(upstream, target, _with(headers, extra))
                 ),
             )
 
@@ -226,11 +229,14 @@ class ResumingAgent:
             self._timeout, self._reactor, noHead
         )
 
-    async def _askRegistry(self, upstream: Upstream, uri: bytes, headers: Headers) -> IResponse:
+    async def _askRegistry(self, upstream: Upstream, target: bytes, headers: Headers) -> IResponse:
         """
         Ask a registry, with a new anonymous token if the client's has expired.  A token of the Hub
         is valid for five minutes, and a layer of many gigabytes takes longer.
         """
+        uri = upstream.url(self._service, target)
+        if upstream is not self._upstreams[0]:
+            headers = forFallback(headers)
         answer = await self._ask(uri, headers)
         if (
             answer.code != 401

@@ -221,13 +221,35 @@ class StallTests(LimitCase):
         client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
         upstream = self.network.lines[0]
         upstream.producer.pauseProducing()
-        self.clock.pump([10] * 100)
+        self.clock.pump([10] * 29)
         self.assertEqual(client.ended, "")
+        upstream.producer.resumeProducing()
+        upstream.producer.pauseProducing()
+        self.clock.pump([10] * 29)
         upstream.producer.resumeProducing()
         self.clock.advance(99)
         client.says(b"67890")
         upstream.says(answer(201))
         self.assertEqual(self.answered(client).status, 201)
+
+    def test_stalledRegistry(self) -> None:
+        """If the registry accepts nothing more, the client is told so, and can be read again."""
+        client = self.connect()
+        client.says(b"PUT /v2/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        upstream = self.network.lines[0]
+        upstream.producer.pauseProducing()
+        self.clock.advance(299)
+        self.assertEqual((client.producerState, client.hears()), ("paused", b""))
+        self.clock.advance(1)
+        got = self.answered(client)
+        self.assertEqual((got.status, upstream.ended), (504, "aborted"))
+        self.assertIn(b"accepts no data", got.body)
+        self.assertEqual(client.producerState, "producing")
+        client.says(b"67890")
+        self.assertEqual([exchange.outcome for exchange in self.exchanges], [Outcome.FAILED])
+        client.leaves()
+        self.clock.advance(0)
+        self.assertNothingLeft()
 
     def test_registryThatHashes(self) -> None:
         """

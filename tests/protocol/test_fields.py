@@ -5,7 +5,14 @@ from ipaddress import ip_address
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from hubmirror.protocol.fields import acrossOrigins, forClient, forUpstream, hasPassed
+from hubmirror.protocol.fields import (
+    acrossOrigins,
+    forClient,
+    forFallback,
+    forUpstream,
+    hasPassed,
+    hasPassword,
+)
 from hubmirror.protocol.forwarded import Client
 
 VIA = b"hubmirror-12ab34cd"
@@ -170,6 +177,25 @@ class AcrossOriginsTests(SynchronousTestCase):
         fields = [field for field in PASS_UP if field[0] not in (b"Authorization", b"Cookie")]
         fields.append((b"Accept-Encoding", b"identity"))
         self.assertEqual(acrossOrigins(headersOf(*fields)), headersOf(*fields))
+
+
+class FallbackTests(SynchronousTestCase):
+    def test_stop(self) -> None:
+        """Passwords, whatever their scheme, and cookies are for the registry alone."""
+        for value in (b"Basic x", b"basic x", b"Digest x", b"Negotiate x", b"x", b""):
+            original = headersOf((b"Authorization", value), (b"Cookie", b"a=b"), (b"Range", b"x"))
+            before = original.copy()
+            self.assertTrue(hasPassword(original))
+            self.assertEqual(forFallback(original), headersOf((b"Range", b"x")))
+            self.assertEqual(original, before)
+        self.assertTrue(
+            hasPassword(headersOf((b"Authorization", b"Bearer x"), (b"Authorization", b"Basic x")))
+        )
+
+    def test_pass(self) -> None:
+        for fields in (headersOf(), headersOf((b"Authorization", b"BEARER x"), *OF_THE_CLIENT)):
+            self.assertFalse(hasPassword(fields))
+            self.assertEqual(forFallback(fields), fields)
 
 
 class ClientTests(SynchronousTestCase):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
@@ -492,13 +493,33 @@ class UploadTests(ClientCase):
         self.assertEqual(self.line.hears(), b"5\r\nhello\r\n10\r\nxxxxxxxxxxxxxxxx\r\n0\r\n\r\n")
 
     def test_producer(self) -> None:
-        """The transport itself pauses the producer of the body."""
+        """The transport pauses the producer of the body."""
         body, _ = self.upload(5)
-        producer = object()
+        producer = StringTransport()
         body.consumer.registerProducer(producer, True)
-        self.assertEqual((self.line.producer, self.line.streaming), (producer, True))
+        self.assertTrue(self.line.streaming)
+        self.line.producer.pauseProducing()
+        self.assertEqual(producer.producerState, "paused")
+        self.line.producer.resumeProducing()
+        self.assertEqual(producer.producerState, "producing")
+        self.line.producer.pauseProducing()
         body.consumer.unregisterProducer()
         self.assertIsNone(self.line.producer)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stalled(self) -> None:
+        """The request fails when the upstream accepts nothing of its body for too long."""
+        body, asked = self.upload(5)
+        body.consumer.registerProducer(StringTransport(), True)
+        for _ in range(3):
+            self.line.producer.pauseProducing()
+            self.clock.advance(RESPONSE_TIMEOUT - 1)
+            self.line.producer.resumeProducing()
+        self.assertNoResult(asked)
+        self.line.producer.pauseProducing()
+        self.clock.advance(RESPONSE_TIMEOUT)
+        self.failureResultOf(asked, HeadTimedOut)
+        self.assertEqual(self.line.ended, "aborted")
 
     def assertFails(self, asked: Deferred[UpstreamResponse]) -> None:
         self.assertEqual(self.line.ended, "aborted")

@@ -54,6 +54,21 @@ class DefenceTests(HTTP2Case):
         self.client.ask()
         self.assertEqual(len(self.requests), 1)
 
+    def test_head(self) -> None:
+        """The response to an invalid HEAD has no body, either."""
+        for path, status in ((b"/a b", b"400"), (b"/" + b"a" * 17_000, b"414")):
+            stream = self.client.askRaw(
+                [
+                    (b":method", b"HEAD"),
+                    (b":scheme", b"https"),
+                    (b":authority", b"host"),
+                    (b":path", path),
+                ]
+            )
+            answer = self.client.answers[stream]
+            self.assertEqual((answer.status, answer.frames), (status, []))
+            self.assertTrue(answer.ended)
+
     def test_malformedFraming(self) -> None:
         """What violates HTTP/2 itself ends the connection."""
         for field in [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -97,6 +99,24 @@ class ReuseTests(PoolCase):
         self.assertEqual(ended, [""] * MAX_IDLE + ["aborted"])
         self.clock.advance(0)
         self.ask(line=MAX_IDLE - 1)
+
+    def test_connectorIsReleased(self) -> None:
+        """After a reload, nothing keeps the connectors of the previous configuration."""
+        connector: Any = Network(self.clock)
+        for _ in range(2):
+            asked = self.pool.request(connector, HUB, b"GET", b"/", Headers(), None)
+            connector.lines[0].says(OK)
+            self.successResultOf(asked)
+        asked = self.pool.request(connector, HUB, b"GET", b"/", Headers(), None)
+        connector.lines[0].leaves()
+        connector.refuses.add(HUB.host)
+        self.clock.advance(0)
+        self.failureResultOf(asked, ConnectFailed)
+        self.assertEqual(len(connector.lines), 1)
+        released = weakref.ref(connector)
+        del connector, asked
+        gc.collect()
+        self.assertIsNone(released())
 
     def test_connectFails(self) -> None:
         self.network.refuses.add(HUB.host)

@@ -176,7 +176,13 @@ class ResumingCase(SynchronousTestCase):
         )
         self.registry = Registry(self.clock, config, config.allRegistries()[0], self.inner)
 
-    def ask(self, path: bytes = PATH, method: bytes = b"GET", **fields: bytes) -> Deferred[Any]:
+    def ask(
+        self,
+        path: bytes = PATH,
+        method: bytes = b"GET",
+        service: Service = Service.REGISTRY,
+        **fields: bytes,
+    ) -> Deferred[Any]:
         self.exchange = newExchange(method)
         target = readTarget(path)
         self.exchange.kind = target.kind
@@ -184,7 +190,7 @@ class ResumingCase(SynchronousTestCase):
             {name.replace("_", "-").encode(): [value] for name, value in fields.items()}
         )
         return Deferred.fromCoroutine(
-            self.registry.ask(self.exchange, Service.REGISTRY, target, path, headers, None)
+            self.registry.ask(self.exchange, service, target, path, headers, None)
         )
 
     def redirect(self, location: bytes = CDN) -> None:

@@ -67,6 +67,7 @@ class FailoverCase(SynchronousTestCase):
             quotas=Quotas(self.clock),
             failoverOn=frozenset((429, 502, 503, 504)),
             timeout=9,
+            findTokens=Deferred,
         )
         return agent.request(method, target, headers, body)
 

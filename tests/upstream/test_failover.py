@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
@@ -106,6 +107,7 @@ class FailoverCase(SynchronousTestCase):
             quotas=self.quotas,
             failoverOn=frozenset((429, 502, 503, 504)),
             timeout=TOTAL,
+            findTokens=Deferred,
         )
 
     @property
@@ -361,6 +363,63 @@ class LeftAloneTests(FailoverCase):
                 "hub (registry) is up again",
             ],
         )
+
+
+class PasswordTests(FailoverCase):
+    """
+    Tests of requests with a password, which is for the registry and its token service alone.
+    """
+
+    PASSWORD = b"Basic bWU6c2VjcmV0"
+
+    def test_login(self) -> None:
+        """
+        No fallback is asked whether a password is right: an anonymous response would confirm it.
+        """
+        for service, kind in ((Service.TOKEN, None), (Service.REGISTRY, Kind.PING)):
+            for status in (429, 503):
+                self.setUp()
+                asking = self.ask(kind, service=service, authorization=self.PASSWORD)
+                while not asking.called:
+                    self.inner.answer(Response(status, 0, b""))
+                    self.clock.advance(PAUSE)
+                self.assertEqual(self.successResultOf(asking).code, status)
+                self.assertEqual(set(self.asked), {"hub"})
+            self.setUp()
+            for _ in range(2):
+                asking = self.ask(kind, service=service, authorization=self.PASSWORD)
+                self.inner.fail(ConnectFailed("connection refused"))
+                self.failureResultOf(asking, UpstreamsFailed)
+                self.assertEqual(self.asked, ["hub"])
+
+    def test_form(self) -> None:
+        """A form with a password is sent to the registry's token service alone."""
+        for failure in (Response(503, 0, b""), ConnectFailed("connection refused")):
+            asking = self.ask(None, b"POST", service=Service.TOKEN, body=object())
+            self.inner.asked[-1].reply.callback(
+                failure if isinstance(failure, Response) else Failure(failure)
+            )
+            asking.addErrback(lambda reason: reason.trap(UpstreamsFailed))
+            self.successResultOf(asking)
+            self.assertEqual(self.asked, ["hub"])
+
+    def test_others(self) -> None:
+        """Other requests go to a fallback without the password."""
+        self.assertServedBy("hub", "second", authorization=self.PASSWORD)
+        authorizations = [
+            asked.headers.getRawHeaders(b"Authorization") for asked in self.inner.asked
+        ]
+        self.assertEqual(authorizations, [[self.PASSWORD], None])
+
+    def test_token(self) -> None:
+        """A token is sent to fallbacks, which may accept the same tokens."""
+        for service, kind in ((Service.TOKEN, None), (Service.REGISTRY, Kind.PING)):
+            self.setUp()
+            self.assertServedBy(
+                "hub", "second", kind=kind, service=service, authorization=b"bearer x"
+            )
+            authorization = self.inner.asked[-1].headers.getRawHeaders(b"Authorization")
+            self.assertEqual(authorization, [b"bearer x"])
 
 
 class NoAnswerTests(FailoverCase):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from typing import Any
 
 from hypothesis import given
@@ -141,6 +142,15 @@ class RemainingTests(QuotaCase):
         """If no pulls are left, the limit applies until the window ends."""
         self.answered(200, ratelimit_remaining=b"0;w=600")
         self.assertEqual(self.limitedFor(), 600)
+
+    def test_windowEnds(self) -> None:
+        """After its window, an identity has all of its pulls again, however few were left."""
+        for left in (b"0", b"3"):
+            self.answered(200, ratelimit_remaining=left + b";w=600")
+            self.clock.advance(599)
+            self.assertEqual(self.quotas.remaining(HUB, b""), int(left))
+            self.clock.advance(1)
+            self.assertEqual(self.quotas.remaining(HUB, b""), math.inf)
 
     def test_moreAgain(self) -> None:
         self.answered(200, ratelimit_remaining=b"0;w=600")

@@ -13,19 +13,25 @@ from twisted.web.http_headers import Headers
 
 from hubmirror import MirrorConfig
 from hubmirror.protocol.errors import UpstreamsFailed
-from hubmirror.protocol.target import readTarget
+from hubmirror.protocol.target import Kind, readTarget
 from hubmirror.upstream.policy import Service
 from hubmirror.upstream.registry import Registry
 from tests.upstream.support import RecordingAgent, Response, newExchange
 
 
 class ClientTests(SynchronousTestCase):
-    def configure(self, **options: Any) -> None:
+    def configure(self, *, asksAnonymously: bool = False, **options: Any) -> None:
         self.clock = Clock()
         self.inner = RecordingAgent()
         self.exchange = newExchange()
         config = MirrorConfig(port=(), **options)
-        self.registry = Registry(self.clock, config, config.allRegistries()[0], self.inner)
+        self.registry = Registry(
+            self.clock,
+            config,
+            config.allRegistries()[0],
+            self.inner,
+            asksAnonymously=asksAnonymously,
+        )
 
     def ask(self, service: Service = Service.REGISTRY, target: bytes = b"/v2/a") -> Deferred[Any]:
         return Deferred.fromCoroutine(
@@ -109,6 +115,25 @@ class ClientTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.failureResultOf(asking, UpstreamsFailed)
         self.assertEqual(self.inner.cancelled, [b"https://cdn.example/1"])
+
+    def test_anonymousQuota(self) -> None:
+        """Pulls with the mirror's own anonymous token are counted like those of its clients."""
+        self.configure(asksAnonymously=True)
+        self.exchange.kind = Kind.MANIFEST
+        asking = self.ask()
+        self.inner.answer(
+            Response(
+                401,
+                0,
+                b"",
+                WWW_Authenticate=b'Bearer realm="https://auth.docker.io/token"',
+            )
+        )
+        self.inner.answer(Response(200, None, b'{"token":"abc"}'))
+        self.inner.answer(Response(200, RateLimit_Remaining=b"7;w=60"))
+        self.successResultOf(asking)
+        [known] = self.registry.quotas.known()
+        self.assertEqual((known.isAnonymous, known.remaining), (True, 7))
 
     def test_path(self) -> None:
         self.configure(

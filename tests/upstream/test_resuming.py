@@ -7,6 +7,7 @@ from __future__ import annotations
 from twisted.logger import capturedLogs, formatEvent
 
 from hubmirror.protocol.errors import ConnectFailed
+from hubmirror.upstream.policy import Service
 from tests.upstream.broken import (
     BLOB,
     CDN,
@@ -136,6 +137,29 @@ class WayTests(ResumingCase):
         self.assertEqual(self.uri, SECOND)
         self.rest(400).gives(BLOB[400:])
         self.assertWhole()
+
+    def test_password(self) -> None:
+        """A password is not sent to the next upstream."""
+        first = self.begin(Authorization=b"Basic x")
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.refuse(403)
+        self.assertEqual((self.uri, self.field(b"Authorization")), (HUB, [b"Basic x"]))
+        self.refuse(503)
+        self.assertEqual((self.uri, self.field(b"Authorization")), (SECOND, None))
+
+    def test_login(self) -> None:
+        """A fallback is not asked for a token that requires a password."""
+        asking = self.ask(b"/token", service=Service.TOKEN, Authorization=b"Basic x")
+        first = self.inner.answer(Response(200, 10))
+        self.read(asking)
+        for _ in range(20):
+            self.cut(first, 10)
+            if self.receiver.ended is not None:
+                break
+            first = self.inner.answer(Response(200, 10))
+        self.assertEqual(set(self.inner.uris), {b"https://auth.example/token/token"})
+        self.assertBroken()
 
     def test_sameURLIsNotForgotten(self) -> None:
         """After the other upstreams have refused, the same URL is requested in the next round."""

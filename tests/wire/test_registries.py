@@ -5,14 +5,17 @@ Tests of several registries in one mirror, with the test as the client and the u
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 from urllib.parse import parse_qs
 
 from twisted.logger import capturedLogs, formatEvent
 
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+
 from hubmirror import MirrorConfig
 from hubmirror.config import Account, RegistryConfig
-from tests.wire.support import Line, MemoryCase, Message, answer
+from tests.wire.support import Line, MemoryCase, Message, answer, read
 
 DIGEST = b"sha256:" + b"0123456789abcdef" * 4
 BASIC = b"Basic bWU6c2VjcmV0"
@@ -521,6 +524,74 @@ class TokenTests(RegistriesCase):
         self.assertEqual(self.answered(client).status, 404)
 
 
+class UnknownTokenServiceTests(MemoryCase):
+    """
+    Tests of a registry whose token service has not been learned yet, and that has a fallback.
+    """
+
+    options = {
+        "registries": [
+            RegistryConfig(
+                name="quay.test", url="https://quay.test", fallback=["https://f.example"]
+            )
+        ]
+    }
+
+    def assertIssued(self, client: Line, target: bytes) -> None:
+        self.assertEqual(str(self.network.origins[-1]), "https://f.example")
+        self.assertEqual(self.asked().target, target)
+        self.network.lines[-1].says(token(b"abc"))
+        self.assertEqual(json.loads(self.answered(client).body), {"token": "quay.test~abc"})
+
+    def test_registryDown(self) -> None:
+        """The fallback issues the token, so that a pull can begin."""
+        self.network.refuses.add(b"quay.test")
+        for target in (b"/token/quay.test?", b"/token?service=x&"):
+            client = self.send(target + b"scope=repository:quay.test/o/a:pull")
+            self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
+
+    def test_registryHangs(self) -> None:
+        client = self.send(b"/token/quay.test?scope=repository:o/a:pull")
+        self.assertEqual(self.asked().target, b"/v2/")
+        self.clock.advance(4.5)
+        self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
+
+    def test_markedDown(self) -> None:
+        """A registry that is marked down is not asked for its challenge."""
+        self.network.refuses.add(b"quay.test")
+        self.send(b"/v2/quay.test/o/a/manifests/1")
+        self.network.refuses.clear()
+        self.network.lines.clear()
+        self.network.origins.clear()
+        client = self.send(b"/token?service=x&scope=repository:quay.test/o/a:pull")
+        self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
+        self.assertEqual(len(self.network.lines), 1)
+
+    def test_password(self) -> None:
+        """A password is sent to no fallback, even if it is not known whom it is for."""
+        self.configure(
+            registries=[
+                RegistryConfig(
+                    name="quay.test", fallback=["https://f.example"], pass_credentials=True
+                )
+            ]
+        )
+        self.network.refuses.add(b"quay.test")
+        got = self.local(b"/token/quay.test", fields=((b"Authorization", BASIC),))
+        self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
+
+    def test_withoutFallback(self) -> None:
+        """A registry that is alone is asked even when it is marked down."""
+        self.configure(registries=[RegistryConfig(name="quay.test", url="https://quay.test")])
+        self.network.refuses.add(b"quay.test")
+        for _ in range(2):
+            got = self.local(b"/token?scope=repository:quay.test/o/a:pull")
+            self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
+        self.network.refuses.clear()
+        self.send(b"/token?scope=repository:quay.test/o/a:pull")
+        self.assertEqual(self.asked().target, b"/v2/")
+
+
 class FallbackTests(RegistriesCase):
     def test_spellings(self) -> None:
         """Each fallback is sent requests for the right registry, in its spelling."""
@@ -634,7 +705,7 @@ class AccountTests(MemoryCase):
     def configure(self, **options: Any) -> None:
         registry = RegistryConfig(
             name="ghcr.test",
-            auth_url="https://ghcr.test/token",
+            auth_url=options.pop("auth_url", "https://ghcr.test/token"),
             account=self.accounts[: options.pop("accounts", 1)],
             **options,
         )
@@ -773,6 +844,122 @@ class AccountTests(MemoryCase):
         self.assertEqual(got.status, 502)
         self.assertEqual(got.values(b"WWW-Authenticate"), [])
         self.assertNotIn(b"password", got.body)
+
+    def pullAfterRefusal(self, *replies: bytes) -> list[bytes]:
+        """
+        Pull, with these responses to the requests of the mirror, and then once more.
+
+        @return: the C{Authorization} of the token requests of the second pull.
+        """
+        client = self.pull()
+        for reply in replies:
+            self.say(reply)
+        self.assertEqual(self.answered(client).values(b"WWW-Authenticate"), [])
+        self.pull()
+        registry = self.network.lines[0]
+        self.assertIn(b"GET /v2/", registry.hears())
+        registry.says(challenge(b"https://ghcr.test/token"))
+        return read(registry.hears()).values(b"Authorization")
+
+    FIRST, SECOND = (
+        b"Basic " + b64encode(b"%b:password of %b" % (name, name)) for name in (b"first", b"second")
+    )
+    NOT_BEARER = answer(401, b"{}", ((b"WWW-Authenticate", b'Basic realm="r"'),))
+
+    def test_nextAccount(self) -> None:
+        """The other accounts are used for the same request, and the refusal is logged."""
+        self.configure(accounts=2)
+        with capturedLogs() as logs:
+            client = self.pull()
+            self.say(challenge(b"https://ghcr.test/token"))
+            self.assertEqual(self.say(answer(401)).values(b"Authorization"), [self.FIRST])
+            self.say(challenge(b"https://ghcr.test/token"))
+            self.assertEqual(self.say(token(b"abc")).values(b"Authorization"), [self.SECOND])
+            self.say(answer(200, b"{}"))
+            self.assertEqual(self.answered(client).status, 200)
+        [text] = [formatEvent(each) for each in logs if each["log_level"] is LogLevel.error]
+        self.assertIn("first", text)
+
+    def test_refusedByFallback(self) -> None:
+        """What a fallback's token service refuses is not the account: it is asked anonymously."""
+        for status in (401, 403):
+            self.network.lines.clear()
+            self.configure(accounts=2, fallback=["https://f.example"])
+            seen = self.pullAfterRefusal(
+                answer(503), challenge(b"https://x.example/"), answer(status)
+            )
+            self.assertEqual(seen, [self.FIRST])
+
+    def test_forbidden(self) -> None:
+        """A 403 is for what is asked for, not for the account."""
+        self.configure(accounts=2)
+        seen = self.pullAfterRefusal(challenge(b"https://ghcr.test/token"), answer(403))
+        self.assertEqual(seen, [self.FIRST])
+
+    def test_refusedPassword(self) -> None:
+        """A registry without tokens rejects a password itself."""
+        self.configure(accounts=2)
+        for seen in ([None, self.FIRST, None, self.SECOND], [self.SECOND]):
+            client = self.pull()
+            for value in seen:
+                isRight = value == self.SECOND
+                asked = self.say(answer(200, b"{}") if isRight else self.NOT_BEARER)
+                self.assertEqual(asked.values(b"Authorization"), [value] if value else [])
+            self.assertEqual(self.answered(client).status, 200)
+
+    def test_passwordNoLongerAccepted(self) -> None:
+        self.configure(accounts=2)
+        self.pull()
+        self.say(self.NOT_BEARER)
+        self.say(answer(200, b"{}"))
+        client = self.pull()
+        self.assertEqual(self.say(self.NOT_BEARER).values(b"Authorization"), [self.FIRST])
+        self.say(self.NOT_BEARER)
+        self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [self.SECOND])
+        self.assertEqual(self.answered(client).status, 200)
+
+    def test_challenge(self) -> None:
+        """A client gets no challenge, whatever the registry wants."""
+        self.configure(account_may_push=True)
+        for replies in (
+            (challenge(b"https://ghcr.test/token"), answer(503)),
+            (challenge(b"https://ghcr.test/token"), token(b"abc"), challenge(b"https://g/")),
+        ):
+            client = self.pull()
+            for reply in replies:
+                self.say(reply)
+            got = self.answered(client)
+            self.assertEqual((got.status, got.values(b"WWW-Authenticate")), (401, []))
+        _, got = self.exchange(
+            b"/v2/ghcr.test/o/a/manifests/1",
+            challenge(b"https://ghcr.test/token"),
+            method=b"PUT",
+            body=b"{}",
+        )
+        self.assertEqual((got.status, got.values(b"WWW-Authenticate")), (401, []))
+
+    def test_clientLeaves(self) -> None:
+        """No connection is left behind by a client that leaves while its token is requested."""
+        client = self.pull()
+        # The rest of the body is not read as long as the response may still be passed on.
+        self.say(challenge(b"https://ghcr.test/token")[:-1])
+        self.assertEqual(self.asked().target, b"/token?account=first")
+        client.leaves()
+        self.clock.advance(0)
+        self.network.lines[-1].says(token(b"abc"))
+        for seconds in (75, 0):
+            self.clock.advance(seconds)
+        self.assertEqual({line.ended for line in self.network.lines}, {"aborted"})
+        self.assertEqual(self.pool.connections, 0)
+
+    def test_noRealm(self) -> None:
+        """A challenge that names no token service is like one whose token service fails."""
+        self.configure(auth_url=None)
+        client = self.pull()
+        nameless = answer(401, b"{}", ((b"WWW-Authenticate", b'Bearer service="g"'),))
+        self.say(nameless)
+        self.assertEqual(self.say(nameless).target, b"/v2/")
+        self.assertEqual(self.answered(client).status, 401)
 
     def test_passwordInNoRepr(self) -> None:
         self.assertNotIn("password of", repr(vars(self.mirror.service)))

@@ -9,8 +9,6 @@ from base64 import b64encode
 from typing import Any
 from urllib.parse import parse_qs
 
-from twisted.logger import capturedLogs, formatEvent
-
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from hubmirror import MirrorConfig

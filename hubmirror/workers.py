@@ -36,6 +36,7 @@ from hubmirror.admin.status import Status, newKey
 from hubmirror.config import MirrorConfig
 from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.operations.banner import announce
+from hubmirror.transport.proxyprotocol import ProxiedPort
 from hubmirror.transport.sharedports import listenShared
 from hubmirror.worker import VARIABLE, Inheritance
 
@@ -281,11 +282,14 @@ class Supervisor(Service):
             self.adminPort.start()
         for endpoint in self._endpoints:
             problems: list[Failure] = []
-            endpoint.listen(nobody).addCallbacks(self._bound, problems.append)
+            endpoint.listen(nobody).addCallback(self._bound).addErrback(problems.append)
             for problem in problems:
                 problem.raiseException()
 
     def _bound(self, port: Any) -> None:
+        if isinstance(port, ProxiedPort):
+            # Stopping the wrapper accepts the connections that wait, which are for workers.
+            port = port.original
         port.stopReading()
         self.ports.append(port)
         self._listening.append(_Listening(port.socket, len(self._workers)))

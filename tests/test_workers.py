@@ -17,8 +17,9 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
+from twisted.internet.defer import succeed
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
@@ -253,6 +254,23 @@ class SupervisorTests(SynchronousTestCase):
         self.end(1)
         self.successResultOf(stopping)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class BindingTests(SynchronousTestCase):
+    def test_defect(self) -> None:
+        """A port that can't be shared ends the start; no worker would ever serve it."""
+        endpoint: Any = Mock()
+        endpoint.listen.return_value = succeed(object())
+        supervisor = Supervisor(
+            SpawningClock(),
+            MirrorConfig(port=()),
+            [endpoint],
+            2,
+            lambda number: [],
+            via="hubmirror-1",
+            check=Mock(),
+        )
+        self.assertRaises(AttributeError, supervisor.privilegedStartService)
 
 
 class CommandCase(SynchronousTestCase):

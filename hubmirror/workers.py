@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ from twisted.python.failure import Failure
 from hubmirror.admin.metrics import addReport
 from hubmirror.admin.status import Status, newKey
 from hubmirror.config import MirrorConfig
-from hubmirror.downstream.rates import SIZE as RATES_SIZE
+from hubmirror.downstream.rates import makeMemory
 from hubmirror.operations.banner import announce
 from hubmirror.transport.proxyprotocol import ProxiedPort
 from hubmirror.transport.sharedports import listenShared
@@ -261,8 +260,9 @@ class Supervisor(Service):
         self._config = config
         self.adminPort: AdminPort | None = None
         self._listening: list[_Listening] = []
-        self._rates = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the supervisor)
-        self._rates.truncate(RATES_SIZE)
+        # In memory, because a temporary folder need not exist: a container may be read-only.
+        self._rates = open(os.memfd_create("rates"), "r+b", buffering=0)  # noqa: SIM115
+        makeMemory(self._rates.fileno()).close()
         self._statusKey = newKey()
         self._counted: dict[str, Any] = {"counters": {}, "histograms": {}}
         self._asking = LoopingCall(self._ask)

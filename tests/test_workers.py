@@ -160,7 +160,11 @@ class SupervisorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = SpawningClock()
         self.checked: list[MirrorConfig] = []
-        self.supervisor = Supervisor(
+        self.supervisor = self.makeSupervisor()
+        self.supervisor.startService()
+
+    def makeSupervisor(self) -> Supervisor:
+        return Supervisor(
             self.clock,
             MirrorConfig(port=(), drain_timeout=10),
             [],
@@ -169,7 +173,23 @@ class SupervisorTests(SynchronousTestCase):
             via="hubmirror-1",
             check=self.checked.append,
         )
-        self.supervisor.startService()
+
+    def test_rates(self) -> None:
+        """
+        The table of rates needs no folder for temporary files, and has its key before a worker
+        starts: of two workers that wrote one at once, each could keep its own.
+        """
+        self.patch(tempfile, "tempdir", "/nonexistent")
+        keys: list[bytes] = []
+
+        def spawn(*_: Any, childFDs: dict[int, Any], **__: Any) -> None:
+            [shared] = {fd for fd, mine in childFDs.items() if fd == mine} - {1, 2}
+            keys.append(os.pread(shared, 16, 0))
+
+        self.patch(self.clock, "spawnProcess", spawn)
+        self.makeSupervisor().startService()
+        self.assertEqual(len(set(keys)), 1)
+        self.assertTrue(any(keys[0]))
 
     def end(self, index: int) -> None:
         self.clock.spawned[index][0].processEnded(Failure(ProcessTerminated(1)))

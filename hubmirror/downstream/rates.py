@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import secrets
 import struct
 
@@ -30,6 +31,19 @@ The size of a table, in bytes.
 _LONGEST_PAUSE = 60.0
 
 
+def makeMemory(fd: int = -1) -> mmap.mmap:
+    """
+    Create the memory of a table, with a key.
+
+    @param fd: an empty file, with which other processes share the table.  By default, they don't.
+    """
+    if fd != -1:
+        os.ftruncate(fd, SIZE)
+    memory = mmap.mmap(fd, SIZE)
+    memory[:_KEY] = secrets.token_bytes(_KEY)
+    return memory
+
+
 class RateTable:
     """
     Remembers one number for each client and rate: the time at which the client's earlier requests
@@ -47,13 +61,11 @@ class RateTable:
 
     def __init__(self, reactor: IReactorTime, memory: mmap.mmap | None = None) -> None:
         """
-        @param memory: L{SIZE} bytes, which are zero at first.  By default, the table is not shared
-            with other processes.
+        @param memory: memory from L{makeMemory}, which other processes may use, too.  By default,
+            the table is not shared.
         """
         self._reactor = reactor
-        self._memory = memory or mmap.mmap(-1, SIZE)
-        if not any(self._memory[:_KEY]):
-            self._memory[:_KEY] = secrets.token_bytes(_KEY)
+        self._memory = memory or makeMemory()
         self._key = self._memory[:_KEY]
 
     def take(self, what: str, client: str, rate: Rate) -> float:

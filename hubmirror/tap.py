@@ -34,7 +34,7 @@ from hubmirror.operations.accesslog import checkAccessLog
 from hubmirror.operations.configcheck import describeConfig
 from hubmirror.operations.manager import tellManager
 from hubmirror.service import HubMirror, MirrorService, makeAdminPort
-from hubmirror.worker import AdoptingReactor, Lifeline, ReportPipe, inheritance
+from hubmirror.worker import AdoptingReactor, Lifeline, ReportPipe, inheritance, readConfig
 from hubmirror.workers import Supervisor
 
 
@@ -88,6 +88,7 @@ class Options(usage.Options):
         self.given: dict[str, Any] = {}
         self._file: str | None = None
         self._isCheck = False
+        self._inherited = inheritance()
         super().__init__()
 
     def opt_config(self, path: str) -> None:
@@ -104,10 +105,13 @@ class Options(usage.Options):
 
     def read(self) -> MirrorConfig:
         """
-        Read the configuration from the command line and from the present content of the file.
+        Read the configuration from the command line and from the present content of the file.  A
+        worker's is that of its supervisor, although the file may have changed since.
 
         @raise ConfigError: when the file can't be read or a value is invalid.
         """
+        if self._inherited is not None:
+            return _withoutSystemd(readConfig(self._inherited.config))
         return MirrorConfig(**self._values())
 
     def _values(self) -> dict[str, Any]:
@@ -139,7 +143,7 @@ class Options(usage.Options):
             self.config = self.read()
             self.service = self._makeService(reactor)
         except ConfigError as error:
-            if self._isCheck or self._file is not None:
+            if self._isCheck or self._file is not None or self._inherited is not None:
                 # What twistd says with a UsageError is the whole help first, which would hide the
                 # mistake in the journal of a service.
                 raise SystemExit(f"hubmirror: {error}") from None
@@ -149,15 +153,11 @@ class Options(usage.Options):
             raise SystemExit(0)
 
     def _makeService(self, reactor: Any) -> MirrorService | Supervisor:
-        config, inherited = self.config, inheritance()
+        config, inherited = self.config, self._inherited
         if not isinstance(reactor, SelectReactor):
             _raiseFileLimit(config)
         if inherited is not None:
             listening = AdoptingReactor(reactor, inherited.sockets)
-            # systemd passes its sockets only to the process that it starts, the supervisor.  A
-            # worker inherits them like any others.
-            ports = ("tcp:0" if each.startswith("systemd:") else each for each in config.port)
-            config = attrs.evolve(config, port=tuple(ports))
             rates = mmap.mmap(inherited.rates, RATES_SIZE)
             mirror = HubMirror(reactor, config, listening=listening, via=inherited.via, rates=rates)
             pipe = ReportPipe(reactor, inherited.reports)
@@ -198,24 +198,20 @@ class Options(usage.Options):
         twistd: Any = self.parent
         if twistd and not (twistd["nodaemon"] and twistd["logfile"] in (None, "-")):
             arguments.append(f"--logfile={twistd['logfile'] or 'twistd.log'}.worker-{number}")
-        arguments.append("hubmirror")
-        if self._file is not None:
-            arguments.append(f"--config={self._file}")
-        for field in options():
-            value = self.given.get(field.name)
-            if value is None:
-                continue
-            option = "--" + optionName(field)
-            if value is True:
-                arguments.append(option)
-            else:
-                values = value if isinstance(value, list) else [value]
-                arguments += [f"{option}={each}" for each in values]
-        return arguments
+        return [*arguments, "hubmirror"]
 
 
 for _field in options():
     setattr(Options, "opt_" + optionName(_field).replace("-", "_"), _optionMethod(_field))
+
+
+def _withoutSystemd(config: MirrorConfig) -> MirrorConfig:
+    """
+    Replace the ports from systemd.  It passes its sockets only to the process that it starts, the
+    supervisor; a worker inherits them like any others.
+    """
+    ports = ("tcp:0" if each.startswith("systemd:") else each for each in config.port)
+    return attrs.evolve(config, port=tuple(ports))
 
 
 def _raiseFileLimit(config: MirrorConfig) -> None:

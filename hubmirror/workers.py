@@ -2,8 +2,8 @@
 Several processes on the same ports: a supervisor binds the ports, and starts and restarts the
 workers, which serve requests.
 
-A worker runs the plugin under a C{twistd} of its own, with the same options.  An environment
-variable describes the sockets and pipes that it inherits (L{hubmirror.worker}).
+A worker runs the plugin under a C{twistd} of its own.  An environment variable describes the
+sockets, the memory and the pipes that it inherits (L{hubmirror.worker}).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from io import FileIO
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import ProcessExitedAlready
@@ -32,12 +34,12 @@ from twisted.python.failure import Failure
 
 from hubmirror.admin.metrics import addReport
 from hubmirror.admin.status import Status, newKey
-from hubmirror.config import MirrorConfig
+from hubmirror.config import MirrorConfig, options
 from hubmirror.downstream.rates import makeMemory
 from hubmirror.operations.banner import announce
 from hubmirror.transport.proxyprotocol import ProxiedPort
 from hubmirror.transport.sharedports import listenShared
-from hubmirror.worker import VARIABLE, Inheritance
+from hubmirror.worker import VARIABLE, Inheritance, writeConfig
 
 if TYPE_CHECKING:
     # The module needs prometheus-client, which is optional.
@@ -225,6 +227,14 @@ def _another(like: socket.socket, address: Any) -> socket.socket:
     return listenShared(like.family, address, _BACKLOG, only)
 
 
+def _makeFile(name: str) -> FileIO:
+    """
+    Create a file in memory.  There need not be a folder for temporary files: the file system of a
+    container may be read-only.
+    """
+    return open(os.memfd_create(name), "r+b", buffering=0)
+
+
 class Supervisor(Service):
     """
     Binds the ports and keeps the workers running.
@@ -258,11 +268,16 @@ class Supervisor(Service):
         self._via = via
         self._check = check
         self._config = config
+        self._atStart = {
+            field.name: getattr(config, field.name)
+            for field in options()
+            if field.metadata["atStart"]
+        }
         self.adminPort: AdminPort | None = None
         self._listening: list[_Listening] = []
-        # In memory, because a temporary folder need not exist: a container may be read-only.
-        self._rates = open(os.memfd_create("rates"), "r+b", buffering=0)  # noqa: SIM115
+        self._rates, self._shared = _makeFile("rates"), _makeFile("config")
         makeMemory(self._rates.fileno()).close()
+        writeConfig(self._shared.fileno(), config)
         self._statusKey = newKey()
         self._counted: dict[str, Any] = {"counters": {}, "histograms": {}}
         self._asking = LoopingCall(self._ask)
@@ -337,11 +352,11 @@ class Supervisor(Service):
         """
         mine = [listening.take(number) for listening in self._listening]
         sockets = [(each.fileno(), each.family) for each in mine]
-        rates = self._rates.fileno()
-        reports = max(rates, *(fd for fd, _family in sockets)) + 1 if sockets else rates + 1
+        rates, config = self._rates.fileno(), self._shared.fileno()
+        kept = {fd: fd for fd in (rates, config, *(fd for fd, _family in sockets))}
+        reports = max(kept) + 1
         environment = dict(os.environ)
-        environment[VARIABLE] = Inheritance(sockets, self._via, reports, rates).encode()
-        kept = {fd: fd for fd in (rates, *(fd for fd, _family in sockets))}
+        environment[VARIABLE] = Inheritance(sockets, self._via, reports, rates, config).encode()
         # A worker inherits SIGHUP blocked, and unblocks it once it has a handler.  So a reload
         # while the worker starts does not end it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
@@ -358,12 +373,14 @@ class Supervisor(Service):
 
     def reload(self, config: MirrorConfig) -> None:
         """
-        Make all workers read the configuration again.
+        Make all workers use another configuration, but not its options that take effect only at the
+        start: a worker that is started later has to fit the sockets and the other workers.
 
-        @raise ConfigError: when the configuration can't be used; then no worker is sent the signal.
+        @raise ConfigError: when the configuration can't be used; then nothing is changed.
         """
         self._check(config)
-        self._config = config
+        self._config = attrs.evolve(config, **self._atStart)
+        writeConfig(self._shared.fileno(), self._config)
         for worker in self._workers:
             worker.signal("HUP")
 
@@ -399,6 +416,7 @@ class Supervisor(Service):
         if self.adminPort is not None:
             await self.adminPort.stop()
         self._rates.close()
+        self._shared.close()
 
     def _kill(self) -> None:
         for worker in self._workers:

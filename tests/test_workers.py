@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, patch
 
+import attrs
 from twisted.internet.defer import succeed
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import Factory
@@ -27,8 +28,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror import MirrorConfig
+from hubmirror.config import Account, ConfigError, RegistryConfig
 from hubmirror.testing.ca import Authority
-from hubmirror.worker import VARIABLE, AdoptingReactor, Inheritance, inheritance
+from hubmirror.worker import VARIABLE, AdoptingReactor, Inheritance, inheritance, readConfig
 from hubmirror.workers import Supervisor, _Listening
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
@@ -39,7 +41,7 @@ class InheritanceTests(SynchronousTestCase):
         self.assertIsNone(inheritance())
 
     def test_passedOn(self) -> None:
-        given = Inheritance([(7, socket.AF_INET), (8, socket.AF_INET6)], "hubmirror-1", 9, 10)
+        given = Inheritance([(7, socket.AF_INET), (8, socket.AF_INET6)], "hubmirror-1", 9, 10, 11)
         self.patch(os, "environ", {VARIABLE: given.encode()})
         self.assertEqual(inheritance(), given)
 
@@ -150,8 +152,13 @@ class SpawningClock(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.spawned: list[tuple[Any, list[str]]] = []
+        self.inherited: list[Any] = []
 
-    def spawnProcess(self, protocol: Any, program: str, arguments: list[str], **_: Any) -> None:
+    def spawnProcess(
+        self, protocol: Any, program: str, arguments: list[str], env: dict[str, str], **_: Any
+    ) -> None:
+        with patch.dict(os.environ, env):
+            self.inherited.append(inheritance())
         protocol.makeConnection(Process())
         self.spawned.append((protocol, arguments[3:]))
 
@@ -180,16 +187,41 @@ class SupervisorTests(SynchronousTestCase):
         starts: of two workers that wrote one at once, each could keep its own.
         """
         self.patch(tempfile, "tempdir", "/nonexistent")
-        keys: list[bytes] = []
-
-        def spawn(*_: Any, childFDs: dict[int, Any], **__: Any) -> None:
-            [shared] = {fd for fd, mine in childFDs.items() if fd == mine} - {1, 2}
-            keys.append(os.pread(shared, 16, 0))
-
-        self.patch(self.clock, "spawnProcess", spawn)
         self.makeSupervisor().startService()
-        self.assertEqual(len(set(keys)), 1)
-        self.assertTrue(any(keys[0]))
+        first, second = (os.pread(each.rates, 16, 0) for each in self.clock.inherited[-2:])
+        self.assertEqual(first, second)
+        self.assertTrue(any(first))
+
+    def test_reloaded(self) -> None:
+        """
+        A configuration that is accepted is that of all workers, also of later ones, except for what
+        takes effect only at the start.
+        """
+        shared = self.clock.inherited[0].config
+        before = readConfig(shared)
+        self.assertEqual(before, MirrorConfig(port=(), drain_timeout=10))
+        new = MirrorConfig(
+            port=["ssl:443"],
+            admin_port="tcp:9090",
+            read_only=True,
+            allow_client=["192.0.2.0/24"],
+            allow_redirects_to=["https://cdn.example", "10.0.0.0/8"],
+            client_requests="10/1m",
+            resolver="192.0.2.1",
+            registries=[
+                RegistryConfig(
+                    name="ghcr.io",
+                    fallback=["https://a.example"],
+                    account=[Account(username="me", password_file="password")],
+                )
+            ],
+        )
+        self.supervisor.reload(new)
+        self.assertEqual(self.checked, [new])
+        self.assertEqual(readConfig(shared), attrs.evolve(new, port=(), admin_port=None))
+        self.patch(self.supervisor, "_check", Mock(side_effect=ConfigError("no")))
+        self.assertRaises(ConfigError, self.supervisor.reload, before)
+        self.assertTrue(readConfig(shared).read_only)
 
     def end(self, index: int) -> None:
         self.clock.spawned[index][0].processEnded(Failure(ProcessTerminated(1)))
@@ -353,6 +385,16 @@ class CommandCase(SynchronousTestCase):
             watchdog.cancel()
         raise AssertionError(f"nothing like {pattern} was said, but:\n{''.join(lines)}")
 
+    def ready(self, ports: int) -> None:
+        """Wait until workers listen on so many ports in all."""
+        for _ in range(ports):
+            self.said(r"MirrorSite .*starting on")
+
+    def workers(self) -> list[int]:
+        """The process IDs of the workers, in the order of their start."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(child) for child in children.read_text().split()]
+
     def assertServes(self, connection: HTTPConnection) -> None:
         connection.request("GET", "/v1/_ping")
         self.assertEqual(connection.getresponse().read(), b"true")
@@ -366,15 +408,7 @@ class WorkersTests(CommandCase):
             "--workers=2", "--port=tcp:0:interface=127.0.0.1", "--port=ssl:0:interface=127.0.0.1"
         )
         self.ports = [int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1]) for _ in "12"]
-        self.ready(2)
-
-    def ready(self, workers: int) -> None:
-        for _ in range(workers * len(self.ports)):
-            self.said(r"MirrorSite .*starting on")
-
-    def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(child) for child in children.read_text().split()]
+        self.ready(4)
 
     def assertAllServe(self) -> None:
         plain, tls = self.ports
@@ -387,7 +421,7 @@ class WorkersTests(CommandCase):
         os.kill(first, signal.SIGKILL)
         self.said("worker . ended")
         self.assertAllServe()
-        self.ready(1)
+        self.ready(2)
         self.assertAllServe()
         self.assertIn(second, self.workers())
         self.assertEqual(len(self.workers()), 2)
@@ -420,10 +454,10 @@ class FollowedTests(CommandCase):
         options = ("--workers=2", "--reuse-port", "--registry-url=http://127.0.0.1:9")
         self.start("--port=ssl:0:interface=127.0.0.1", *options)
         port = int(self.said(r"listening on https://127\.0\.0\.1:(\d+)")[1])
-        self.ready()
+        self.ready(2)
         first = self.process
         self.start(f"--port=ssl:{port}:interface=127.0.0.1", *options)
-        self.ready()
+        self.ready(2)
         for _ in range(20):
             self.assertPinged(port)
         first.terminate()
@@ -431,10 +465,6 @@ class FollowedTests(CommandCase):
         self.assertEqual(first.returncode, 0)
         for _ in range(20):
             self.assertPinged(port)
-
-    def ready(self) -> None:
-        for _ in range(2):
-            self.said(r"MirrorSite .*starting on")
 
     def assertPinged(self, port: int) -> None:
         self.assertServes(HTTPSConnection("127.0.0.1", port, timeout=30, context=self.trust))
@@ -453,8 +483,7 @@ class InterruptedTests(CommandCase):
             url = f"http://127.0.0.1:{registry.getsockname()[1]}"
             self.start("--workers=2", "--port=tcp:0:interface=127.0.0.1", f"--registry-url={url}")
             port = int(self.said(r"listening on http://127\.0\.0\.1:(\d+)")[1])
-            for _ in range(2):
-                self.said(r"MirrorSite .*starting on")
+            self.ready(2)
             client = HTTPConnection("127.0.0.1", port, timeout=30)
             client.request("GET", "/v2/")
             upstream, _ = registry.accept()

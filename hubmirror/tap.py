@@ -154,6 +154,9 @@ class Options(usage.Options):
 
     def _makeService(self, reactor: Any) -> MirrorService | Supervisor:
         config, inherited = self.config, self._inherited
+        if self._isCheck:
+            config = _withoutSystemd(config)
+            checkAccessLog(config)
         if not isinstance(reactor, SelectReactor):
             _raiseFileLimit(config)
         if inherited is not None:
@@ -166,8 +169,6 @@ class Options(usage.Options):
             return mirror.service
         # The mirror is created even when workers serve, so that an invalid configuration is
         # reported once, by this process.
-        if self._isCheck:
-            checkAccessLog(config)
         mirror = HubMirror(reactor, config, listeners=[] if self._isCheck else None)
         if config.workers == 1:
             return mirror.service
@@ -207,11 +208,19 @@ for _field in options():
 
 def _withoutSystemd(config: MirrorConfig) -> MirrorConfig:
     """
-    Replace the ports from systemd.  It passes its sockets only to the process that it starts, the
-    supervisor; a worker inherits them like any others.
+    Replace the ports from systemd, which passes its sockets only to the process that it starts.  A
+    worker inherits them like any others, and a check does not need them.
     """
-    ports = ("tcp:0" if each.startswith("systemd:") else each for each in config.port)
-    return attrs.evolve(config, port=tuple(ports))
+
+    def replaced(description: str) -> str:
+        return "tcp:0" if description.startswith("systemd:") else description
+
+    admin = config.admin_port
+    return attrs.evolve(
+        config,
+        port=tuple(map(replaced, config.port)),
+        admin_port=None if admin is None else replaced(admin),
+    )
 
 
 def _raiseFileLimit(config: MirrorConfig) -> None:

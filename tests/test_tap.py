@@ -193,6 +193,18 @@ class FileTests(SynchronousTestCase):
             text = self.refused(f"--port=systemd:domain=INET:{which}")
             self.assertIn("systemd has given this process no such socket", text)
 
+    def test_noSocketChecked(self) -> None:
+        """A check is made by another process than the one to which systemd gives the sockets."""
+        for option in ("port", "admin-port"):
+            shown = io.StringIO()
+            given = f"--{option}=systemd:domain=INET:name=mirror"
+            with redirect_stdout(shown):
+                ended = self.assertRaises(
+                    SystemExit, tap.Options().parseOptions, [given, "--check-config"]
+                )
+            self.assertEqual(ended.code, 0)
+            self.assertIn('"systemd:domain=INET:name=mirror"', shown.getvalue())
+
     def test_caFile(self) -> None:
         self.assertIn("can't be read", self.refused("--ca-file=missing.pem"))
         self.write("empty.pem", b"")

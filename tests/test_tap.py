@@ -178,6 +178,19 @@ class FileTests(SynchronousTestCase):
         for description in ("ssl:443", "telnet:23", "tcp:many", "tcp:5000:colour=red"):
             self.assertIn(f"--port {description}: ", self.refused(f"--port={description}"))
 
+    def test_notBalanced(self) -> None:
+        """The PROXY protocol is never left out silently."""
+        for option, description in (
+            ("port", "unix:mirror.sock"),
+            ("port", "systemd:domain=INET:index=0"),
+            ("port", "haproxy:tcp:5000"),
+            ("admin-port", "tcp:9090"),
+        ):
+            text = self.refused(f"--{option}=haproxy:{description}")
+            self.assertIn(f"--{option} haproxy:{description}: haproxy: can only", text)
+        for description in ("tcp:5000", "tcp6:5000"):
+            tap.Options().parseOptions([f"--port=haproxy:{description}"])
+
     def test_notShared(self) -> None:
         text = self.refused("--port=unix:mirror.sock", "--workers=2")
         self.assertIn("--workers: a unix: port can't be shared", text)

@@ -19,6 +19,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.selectreactor import SelectReactor
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.python.reflect import fullyQualifiedName
 
 from hubmirror.config import (
     ConfigError,
@@ -192,12 +193,19 @@ class Options(usage.Options):
 
     def _workerArguments(self, number: int) -> list[str]:
         """
-        The arguments of a worker's C{twistd}: those of this process, but the log has another name
-        when it is a file.
+        The arguments of a worker's C{twistd}: the reactor is that of this process, and so is the
+        log, unless it is a file.  Other options have an effect that the worker inherits, such as
+        C{--uid} and C{--umask}.
         """
         arguments = ["--nodaemon", "--pidfile="]
         twistd: Any = self.parent
-        if twistd and not (twistd["nodaemon"] and twistd["logfile"] in (None, "-")):
+        if twistd.get("reactor"):
+            arguments.append(f"--reactor={twistd['reactor']}")
+        if twistd["logger"]:
+            arguments.append(f"--logger={fullyQualifiedName(twistd['logger'])}")
+        elif twistd["syslog"]:
+            arguments += ["--syslog", f"--prefix={twistd['prefix']}"]
+        elif not (twistd["nodaemon"] and twistd["logfile"] in (None, "-")):
             arguments.append(f"--logfile={twistd['logfile'] or 'twistd.log'}.worker-{number}")
         return [*arguments, "hubmirror"]
 

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.python.usage import UsageError
+from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from hubmirror import MirrorConfig, tap
@@ -222,6 +223,41 @@ class FileTests(SynchronousTestCase):
         self.assertIn("can't be read", self.refused("--ca-file=missing.pem"))
         self.write("empty.pem", b"")
         self.assertIn("no PEM certificates", self.refused("--ca-file=empty.pem"))
+
+
+class WorkerArgumentsTests(SynchronousTestCase):
+    """The command line of a worker."""
+
+    def arguments(self, *twistd: str, reactor: str | None = None) -> list[str]:
+        parsed, parent = tap.Options(), ServerOptions()
+        parent.parseOptions(twistd)
+        if reactor is not None:
+            # Parsing the option would install the reactor in this process.
+            parent["reactor"] = reactor
+        parsed.parent = parent
+        arguments = parsed._workerArguments(3)
+        self.assertEqual(
+            (arguments[:2], arguments[-1]), (["--nodaemon", "--pidfile="], "hubmirror")
+        )
+        return arguments[2:-1]
+
+    def test_log(self) -> None:
+        """Workers log where the supervisor logs, but each into a file of its own."""
+        for given, expected in (
+            (["-n"], []),
+            (["-n", "--logfile=-"], []),
+            (["-n", "--logfile=a.log"], ["--logfile=a.log.worker-3"]),
+            ([], ["--logfile=twistd.log.worker-3"]),
+            (["--syslog", "--prefix=mirror"], ["--syslog", "--prefix=mirror"]),
+            (
+                ["--syslog", "--logger=twisted.logger.textFileLogObserver"],
+                ["--logger=twisted.logger._file.textFileLogObserver"],
+            ),
+        ):
+            self.assertEqual(self.arguments(*given), expected)
+
+    def test_reactor(self) -> None:
+        self.assertEqual(self.arguments("-n", reactor="poll"), ["--reactor=poll"])
 
 
 class ServiceTests(TestCase):

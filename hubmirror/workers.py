@@ -82,7 +82,7 @@ class _Worker(ProcessProtocol):
         try:
             self._supervisor.spawn(self, self._number)
         except OSError as error:
-            self._startLater(str(error))
+            self._startLater("could not be started", str(error))
 
     def ask(self) -> Deferred[None]:
         """
@@ -125,15 +125,16 @@ class _Worker(ProcessProtocol):
         if self._ended is not None:
             self._ended.callback(None)
             return
-        self._startLater(reason.getErrorMessage())
+        self._startLater("ended", reason.getErrorMessage())
 
-    def _startLater(self, reason: str) -> None:
+    def _startLater(self, what: str, reason: str) -> None:
         reactor = self._supervisor.reactor
         if reactor.seconds() - self._started > _LONGEST_DELAY:
             self._delay = 1.0
         self._log.error(
-            "worker {number} ended ({reason}); another starts in {delay:g} s",
+            "worker {number} {what} ({reason}); another starts in {delay:g} s",
             number=self._number,
+            what=what,
             reason=reason,
             delay=self._delay,
         )

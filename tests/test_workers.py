@@ -24,6 +24,7 @@ from twisted.internet.defer import succeed
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -243,9 +244,16 @@ class SupervisorTests(SynchronousTestCase):
 
     def test_noProcess(self) -> None:
         """When the system can't start a process, that is tried again."""
-        with patch.object(self.clock, "spawnProcess", side_effect=BlockingIOError("no process")):
-            self.end(1)
+        self.end(1)
+        failing = patch.object(
+            self.clock, "spawnProcess", side_effect=BlockingIOError("no process")
+        )
+        with failing, capturedLogs() as logs:
             self.clock.advance(1)
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            ["worker 2 could not be started (no process); another starts in 2 s"],
+        )
         self.assertEqual(len(self.clock.spawned), 2)
         self.clock.advance(2)
         self.assertEqual(self.clock.spawned[-1][1], ["--number=2"])

@@ -57,7 +57,8 @@ class _Worker(ProcessProtocol):
     """
     One worker.  When its process ends, another is started.
 
-    @ivar report: the last report of the process; C{None} when it has not reported yet.
+    @ivar report: the last report of the process, with the worker's number; C{None} when it has not
+        reported yet.
     """
 
     _log = Logger()
@@ -111,7 +112,7 @@ class _Worker(ProcessProtocol):
         self._received += data
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            self.report = json.loads(line)
+            self.report = {**json.loads(line), "worker": self._number}
         if lines:
             self._answered()
 

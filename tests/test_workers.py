@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -257,6 +258,17 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(len(self.clock.spawned), 2)
         self.clock.advance(2)
         self.assertEqual(self.clock.spawned[-1][1], ["--number=2"])
+
+    def test_reportsNumbered(self) -> None:
+        """A worker has the same number, whichever others have reported."""
+        report = {"counters": {}, "histograms": {}}
+        for index, (protocol, _) in enumerate(self.clock.spawned):
+            protocol.childDataReceived(6, json.dumps({**report, "pid": index}).encode() + b"\n")
+        self.end(0)
+        found = self.supervisor.findStatus()
+        self.clock.advance(2)
+        [left] = self.successResultOf(found).reports
+        self.assertEqual((left["worker"], left["pid"]), (2, 1))
 
     def test_reportsLate(self) -> None:
         """Workers that don't report in time don't keep the status from being shown."""

@@ -28,6 +28,11 @@ The prefix of a description whose connections begin with a header of the PROXY p
 own C{haproxy:} is not used, because it expects the header inside of TLS.
 """
 
+_BALANCED = ("tcp", "tcp6", "ssl", "tls")
+"""
+The endpoints that can have this prefix: those that call C{listenTCP} of a L{TLSReactor}.
+"""
+
 _PARAMETERS = (
     "port",
     "privateKey",
@@ -57,7 +62,12 @@ def makeEndpoint(reactor: Any, description: str, option: str = "port") -> IStrea
     @raise ConfigError: when the description is invalid, or a file that it names is missing.
     """
     own = description.removeprefix(_BEHIND_BALANCER)
-    if own != description and isinstance(reactor, TLSReactor):
+    if own != description:
+        if own.partition(":")[0] not in _BALANCED or not isinstance(reactor, TLSReactor):
+            raise ConfigError(
+                f"--{option} {description}: haproxy: can only precede"
+                f" {', '.join(_BALANCED)}, and only in --port"
+            )
         reactor = reactor.behindBalancer()
     try:
         if own.startswith("tls:"):

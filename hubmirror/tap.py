@@ -19,6 +19,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.selectreactor import SelectReactor
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.python.reflect import fullyQualifiedName
 
 from hubmirror.config import (
     ConfigError,
@@ -34,7 +35,7 @@ from hubmirror.operations.accesslog import checkAccessLog
 from hubmirror.operations.configcheck import describeConfig
 from hubmirror.operations.manager import tellManager
 from hubmirror.service import HubMirror, MirrorService, makeAdminPort
-from hubmirror.worker import AdoptingReactor, Lifeline, ReportPipe, inheritance
+from hubmirror.worker import AdoptingReactor, Lifeline, ReportPipe, inheritance, readConfig
 from hubmirror.workers import Supervisor
 
 
@@ -88,6 +89,7 @@ class Options(usage.Options):
         self.given: dict[str, Any] = {}
         self._file: str | None = None
         self._isCheck = False
+        self._inherited = inheritance()
         super().__init__()
 
     def opt_config(self, path: str) -> None:
@@ -104,10 +106,13 @@ class Options(usage.Options):
 
     def read(self) -> MirrorConfig:
         """
-        Read the configuration from the command line and from the present content of the file.
+        Read the configuration from the command line and from the present content of the file.  A
+        worker's is that of its supervisor, although the file may have changed since.
 
         @raise ConfigError: when the file can't be read or a value is invalid.
         """
+        if self._inherited is not None:
+            return _withoutSystemd(readConfig(self._inherited.config))
         return MirrorConfig(**self._values())
 
     def _values(self) -> dict[str, Any]:
@@ -139,7 +144,7 @@ class Options(usage.Options):
             self.config = self.read()
             self.service = self._makeService(reactor)
         except ConfigError as error:
-            if self._isCheck or self._file is not None:
+            if self._isCheck or self._file is not None or self._inherited is not None:
                 # What twistd says with a UsageError is the whole help first, which would hide the
                 # mistake in the journal of a service.
                 raise SystemExit(f"hubmirror: {error}") from None
@@ -149,15 +154,14 @@ class Options(usage.Options):
             raise SystemExit(0)
 
     def _makeService(self, reactor: Any) -> MirrorService | Supervisor:
-        config, inherited = self.config, inheritance()
+        config, inherited = self.config, self._inherited
+        if self._isCheck:
+            config = _withoutSystemd(config)
+            checkAccessLog(config)
         if not isinstance(reactor, SelectReactor):
             _raiseFileLimit(config)
         if inherited is not None:
             listening = AdoptingReactor(reactor, inherited.sockets)
-            # systemd passes its sockets only to the process that it starts, the supervisor.  A
-            # worker inherits them like any others.
-            ports = ("tcp:0" if each.startswith("systemd:") else each for each in config.port)
-            config = attrs.evolve(config, port=tuple(ports))
             rates = mmap.mmap(inherited.rates, RATES_SIZE)
             mirror = HubMirror(
                 reactor,
@@ -173,13 +177,13 @@ class Options(usage.Options):
             return mirror.service
         # The mirror is created even when workers serve, so that an invalid configuration is
         # reported once, by this process.
-        if self._isCheck:
-            checkAccessLog(config)
         mirror = HubMirror(reactor, config, listeners=[] if self._isCheck else None)
         if config.workers == 1:
             return mirror.service
         if any(each.startswith("unix:") for each in config.port):
             raise ConfigError("--workers: a unix: port can't be shared; use tcp:, or one process")
+        if not hasattr(os, "memfd_create"):
+            raise ConfigError("--workers: this needs Linux; here, use one process")
         count = config.workers or len(os.sched_getaffinity(0))
         supervisor = Supervisor(
             reactor,
@@ -197,31 +201,42 @@ class Options(usage.Options):
 
     def _workerArguments(self, number: int) -> list[str]:
         """
-        The arguments of a worker's C{twistd}: those of this process, but the log has another name
-        when it is a file.
+        The arguments of a worker's C{twistd}: the reactor is that of this process, and so is the
+        log, unless it is a file.  Other options have an effect that the worker inherits, such as
+        C{--uid} and C{--umask}.
         """
         arguments = ["--nodaemon", "--pidfile="]
         twistd: Any = self.parent
-        if twistd and not (twistd["nodaemon"] and twistd["logfile"] in (None, "-")):
+        if twistd.get("reactor"):
+            arguments.append(f"--reactor={twistd['reactor']}")
+        if twistd["logger"]:
+            arguments.append(f"--logger={fullyQualifiedName(twistd['logger'])}")
+        elif twistd["syslog"]:
+            arguments += ["--syslog", f"--prefix={twistd['prefix']}"]
+        elif not (twistd["nodaemon"] and twistd["logfile"] in (None, "-")):
             arguments.append(f"--logfile={twistd['logfile'] or 'twistd.log'}.worker-{number}")
-        arguments.append("hubmirror")
-        if self._file is not None:
-            arguments.append(f"--config={self._file}")
-        for field in options():
-            value = self.given.get(field.name)
-            if value is None:
-                continue
-            option = "--" + optionName(field)
-            if value is True:
-                arguments.append(option)
-            else:
-                values = value if isinstance(value, list) else [value]
-                arguments += [f"{option}={each}" for each in values]
-        return arguments
+        return [*arguments, "hubmirror"]
 
 
 for _field in options():
     setattr(Options, "opt_" + optionName(_field).replace("-", "_"), _optionMethod(_field))
+
+
+def _withoutSystemd(config: MirrorConfig) -> MirrorConfig:
+    """
+    Replace the ports from systemd, which passes its sockets only to the process that it starts.  A
+    worker inherits them like any others, and a check does not need them.
+    """
+
+    def replaced(description: str) -> str:
+        return "tcp:0" if description.startswith("systemd:") else description
+
+    admin = config.admin_port
+    return attrs.evolve(
+        config,
+        port=tuple(map(replaced, config.port)),
+        admin_port=None if admin is None else replaced(admin),
+    )
 
 
 def _raiseFileLimit(config: MirrorConfig) -> None:

@@ -1,14 +1,17 @@
 """
-A worker's side of the supervisor (L{hubmirror.workers}): the listening sockets that it inherits,
-and the pipes to the supervisor.
+A worker's side of the supervisor (L{hubmirror.workers}): the listening sockets and the
+configuration that it inherits, and the pipes to the supervisor.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, lockf
 from typing import Any, cast
 
 import attrs
@@ -18,6 +21,8 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from hubmirror.config import MirrorConfig
 
 VARIABLE = "HUBMIRROR_WORKER"
 """
@@ -38,6 +43,7 @@ class Inheritance:
         workers share.
     @ivar key: the key of the hashes that stand for the identities of clients, which all workers
         share.
+    @ivar config: the file descriptor of the memory for L{readConfig}, which all workers share.
     """
 
     sockets: Sequence[tuple[int, int]]
@@ -45,12 +51,15 @@ class Inheritance:
     reports: int
     rates: int
     key: bytes
+    config: int
 
     def encode(self) -> str:
         """
         The value for the environment variable.
         """
-        return json.dumps([self.sockets, self.via, self.reports, self.rates, self.key.hex()])
+        return json.dumps(
+            [self.sockets, self.via, self.reports, self.rates, self.key.hex(), self.config]
+        )
 
 
 def inheritance() -> Inheritance | None:
@@ -60,10 +69,36 @@ def inheritance() -> Inheritance | None:
     value = os.environ.get(VARIABLE)
     if value is None:
         return None
-    sockets, via, reports, rates, key = json.loads(value)
-    return Inheritance(
-        [(fd, family) for fd, family in sockets], via, reports, rates, bytes.fromhex(key)
-    )
+    sockets, via, reports, rates, key, config = json.loads(value)
+    sockets = [(fd, family) for fd, family in sockets]
+    return Inheritance(sockets, via, reports, rates, bytes.fromhex(key), config)
+
+
+def writeConfig(fd: int, config: MirrorConfig) -> None:
+    """
+    Replace the configuration in a file that processes share.
+    """
+    with _locked(fd, LOCK_EX):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, pickle.dumps(config), 0)
+
+
+def readConfig(fd: int) -> MirrorConfig:
+    """
+    Read what L{writeConfig} has written.
+    """
+    with _locked(fd, LOCK_SH):
+        config: MirrorConfig = pickle.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    return config
+
+
+@contextmanager
+def _locked(fd: int, how: int) -> Iterator[None]:
+    lockf(fd, how)
+    try:
+        yield
+    finally:
+        lockf(fd, LOCK_UN)
 
 
 class AdoptingReactor:

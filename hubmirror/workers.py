@@ -2,8 +2,8 @@
 Several processes on the same ports: a supervisor binds the ports, and starts and restarts the
 workers, which serve requests.
 
-A worker runs the plugin under a C{twistd} of its own, with the same options.  An environment
-variable describes the sockets and pipes that it inherits (L{hubmirror.worker}).
+A worker runs the plugin under a C{twistd} of its own.  An environment variable describes the
+sockets, the memory and the pipes that it inherits (L{hubmirror.worker}).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from io import FileIO
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import ProcessExitedAlready
@@ -33,11 +34,12 @@ from twisted.python.failure import Failure
 
 from hubmirror.admin.metrics import addReport
 from hubmirror.admin.status import Status
-from hubmirror.config import MirrorConfig
+from hubmirror.config import MirrorConfig, options
 from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.operations.banner import announce
+from hubmirror.transport.proxyprotocol import ProxiedPort
 from hubmirror.transport.sharedports import listenShared
-from hubmirror.worker import VARIABLE, Inheritance
+from hubmirror.worker import VARIABLE, Inheritance, writeConfig
 
 if TYPE_CHECKING:
     # The module needs prometheus-client, which is optional.
@@ -55,7 +57,8 @@ class _Worker(ProcessProtocol):
     """
     One worker.  When its process ends, another is started.
 
-    @ivar report: the last report of the process; C{None} when it has not reported yet.
+    @ivar report: the last report of the process, with the worker's number; C{None} when it has not
+        reported yet.
     """
 
     _log = Logger()
@@ -80,7 +83,7 @@ class _Worker(ProcessProtocol):
         try:
             self._supervisor.spawn(self, self._number)
         except OSError as error:
-            self._startLater(str(error))
+            self._startLater("could not be started", str(error))
 
     def ask(self) -> Deferred[None]:
         """
@@ -109,7 +112,7 @@ class _Worker(ProcessProtocol):
         self._received += data
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            self.report = json.loads(line)
+            self.report = {**json.loads(line), "worker": self._number}
         if lines:
             self._answered()
 
@@ -123,15 +126,16 @@ class _Worker(ProcessProtocol):
         if self._ended is not None:
             self._ended.callback(None)
             return
-        self._startLater(reason.getErrorMessage())
+        self._startLater("ended", reason.getErrorMessage())
 
-    def _startLater(self, reason: str) -> None:
+    def _startLater(self, what: str, reason: str) -> None:
         reactor = self._supervisor.reactor
         if reactor.seconds() - self._started > _LONGEST_DELAY:
             self._delay = 1.0
         self._log.error(
-            "worker {number} ended ({reason}); another starts in {delay:g} s",
+            "worker {number} {what} ({reason}); another starts in {delay:g} s",
             number=self._number,
+            what=what,
             reason=reason,
             delay=self._delay,
         )
@@ -225,6 +229,14 @@ def _another(like: socket.socket, address: Any) -> socket.socket:
     return listenShared(like.family, address, _BACKLOG, only)
 
 
+def _makeFile(name: str) -> FileIO:
+    """
+    Create a file in memory.  There need not be a folder for temporary files: the file system of a
+    container may be read-only.
+    """
+    return open(os.memfd_create(name), "r+b", buffering=0)
+
+
 class Supervisor(Service):
     """
     Binds the ports and keeps the workers running.
@@ -260,10 +272,16 @@ class Supervisor(Service):
         self._via = via
         self._check = check
         self._config = config
+        self._atStart = {
+            field.name: getattr(config, field.name)
+            for field in options()
+            if field.metadata["atStart"]
+        }
         self.adminPort: AdminPort | None = None
         self._listening: list[_Listening] = []
-        self._rates = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the supervisor)
+        self._rates, self._shared = _makeFile("rates"), _makeFile("config")
         self._rates.truncate(RATES_SIZE)
+        writeConfig(self._shared.fileno(), config)
         self._key = key
         self._counted: dict[str, Any] = {"counters": {}, "histograms": {}}
         self._asking = LoopingCall(self._ask)
@@ -283,11 +301,14 @@ class Supervisor(Service):
             self.adminPort.start()
         for endpoint in self._endpoints:
             problems: list[Failure] = []
-            endpoint.listen(nobody).addCallbacks(self._bound, problems.append)
+            endpoint.listen(nobody).addCallback(self._bound).addErrback(problems.append)
             for problem in problems:
                 problem.raiseException()
 
     def _bound(self, port: Any) -> None:
+        if isinstance(port, ProxiedPort):
+            # Stopping the wrapper accepts the connections that wait, which are for workers.
+            port = port.original
         port.stopReading()
         self.ports.append(port)
         self._listening.append(_Listening(port.socket, len(self._workers)))
@@ -333,11 +354,13 @@ class Supervisor(Service):
         """
         mine = [listening.take(number) for listening in self._listening]
         sockets = [(each.fileno(), each.family) for each in mine]
-        rates = self._rates.fileno()
-        reports = max(rates, *(fd for fd, _family in sockets)) + 1 if sockets else rates + 1
+        rates, config = self._rates.fileno(), self._shared.fileno()
+        kept = {fd: fd for fd in (rates, config, *(fd for fd, _family in sockets))}
+        reports = max(kept) + 1
         environment = dict(os.environ)
-        environment[VARIABLE] = Inheritance(sockets, self._via, reports, rates, self._key).encode()
-        kept = {fd: fd for fd in (rates, *(fd for fd, _family in sockets))}
+        environment[VARIABLE] = Inheritance(
+            sockets, self._via, reports, rates, self._key, config
+        ).encode()
         # A worker inherits SIGHUP blocked, and unblocks it once it has a handler.  So a reload
         # while the worker starts does not end it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
@@ -354,12 +377,14 @@ class Supervisor(Service):
 
     def reload(self, config: MirrorConfig) -> None:
         """
-        Make all workers read the configuration again.
+        Make all workers use another configuration, but not its options that take effect only at the
+        start: a worker that is started later has to fit the sockets and the other workers.
 
-        @raise ConfigError: when the configuration can't be used; then no worker is sent the signal.
+        @raise ConfigError: when the configuration can't be used; then nothing is changed.
         """
         self._check(config)
-        self._config = config
+        self._config = attrs.evolve(config, **self._atStart)
+        writeConfig(self._shared.fileno(), self._config)
         for worker in self._workers:
             worker.signal("HUP")
 
@@ -395,6 +420,7 @@ class Supervisor(Service):
         if self.adminPort is not None:
             await self.adminPort.stop()
         self._rates.close()
+        self._shared.close()
 
     def _kill(self) -> None:
         for worker in self._workers:

@@ -201,9 +201,9 @@ class ProxyProtocolTests(CommandCase):
         + b"\xc3\x50\x01\xbb"
     )
 
-    def begin(self, port: str) -> None:
+    def begin(self, port: str, *options: str) -> None:
         self.log = Path(self.folder, "access.log")
-        self.start(f"--port=haproxy:{port}", f"--access-log-file={self.log}")
+        self.start(f"--port=haproxy:{port}", f"--access-log-file={self.log}", *options)
         self.port = int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1])
 
     def ask(self, header: bytes, tls: bool) -> bytes:
@@ -221,14 +221,22 @@ class ProxyProtocolTests(CommandCase):
     def assertServes(self, tls: bool) -> None:  # type: ignore[override]
         for header in (self.V1, self.V2):
             self.assertTrue(self.ask(header, tls).endswith(b"\r\n\r\ntrue"))
-        for line in self.log.read_text().splitlines():
+
+    def assertLogged(self) -> None:
+        self.process.terminate()
+        self.assertEqual(self.process.wait(timeout=30), 0)
+        lines = self.log.read_text().splitlines()
+        self.assertEqual(len(lines), 2)
+        for line in lines:
             self.assertIn(" 192.0.2.9 GET /v1/_ping 200 ", line)
+        self.log.unlink()
 
     def test_plain(self) -> None:
         self.begin("tcp:0:interface=127.0.0.1")
         self.assertServes(tls=False)
         # Without the balancer's header, the connection is closed.
         self.assertEqual(self.ask(b"", tls=False), b"")
+        self.assertLogged()
 
     def test_tls(self) -> None:
         """
@@ -238,3 +246,13 @@ class ProxyProtocolTests(CommandCase):
         self.assertServes(tls=True)
         with self.assertRaises((ssl.SSLError, OSError)):
             self.ask(b"", tls=True)
+        self.assertLogged()
+
+    def test_workers(self) -> None:
+        """
+        Workers share such a port as any other, and the supervisor accepts nothing on it.
+        """
+        for port, tls in (("tcp", False), ("ssl", True)):
+            self.begin(f"{port}:0:interface=127.0.0.1", "--workers=2")
+            self.assertServes(tls)
+            self.assertLogged()

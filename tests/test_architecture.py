@@ -75,7 +75,7 @@ ALLOWED = {
         "registries",
         "transport",
     },
-    "worker": set(),
+    "worker": {"config"},
     "workers": {"admin", "config", "downstream", "operations", "transport", "worker"},
     "": {"config", "service"},
     "tap": {

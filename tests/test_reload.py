@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 from twisted.logger import capturedLogs, formatEvent
@@ -144,8 +144,7 @@ class HangUpTests(CommandCase):
     def test_workers(self) -> None:
         """All workers read the configuration again, or none."""
         port = self.begin("--workers=2")
-        for _ in "12":
-            self.said(r"MirrorSite .*starting on")
+        self.ready(2)
         self.configure("x = 1\n")
         os.kill(self.process.pid, signal.SIGHUP)
         self.said("stays as it was: .*there is no such option")
@@ -155,6 +154,36 @@ class HangUpTests(CommandCase):
             self.said("the configuration has been read again")
         for _ in range(8):
             self.assertNotIn("PUT", self.allowed(port))
+
+    def test_replaced(self) -> None:
+        """
+        A worker that replaces another one has the configuration that the others have, whatever the
+        file says by now, and the sockets of the ports at the start.
+        """
+        ports = 'port = ["tcp:0:interface=127.0.0.1", "ssl:0:interface=127.0.0.1"]\n'
+        self.configure(ports)
+        self.start("--config=mirror.toml", "--workers=2", "--admin-port=tcp:0:interface=127.0.0.1")
+        plain, tls = (int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1]) for _ in range(2))
+        self.ready(4)
+        self.configure("x = 1\n")
+        self.replace()
+        self.assertIn("PUT", self.allowed(plain))
+        self.configure("read_only = true\n" + ports.replace("tcp:0", "ssl:0"))
+        os.kill(self.process.pid, signal.SIGHUP)
+        self.said("these take effect when the mirror is started again: port")
+        for _ in "12":
+            self.said("the configuration has been read again")
+        self.configure("x = 1\n")
+        self.replace()
+        for _ in range(8):
+            self.assertNotIn("PUT", self.allowed(plain))
+            self.assertServes(HTTPSConnection("127.0.0.1", tls, timeout=30, context=self.trust))
+
+    def replace(self) -> None:
+        """Kill the worker that has run for longer, and wait until another one listens."""
+        os.kill(self.workers()[0], signal.SIGKILL)
+        self.said("worker . ended")
+        self.ready(2)
 
     def test_whileStarting(self) -> None:
         """A signal while workers start ends none of them."""

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.python.usage import UsageError
+from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from hubmirror import MirrorConfig, tap
@@ -178,19 +179,85 @@ class FileTests(SynchronousTestCase):
         for description in ("ssl:443", "telnet:23", "tcp:many", "tcp:5000:colour=red"):
             self.assertIn(f"--port {description}: ", self.refused(f"--port={description}"))
 
+    def test_notBalanced(self) -> None:
+        """The PROXY protocol is never left out silently."""
+        for option, description in (
+            ("port", "unix:mirror.sock"),
+            ("port", "systemd:domain=INET:index=0"),
+            ("port", "haproxy:tcp:5000"),
+            ("admin-port", "tcp:9090"),
+        ):
+            text = self.refused(f"--{option}=haproxy:{description}")
+            self.assertIn(f"--{option} haproxy:{description}: haproxy: can only", text)
+        for description in ("tcp:5000", "tcp6:5000"):
+            tap.Options().parseOptions([f"--port=haproxy:{description}"])
+
     def test_notShared(self) -> None:
         text = self.refused("--port=unix:mirror.sock", "--workers=2")
         self.assertIn("--workers: a unix: port can't be shared", text)
+
+    def test_noSharedMemory(self) -> None:
+        self.addCleanup(setattr, os, "memfd_create", os.memfd_create)
+        del os.memfd_create
+        text = self.refused("--port=tcp:0", "--workers=2")
+        self.assertIn("--workers: this needs Linux", text)
 
     def test_noSocket(self) -> None:
         for which in ("index=0", "name=mirror"):
             text = self.refused(f"--port=systemd:domain=INET:{which}")
             self.assertIn("systemd has given this process no such socket", text)
 
+    def test_noSocketChecked(self) -> None:
+        """A check is made by another process than the one to which systemd gives the sockets."""
+        for option in ("port", "admin-port"):
+            shown = io.StringIO()
+            given = f"--{option}=systemd:domain=INET:name=mirror"
+            with redirect_stdout(shown):
+                ended = self.assertRaises(
+                    SystemExit, tap.Options().parseOptions, [given, "--check-config"]
+                )
+            self.assertEqual(ended.code, 0)
+            self.assertIn('"systemd:domain=INET:name=mirror"', shown.getvalue())
+
     def test_caFile(self) -> None:
         self.assertIn("can't be read", self.refused("--ca-file=missing.pem"))
         self.write("empty.pem", b"")
         self.assertIn("no PEM certificates", self.refused("--ca-file=empty.pem"))
+
+
+class WorkerArgumentsTests(SynchronousTestCase):
+    """The command line of a worker."""
+
+    def arguments(self, *twistd: str, reactor: str | None = None) -> list[str]:
+        parsed, parent = tap.Options(), ServerOptions()
+        parent.parseOptions(twistd)
+        if reactor is not None:
+            # Parsing the option would install the reactor in this process.
+            parent["reactor"] = reactor
+        parsed.parent = parent
+        arguments = parsed._workerArguments(3)
+        self.assertEqual(
+            (arguments[:2], arguments[-1]), (["--nodaemon", "--pidfile="], "hubmirror")
+        )
+        return arguments[2:-1]
+
+    def test_log(self) -> None:
+        """Workers log where the supervisor logs, but each into a file of its own."""
+        for given, expected in (
+            (["-n"], []),
+            (["-n", "--logfile=-"], []),
+            (["-n", "--logfile=a.log"], ["--logfile=a.log.worker-3"]),
+            ([], ["--logfile=twistd.log.worker-3"]),
+            (["--syslog", "--prefix=mirror"], ["--syslog", "--prefix=mirror"]),
+            (
+                ["--syslog", "--logger=twisted.logger.textFileLogObserver"],
+                ["--logger=twisted.logger._file.textFileLogObserver"],
+            ),
+        ):
+            self.assertEqual(self.arguments(*given), expected)
+
+    def test_reactor(self) -> None:
+        self.assertEqual(self.arguments("-n", reactor="poll"), ["--reactor=poll"])
 
 
 class ServiceTests(TestCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -17,17 +18,22 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
+import attrs
+from twisted.internet.defer import succeed
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror import MirrorConfig
+from hubmirror.config import Account, ConfigError, RegistryConfig
+from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.testing.ca import Authority
-from hubmirror.worker import VARIABLE, AdoptingReactor, Inheritance, inheritance
+from hubmirror.worker import VARIABLE, AdoptingReactor, Inheritance, inheritance, readConfig
 from hubmirror.workers import Supervisor, _Listening
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
@@ -39,7 +45,7 @@ class InheritanceTests(SynchronousTestCase):
 
     def test_passedOn(self) -> None:
         given = Inheritance(
-            [(7, socket.AF_INET), (8, socket.AF_INET6)], "hubmirror-1", 9, 10, b"\x00key"
+            [(7, socket.AF_INET), (8, socket.AF_INET6)], "hubmirror-1", 9, 10, b"\x00key", 11
         )
         self.patch(os, "environ", {VARIABLE: given.encode()})
         self.assertEqual(inheritance(), given)
@@ -151,13 +157,14 @@ class SpawningClock(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.spawned: list[tuple[Any, list[str]]] = []
-        self.environments: list[dict[str, str]] = []
+        self.inherited: list[Any] = []
 
     def spawnProcess(
         self, protocol: Any, program: str, arguments: list[str], env: dict[str, str], **_: Any
     ) -> None:
+        with patch.dict(os.environ, env):
+            self.inherited.append(inheritance())
         protocol.makeConnection(Process())
-        self.environments.append(env)
         self.spawned.append((protocol, arguments[3:]))
 
 
@@ -165,7 +172,11 @@ class SupervisorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = SpawningClock()
         self.checked: list[MirrorConfig] = []
-        self.supervisor = Supervisor(
+        self.supervisor = self.makeSupervisor()
+        self.supervisor.startService()
+
+    def makeSupervisor(self) -> Supervisor:
+        return Supervisor(
             self.clock,
             MirrorConfig(port=(), drain_timeout=10),
             [],
@@ -175,7 +186,45 @@ class SupervisorTests(SynchronousTestCase):
             key=b"key",
             check=self.checked.append,
         )
-        self.supervisor.startService()
+
+    def test_rates(self) -> None:
+        """The table of rates needs no folder for temporary files."""
+        self.patch(tempfile, "tempdir", "/nonexistent")
+        self.makeSupervisor().startService()
+        first, second = (each.rates for each in self.clock.inherited[-2:])
+        self.assertEqual(first, second)
+        self.assertEqual(os.fstat(first).st_size, RATES_SIZE)
+
+    def test_reloaded(self) -> None:
+        """
+        A configuration that is accepted is that of all workers, also of later ones, except for what
+        takes effect only at the start.
+        """
+        shared = self.clock.inherited[0].config
+        before = readConfig(shared)
+        self.assertEqual(before, MirrorConfig(port=(), drain_timeout=10))
+        new = MirrorConfig(
+            port=["ssl:443"],
+            admin_port="tcp:9090",
+            read_only=True,
+            allow_client=["192.0.2.0/24"],
+            allow_redirects_to=["https://cdn.example", "10.0.0.0/8"],
+            client_requests="10/1m",
+            resolver="192.0.2.1",
+            registries=[
+                RegistryConfig(
+                    name="ghcr.io",
+                    fallback=["https://a.example"],
+                    account=[Account(username="me", password_file="password")],
+                )
+            ],
+        )
+        self.supervisor.reload(new)
+        self.assertEqual(self.checked, [new])
+        self.assertEqual(readConfig(shared), attrs.evolve(new, port=(), admin_port=None))
+        self.patch(self.supervisor, "_check", Mock(side_effect=ConfigError("no")))
+        self.assertRaises(ConfigError, self.supervisor.reload, before)
+        self.assertTrue(readConfig(shared).read_only)
 
     def end(self, index: int) -> None:
         self.clock.spawned[index][0].processEnded(Failure(ProcessTerminated(1)))
@@ -199,21 +248,36 @@ class SupervisorTests(SynchronousTestCase):
         """All workers have the same name and key, including those that replace others."""
         self.end(1)
         self.clock.advance(1)
-        self.assertEqual(len(self.clock.environments), 3)
-        for environment in self.clock.environments:
-            self.patch(os, "environ", environment)
-            inherited = inheritance()
-            assert inherited is not None
+        self.assertEqual(len(self.clock.inherited), 3)
+        for inherited in self.clock.inherited:
             self.assertEqual((inherited.via, inherited.key), ("hubmirror-1", b"key"))
 
     def test_noProcess(self) -> None:
         """When the system can't start a process, that is tried again."""
-        with patch.object(self.clock, "spawnProcess", side_effect=BlockingIOError("no process")):
-            self.end(1)
+        self.end(1)
+        failing = patch.object(
+            self.clock, "spawnProcess", side_effect=BlockingIOError("no process")
+        )
+        with failing, capturedLogs() as logs:
             self.clock.advance(1)
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            ["worker 2 could not be started (no process); another starts in 2 s"],
+        )
         self.assertEqual(len(self.clock.spawned), 2)
         self.clock.advance(2)
         self.assertEqual(self.clock.spawned[-1][1], ["--number=2"])
+
+    def test_reportsNumbered(self) -> None:
+        """A worker has the same number, whichever others have reported."""
+        report = {"counters": {}, "histograms": {}}
+        for index, (protocol, _) in enumerate(self.clock.spawned):
+            protocol.childDataReceived(6, json.dumps({**report, "pid": index}).encode() + b"\n")
+        self.end(0)
+        found = self.supervisor.findStatus()
+        self.clock.advance(2)
+        [left] = self.successResultOf(found).reports
+        self.assertEqual((left["worker"], left["pid"]), (2, 1))
 
     def test_reportsLate(self) -> None:
         """Workers that don't report in time don't keep the status from being shown."""
@@ -271,6 +335,24 @@ class SupervisorTests(SynchronousTestCase):
         self.end(1)
         self.successResultOf(stopping)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class BindingTests(SynchronousTestCase):
+    def test_defect(self) -> None:
+        """A port that can't be shared ends the start; no worker would ever serve it."""
+        endpoint: Any = Mock()
+        endpoint.listen.return_value = succeed(object())
+        supervisor = Supervisor(
+            SpawningClock(),
+            MirrorConfig(port=()),
+            [endpoint],
+            2,
+            lambda number: [],
+            via="hubmirror-1",
+            key=b"key",
+            check=Mock(),
+        )
+        self.assertRaises(AttributeError, supervisor.privilegedStartService)
 
 
 class CommandCase(SynchronousTestCase):
@@ -333,6 +415,16 @@ class CommandCase(SynchronousTestCase):
             watchdog.cancel()
         raise AssertionError(f"nothing like {pattern} was said, but:\n{''.join(lines)}")
 
+    def ready(self, ports: int) -> None:
+        """Wait until workers listen on so many ports in all."""
+        for _ in range(ports):
+            self.said(r"MirrorSite .*starting on")
+
+    def workers(self) -> list[int]:
+        """The process IDs of the workers, in the order of their start."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(child) for child in children.read_text().split()]
+
     def assertServes(self, connection: HTTPConnection) -> None:
         connection.request("GET", "/v1/_ping")
         self.assertEqual(connection.getresponse().read(), b"true")
@@ -346,15 +438,7 @@ class WorkersTests(CommandCase):
             "--workers=2", "--port=tcp:0:interface=127.0.0.1", "--port=ssl:0:interface=127.0.0.1"
         )
         self.ports = [int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1]) for _ in "12"]
-        self.ready(2)
-
-    def ready(self, workers: int) -> None:
-        for _ in range(workers * len(self.ports)):
-            self.said(r"MirrorSite .*starting on")
-
-    def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(child) for child in children.read_text().split()]
+        self.ready(4)
 
     def assertAllServe(self) -> None:
         plain, tls = self.ports
@@ -367,7 +451,7 @@ class WorkersTests(CommandCase):
         os.kill(first, signal.SIGKILL)
         self.said("worker . ended")
         self.assertAllServe()
-        self.ready(1)
+        self.ready(2)
         self.assertAllServe()
         self.assertIn(second, self.workers())
         self.assertEqual(len(self.workers()), 2)
@@ -400,10 +484,10 @@ class FollowedTests(CommandCase):
         options = ("--workers=2", "--reuse-port", "--registry-url=http://127.0.0.1:9")
         self.start("--port=ssl:0:interface=127.0.0.1", *options)
         port = int(self.said(r"listening on https://127\.0\.0\.1:(\d+)")[1])
-        self.ready()
+        self.ready(2)
         first = self.process
         self.start(f"--port=ssl:{port}:interface=127.0.0.1", *options)
-        self.ready()
+        self.ready(2)
         for _ in range(20):
             self.assertPinged(port)
         first.terminate()
@@ -411,10 +495,6 @@ class FollowedTests(CommandCase):
         self.assertEqual(first.returncode, 0)
         for _ in range(20):
             self.assertPinged(port)
-
-    def ready(self) -> None:
-        for _ in range(2):
-            self.said(r"MirrorSite .*starting on")
 
     def assertPinged(self, port: int) -> None:
         self.assertServes(HTTPSConnection("127.0.0.1", port, timeout=30, context=self.trust))
@@ -433,8 +513,7 @@ class InterruptedTests(CommandCase):
             url = f"http://127.0.0.1:{registry.getsockname()[1]}"
             self.start("--workers=2", "--port=tcp:0:interface=127.0.0.1", f"--registry-url={url}")
             port = int(self.said(r"listening on http://127\.0\.0\.1:(\d+)")[1])
-            for _ in range(2):
-                self.said(r"MirrorSite .*starting on")
+            self.ready(2)
             client = HTTPConnection("127.0.0.1", port, timeout=30)
             client.request("GET", "/v2/")
             upstream, _ = registry.accept()
@@ -450,13 +529,18 @@ class InterruptedTests(CommandCase):
         self.assertEqual(self.process.wait(timeout=30), 0)
 
     def assertRefused(self, port: int) -> None:
-        """The log tells that a port is closed right before it is."""
+        """
+        The log tells that a port is closed right before it is.  A connection that arrives at that
+        moment is reset.
+        """
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                continue
         self.fail("connections are not refused")
 
 

@@ -151,15 +151,14 @@ class _Collector:
 
     def _processes(self) -> Iterator[Metric]:
         """
-        The metrics of each process, such as memory and CPU time; with a label C{worker} when there
-        are several processes.
+        The metrics of each process, such as memory and CPU time; those of workers have a label
+        C{worker}.
         """
         families: dict[str, Metric] = {}
-        several = len(self._status.reports) > 1
-        for number, report in enumerate(self._status.reports, 1):
+        for report in self._status.reports:
+            worker = {"worker": str(report["worker"])} if "worker" in report else {}
             for name, help, kind, samples in report["process"]:
                 family = families.setdefault(name, Metric(name, help, kind))
                 for sampleName, labels, value, *_ in samples:
-                    own = {**labels, "worker": str(number)} if several else labels
-                    family.add_sample(sampleName, own, value)
+                    family.add_sample(sampleName, {**labels, **worker}, value)
         yield from families.values()

@@ -30,7 +30,8 @@ class Status:
     @ivar counters: the sums of the counters in all reports, by name and labels.
     @ivar histograms: the sums of the histograms in all reports, by name and kind: the counts of the
         buckets, then the sum of the values.
-    @ivar reports: the last report of each running process.
+    @ivar reports: the last report of each running process.  The supervisor adds the number of a
+        C{worker}.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Status:
             "waiting": sum(report["waiting"] for report in self.reports),
             "workers": [
                 {
+                    "worker": report.get("worker", 1),
                     "pid": report["pid"],
                     "started": report["started"],
                     "ready": report["notReady"] is None,

@@ -160,7 +160,7 @@ class AccessLog:
         @raise ConfigError: when the file can't be opened; then nothing is changed.
         """
         name = config.access_log_file
-        if name is None and config.access_log in ("json", "combined") and _isRead(1):
+        if name is None and config.access_log in ("json", "combined"):
             # Programs read these formats.  Twisted's log would put a timestamp before each line.
             name = _STANDARD_OUTPUT
         output = None if name is None or config.access_log == "off" else _File(name)
@@ -180,7 +180,7 @@ class AccessLog:
             line = combinedLine(exchange, self._now().astimezone())
         else:
             line = textLine(exchange)
-        if self._output is None:
+        if self._output is None or not self._output.isRead():
             _logLine(exchange, line)
             return
         if self._format == "text":
@@ -211,16 +211,6 @@ def _unwritable(name: str, reason: str | None) -> ConfigError:
     return ConfigError(f"--access-log-file: {name} can't be written: {reason}")
 
 
-def _isRead(fd: int) -> bool:
-    """
-    Whether a file descriptor is open and is not C{/dev/null}.
-    """
-    try:
-        return os.fstat(fd).st_rdev != os.stat(os.devnull).st_rdev
-    except OSError:
-        return False
-
-
 class _File:
     """
     A file to which several processes append lines, and which log rotation may rename at any time.
@@ -240,8 +230,20 @@ class _File:
 
     def _open(self) -> int:
         if self._name == _STANDARD_OUTPUT:
-            return os.dup(1)
+            return 1
         return os.open(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def isRead(self) -> bool:
+        """
+        Whether somebody may read the lines.  The standard output may be C{/dev/null}, to which
+        C{twistd} redirects it when the options have been parsed.
+        """
+        if self._name != _STANDARD_OUTPUT:
+            return True
+        try:
+            return os.fstat(1).st_rdev != os.stat(os.devnull).st_rdev
+        except OSError:
+            return False
 
     def write(self, line: str) -> None:
         """
@@ -280,4 +282,5 @@ class _File:
         """
         Close the file.
         """
-        os.close(self._fd)
+        if self._name != _STANDARD_OUTPUT:
+            os.close(self._fd)

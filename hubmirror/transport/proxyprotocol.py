@@ -43,15 +43,17 @@ class ProxiedReactor:
         listening: list[IListeningPort] = []
         known = _Factory(self._reactor, factory)
         proxyEndpoint(inner).listen(known).addCallback(listening.append)
-        return _ProxiedPort(listening[0], known)
+        return ProxiedPort(listening[0], known)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
 
-class _ProxiedPort(proxyForInterface(IListeningPort)):  # type: ignore[misc]
+class ProxiedPort(proxyForInterface(IListeningPort)):  # type: ignore[misc]
     """
     A port that is closed when the last connection that it has accepted has become known.
+
+    @ivar original: the port of the reactor, which has the socket.
     """
 
     def __init__(self, original: IListeningPort, factory: _Factory) -> None:

@@ -159,7 +159,8 @@ class StatusTests(SynchronousTestCase):
         """
         before: dict[str, Any] = {}
         addReport(before, self.report())
-        status = Status([self.report(), self.report()], key=b"k", before=before)
+        reports = [self.report(worker=1), self.report(worker=3)]
+        status = Status(reports, key=b"k", before=before)
         found = self.samples(status)
         labels = "ping,GET,complete,docker.io,200"
         self.assertEqual(found["hubmirror_requests_total", labels], 3)
@@ -170,7 +171,8 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(found["hubmirror_streams", "client"], 4)
         self.assertEqual(found["hubmirror_connections", "upstream"], 6)
         self.assertEqual(found["process_x", "1"], 5)
-        self.assertEqual(found["process_x", "2"], 5)
+        self.assertEqual(found["process_x", "3"], 5)
+        self.assertEqual([each["worker"] for each in status.document()["workers"]], [1, 3])
         # The status must not have changed the counts that the supervisor keeps.
         self.assertEqual(
             self.samples(Status([], key=b"k", before=before)).get(
@@ -239,6 +241,7 @@ class StatusTests(SynchronousTestCase):
 
     def test_formats(self) -> None:
         status = Status([self.report()], key=b"k")
+        self.assertEqual(self.samples(status)["process_x", ""], 5)
         text, mediaType = expose(status, "application/openmetrics-text;version=1.0.0")
         self.assertTrue(mediaType.startswith("application/openmetrics-text"))
         self.assertIn("hubmirror_requests", {each.name for each in openMetrics(text.decode())})

@@ -136,6 +136,7 @@ class SystemdTests(DeployTestCase):
     def test_socket(self) -> None:
         """
         The comment about the mirror's port is correct: systemd's own tool opens the socket here.
+        C{ExecReload} checks the port in a process that does not get the socket.
         """
         require("systemd-socket-activate")
         text = self.socket.read_text()
@@ -156,6 +157,7 @@ class SystemdTests(DeployTestCase):
         self.addCleanup(connection.close)
         connection.request("GET", "/v1/_ping")
         self.assertEqual(connection.getresponse().read(), b"true")
+        run([*TWISTD, f"--port={endpoint}", "--check-config"])
 
     def test_seconds(self) -> None:
         """systemd waits for longer than the mirror drains."""

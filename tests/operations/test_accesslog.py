@@ -205,6 +205,31 @@ class FormatTests(SynchronousTestCase):
             " 192.0.2.7 GET /v2/a?_state=... 200 0B 250ms complete [abc]\n",
         )
 
+    def test_redirected(self) -> None:
+        """
+        Lines go to the standard output that the process has then: twistd redirects it after the
+        options are parsed.  When it is /dev/null, they go to the process's log.
+        """
+        standard = os.dup(1)
+        self.addCleanup(os.close, standard)
+        self.addCleanup(os.dup2, standard, 1)
+        self.redirect(str(self.path))
+        log = AccessLog(MirrorConfig(access_log="json"))
+        with capturedLogs() as events:
+            self.end(log)
+        self.assertEqual(events, [])
+        self.assertEqual(json.loads(self.path.read_text())["target"], "/v2/a?_state=...")
+        self.redirect(os.devnull)
+        with capturedLogs() as events:
+            self.end(log)
+        [event] = events
+        self.assertEqual(json.loads(str(formatEvent(event)))["target"], "/v2/a?_state=...")
+        self.assertEqual(len(self.path.read_text().splitlines()), 1)
+
+    def redirect(self, name: str) -> None:
+        with open(name, "ab") as file:
+            os.dup2(file.fileno(), 1)
+
     def test_off(self) -> None:
         with capturedLogs() as events:
             self.end(self.configured("off"))

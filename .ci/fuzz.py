@@ -48,7 +48,7 @@ def parsers(data: bytes) -> None:
         headers.setRawHeaders(name, [data])
     findClient(None, headers, ())
     bearerParameters(data)
-    onMirror(data, b"https://mirror.example/token")
+    onMirror(data, b"https://mirror.example/token", lambda name: name)
     changeForm(data, lambda name: name)
     chooseLanguage([], [data.decode("latin-1")])
     for parse in (readTarget, splitURL, lambda url: resolve(b"https://a.example/b", url)):

@@ -16,3 +16,12 @@ settings.register_profile(
     "hubmirror", deadline=None, max_examples=int(os.environ.get("HUBMIRROR_EXAMPLES", 100))
 )
 settings.load_profile("hubmirror")
+
+
+def examples(share: float) -> settings:
+    """
+    The settings of a test that needs more or fewer examples than others.
+
+    @param share: the ratio of its number to the usual one.
+    """
+    return settings(max_examples=max(1, round(share * settings.default.max_examples)))

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from hubmirror.downstream.relay import Relay
 from hubmirror.exchange import Outcome
 from hubmirror.protocol.errors import BodyFailed
+from tests import examples
 from tests.downstream.support import Server
 from tests.upstream.support import Response, newExchange
 
@@ -247,5 +248,5 @@ class RelayMachine(RuleBasedStateMachine):
 class AnyOrderTests(SynchronousTestCase):
     def test_anyOrder(self) -> None:
         run_state_machine_as_test(
-            RelayMachine, settings=settings(max_examples=150, stateful_step_count=15, deadline=None)
+            RelayMachine, settings=settings(examples(1.5), stateful_step_count=15)
         )

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hubmirror.upstream.bodies import DISCARD_TIME
+from tests import examples
 from tests.wire.support import MemoryCase, answer, read
 
 BLOB = b"/v2/library/x/blobs/sha256:" + b"0" * 64
@@ -208,7 +209,7 @@ class UpstreamTests(MemoryCase):
     )
 
     @given(HEADS, PIECES, st.booleans())
-    @settings(max_examples=200)
+    @examples(2)
     def test_anything(self, head: bytes, pieces: list[bytes], leaves: bool) -> None:
         """
         For any bytes of the upstream, the client receives one complete response, or an aborted one.
@@ -275,7 +276,7 @@ class ClientTests(MemoryCase):
     )
 
     @given(PIECES, st.booleans())
-    @settings(max_examples=200)
+    @examples(2)
     def test_chunks(self, pieces: list[bytes], together: bool) -> None:
         """
         For any chunks that a client sends, the upstream is sent one request with chunks of the

@@ -75,9 +75,9 @@ class MirrorTests(IntegrationTestCase):
     def test_limitedWithoutHelp(self) -> None:
         """When the fallback does not serve either, the client is sent the first upstream's 429."""
         front, backdoor = self.hub.front, self.hub.backdoor
+        self.forgetAfterwards()
         for server in (front, backdoor):
             self.addCleanup(server.switchOff, server.LIMITED)
-            self.forgetAfterwards()
             server.switchOn(server.LIMITED)
         answer = self.mirror.ask("/v2/library/one/manifests/latest", self.bearer("library/one"))
         self.assertEqual((answer.status, answer.headers["Retry-After"]), (429, "30"))

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.protocol.errors import BadRequest
 from hubmirror.protocol.target import Kind, Target, readTarget, searchTarget
+from tests import examples
 
 DIGEST = b"sha256:" + b"ab" * 32
 
@@ -131,7 +132,7 @@ class CatalogTests(SynchronousTestCase):
     def test_anySpelling(self, raw: bytes) -> None:
         self.assertIs(kindOf(raw), Kind.CATALOG)
 
-    @settings(max_examples=400)
+    @examples(4)
     @given(soup)
     def test_noWayPast(self, raw: bytes) -> None:
         """

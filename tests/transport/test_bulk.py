@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.interfaces import IPushProducer
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from hubmirror.transport.tls import BATCH
+from tests import examples
 from tests.transport.tlspair import ROLES, Pair, PairCase, Peer, bytesOf
 
 RECORD = 16 * 1024
@@ -35,7 +36,7 @@ STEPS = st.lists(
 
 
 class OrderTests(SynchronousTestCase):
-    @settings(max_examples=150)
+    @examples(1.5)
     @given(st.sampled_from(ROLES), st.sampled_from([5_000, 60_000, 400_000]), st.booleans(), STEPS)
     def test_anyOrder(
         self, roles: tuple[bool, bool], room: int, established: bool, steps: list[Any]

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.testing.ca import Authority
 from hubmirror.transport.tls import BATCH
+from tests import examples
 from tests.transport.test_bulk import RECORD, SIDES, SIZES, STEPS
 from tests.transport.tlspair import ROLES, Pair, PairCase, Peer, bytesOf
 
@@ -136,7 +137,7 @@ class SilentTests(SynchronousTestCase):
 
 
 class InFlightTests(SynchronousTestCase):
-    @settings(max_examples=60)
+    @examples(0.6)
     @given(st.sampled_from(ROLES), st.sampled_from([5_000, 400_000]), st.lists(SIZES, max_size=6))
     def test_lose(self, roles: tuple[bool, bool], room: int, sizes: list[int]) -> None:
         """
@@ -155,7 +156,7 @@ class InFlightTests(SynchronousTestCase):
         sent = b"".join(bytesOf(size, number) for number, size in enumerate(sizes))
         self.assertTrue(pair.client.got == sent)
 
-    @settings(max_examples=60)
+    @examples(0.6)
     @given(st.sampled_from(ROLES), st.sampled_from([5_000, 400_000]), STEPS, SIDES)
     def test_abort(
         self, roles: tuple[bool, bool], room: int, steps: list[Any], aborting: str

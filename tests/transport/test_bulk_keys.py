@@ -14,7 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.protocol import Factory
@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.transport.servertls import ServerTLS
 from hubmirror.transport.tlsendpoints import inBulk
+from tests import examples
 from tests.transport.test_bulk import RECORD, SIZES
 from tests.transport.tlspair import SERVER, End, Peer, bytesOf
 
@@ -183,7 +184,7 @@ class Client:
 
 
 class KeyUpdateTests(SynchronousTestCase):
-    @settings(max_examples=100)
+    @examples(1)
     @given(st.booleans(), STEPS)
     def test_anywhere(self, bulk: bool, steps: list[tuple[str, int]]) -> None:
         """

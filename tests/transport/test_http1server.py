@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from tests import examples
 from tests.downstream.support import HERE, THERE, Server
 from tests.wire.support import Line, read
 
@@ -108,7 +109,7 @@ class RequestTests(SynchronousTestCase):
         line.says(GET[-1:])
         self.assertEqual(len(server.held.requests), 1)
 
-    @settings(max_examples=50)
+    @examples(0.5)
     @given(st.data())
     def test_anySplit(self, data: st.DataObject) -> None:
         """Pipelined requests and their bodies do not depend on how their bytes are split."""

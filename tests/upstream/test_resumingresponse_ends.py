@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,6 +17,7 @@ from twisted.web.client import ResponseDone
 from hubmirror.protocol.errors import BodyFailed, OtherEntity, UpstreamFailed
 from hubmirror.protocol.ranges import Part
 from hubmirror.upstream.resumingresponse import DigestCheck, bytesToSkip
+from tests import examples
 from tests.upstream.broken import BLOB, DIGEST, Receiver, ResumingResponseCase
 from tests.upstream.support import Response
 
@@ -271,7 +272,7 @@ STEPS = st.lists(
 
 class AnyOrderTests(ResumingResponseCase):
     @given(STEPS, st.booleans(), st.sampled_from(["", "leave", "other"]))
-    @settings(max_examples=300)
+    @examples(3)
     def test_anyOrder(self, steps: list[Any], checked: bool, last: str) -> None:
         """
         For any events of upstream and client at any byte, the client has exactly the blob, or a

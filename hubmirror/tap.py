@@ -182,8 +182,6 @@ class Options(usage.Options):
             return mirror.service
         if any(each.startswith("unix:") for each in config.port):
             raise ConfigError("--workers: a unix: port can't be shared; use tcp:, or one process")
-        if not hasattr(os, "memfd_create"):
-            raise ConfigError("--workers: this needs Linux; here, use one process")
         count = config.workers or len(os.sched_getaffinity(0))
         supervisor = Supervisor(
             reactor,

@@ -196,12 +196,6 @@ class FileTests(SynchronousTestCase):
         text = self.refused("--port=unix:mirror.sock", "--workers=2")
         self.assertIn("--workers: a unix: port can't be shared", text)
 
-    def test_noSharedMemory(self) -> None:
-        self.addCleanup(setattr, os, "memfd_create", os.memfd_create)
-        del os.memfd_create
-        text = self.refused("--port=tcp:0", "--workers=2")
-        self.assertIn("--workers: this needs Linux", text)
-
     def test_noSocket(self) -> None:
         for which in ("index=0", "name=mirror"):
             text = self.refused(f"--port=systemd:domain=INET:{which}")

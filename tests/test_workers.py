@@ -195,6 +195,16 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(first, second)
         self.assertEqual(os.fstat(first).st_size, RATES_SIZE)
 
+    def test_noMemfd(self) -> None:
+        """What the workers share needs no function that Python may have been built without."""
+        if hasattr(os, "memfd_create"):
+            self.addCleanup(setattr, os, "memfd_create", os.memfd_create)
+            del os.memfd_create
+        self.makeSupervisor().startService()
+        inherited = self.clock.inherited[-1]
+        self.assertEqual(os.fstat(inherited.rates).st_size, RATES_SIZE)
+        self.assertEqual(readConfig(inherited.config), MirrorConfig(port=(), drain_timeout=10))
+
     def test_reloaded(self) -> None:
         """
         A configuration that is accepted is that of all workers, also of later ones, except for what

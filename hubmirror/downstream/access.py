@@ -45,6 +45,7 @@ class Access:
         self._deniedClients = config.deny_client
         self._allowed = compileGlobs(config.allow_repository)
         self._denied = compileGlobs(config.deny_repository)
+        self._deniedAt = {glob.partition("/")[0] for glob in config.deny_repository}
 
     def permitClient(self, address: Address | None) -> None:
         """
@@ -63,7 +64,7 @@ class Access:
         @param target: the target, with the name of the repository as the registry writes it.
         @raise Denied: when the target is not served.
         """
-        if self._allowed is None and self._denied is None:
+        if self._allowed is None and not self._deniesAt(registry.name.decode("ascii")):
             return
         rule = "deny-repository" if self._allowed is None else "allow-repository"
         if target.kind is Kind.OTHER or not target.isPlain:
@@ -78,6 +79,9 @@ class Access:
                 # still incomplete is written as no client does.
                 raise Denied("this is no name of a repository", rule)
             self._permitRepository(b"/".join((registry.name, name)).decode("ascii"))
+
+    def _deniesAt(self, registry: str) -> bool:
+        return any(each == registry or re.search(r"[*?]", each) for each in self._deniedAt)
 
     def _permitRepository(self, name: str) -> None:
         if self._denied is not None and self._denied.fullmatch(name):

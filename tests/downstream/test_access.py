@@ -100,6 +100,12 @@ class RepositoryTests(SynchronousTestCase):
             ),
             (["**"], [], "docker.io", "/v2/library/nginx/other", "allow-repository"),
             ([], [], "docker.io", "/v2/library/nginx/other", None),
+            # A registry without any denied repository is served as if there were no rule.
+            ([], ["docker.io/a"], "a.pkg.dev", "/artifacts-uploads/1", None),
+            ([], ["docker.io/a", "a.pkg.dev/x/y"], "a.pkg.dev", "/u/1", "deny-repository"),
+            ([], ["a.pkg.*/x/y"], "a.pkg.dev", "/artifacts-uploads/1", "deny-repository"),
+            ([], ["?.pkg.dev/x"], "a.pkg.dev", "/artifacts-uploads/1", "deny-repository"),
+            (["**"], ["docker.io/a"], "a.pkg.dev", "/artifacts-uploads/1", "allow-repository"),
         ):
             access = Access(MirrorConfig(allow_repository=allow, deny_repository=deny))
             found = None

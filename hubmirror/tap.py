@@ -201,10 +201,12 @@ class Options(usage.Options):
         """
         The arguments of a worker's C{twistd}: the reactor is that of this process, and so is the
         log, unless it is a file.  Other options have an effect that the worker inherits, such as
-        C{--uid} and C{--umask}.
+        C{--uid} and C{--umask}.  Without a C{twistd}, there are none of these options.
         """
         arguments = ["--nodaemon", "--pidfile="]
         twistd: Any = self.parent
+        if twistd is None:
+            return [*arguments, "hubmirror"]
         if twistd.get("reactor"):
             arguments.append(f"--reactor={twistd['reactor']}")
         if twistd["logger"]:

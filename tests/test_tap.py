@@ -250,6 +250,12 @@ class WorkerArgumentsTests(SynchronousTestCase):
         ):
             self.assertEqual(self.arguments(*given), expected)
 
+    def test_noParent(self) -> None:
+        """Options that another program than twistd has parsed say nothing about reactor and log."""
+        self.assertEqual(
+            tap.Options()._workerArguments(3), ["--nodaemon", "--pidfile=", "hubmirror"]
+        )
+
     def test_reactor(self) -> None:
         self.assertEqual(self.arguments("-n", reactor="poll"), ["--reactor=poll"])
 

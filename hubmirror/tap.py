@@ -182,8 +182,6 @@ class Options(usage.Options):
             return mirror.service
         if any(each.startswith("unix:") for each in config.port):
             raise ConfigError("--workers: a unix: port can't be shared; use tcp:, or one process")
-        if not hasattr(os, "memfd_create"):
-            raise ConfigError("--workers: this needs Linux; here, use one process")
         count = config.workers or len(os.sched_getaffinity(0))
         supervisor = Supervisor(
             reactor,
@@ -203,10 +201,12 @@ class Options(usage.Options):
         """
         The arguments of a worker's C{twistd}: the reactor is that of this process, and so is the
         log, unless it is a file.  Other options have an effect that the worker inherits, such as
-        C{--uid} and C{--umask}.
+        C{--uid} and C{--umask}.  Without a C{twistd}, there are none of these options.
         """
         arguments = ["--nodaemon", "--pidfile="]
         twistd: Any = self.parent
+        if twistd is None:
+            return [*arguments, "hubmirror"]
         if twistd.get("reactor"):
             arguments.append(f"--reactor={twistd['reactor']}")
         if twistd["logger"]:

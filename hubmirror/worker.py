@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, lockf
+from io import BytesIO
 from typing import Any, cast
 
 import attrs
@@ -80,7 +81,9 @@ def writeConfig(fd: int, config: MirrorConfig) -> None:
     """
     with _locked(fd, LOCK_EX):
         os.ftruncate(fd, 0)
-        os.pwrite(fd, pickle.dumps(config), 0)
+        file = BytesIO()
+        _Pickler(file).dump(config)
+        os.pwrite(fd, file.getvalue(), 0)
 
 
 def readConfig(fd: int) -> MirrorConfig:
@@ -90,6 +93,23 @@ def readConfig(fd: int) -> MirrorConfig:
     with _locked(fd, LOCK_SH):
         config: MirrorConfig = pickle.loads(os.pread(fd, os.fstat(fd).st_size, 0))
     return config
+
+
+class _Pickler(pickle.Pickler):
+    """
+    Pickles options as values by name.  A worker may be of a newer version of the mirror than its
+    supervisor: it ignores options that it does not know, and further ones have their defaults.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if attrs.has(type(value)):
+            return _make, (type(value), attrs.asdict(value, recurse=False))
+        return NotImplemented
+
+
+def _make(cls: type[Any], values: dict[str, Any]) -> Any:
+    known = attrs.fields_dict(cls)
+    return cls(**{name: value for name, value in values.items() if name in known})
 
 
 @contextmanager

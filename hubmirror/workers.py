@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from io import FileIO
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -51,6 +52,7 @@ _KILL_AFTER = 5.0
 _BACKLOG = 1024
 _ASK_EVERY = 5.0
 _REPORT_TIMEOUT = 2.0
+_MEMORY = "/dev/shm"
 
 
 class _Worker(ProcessProtocol):
@@ -231,10 +233,14 @@ def _another(like: socket.socket, address: Any) -> socket.socket:
 
 def _makeFile(name: str) -> FileIO:
     """
-    Create a file in memory.  There need not be a folder for temporary files: the file system of a
+    Create a file that only its descriptor leads to, in memory where possible: the file system of a
     container may be read-only.
     """
-    return open(os.memfd_create(name), "r+b", buffering=0)
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create(name), "r+b", buffering=0)
+    # Python lacks this function if the C library did when Python was built.
+    folder = _MEMORY if os.path.isdir(_MEMORY) else None
+    return TemporaryFile(buffering=0, dir=folder)
 
 
 class Supervisor(Service):

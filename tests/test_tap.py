@@ -196,12 +196,6 @@ class FileTests(SynchronousTestCase):
         text = self.refused("--port=unix:mirror.sock", "--workers=2")
         self.assertIn("--workers: a unix: port can't be shared", text)
 
-    def test_noSharedMemory(self) -> None:
-        self.addCleanup(setattr, os, "memfd_create", os.memfd_create)
-        del os.memfd_create
-        text = self.refused("--port=tcp:0", "--workers=2")
-        self.assertIn("--workers: this needs Linux", text)
-
     def test_noSocket(self) -> None:
         for which in ("index=0", "name=mirror"):
             text = self.refused(f"--port=systemd:domain=INET:{which}")
@@ -255,6 +249,12 @@ class WorkerArgumentsTests(SynchronousTestCase):
             ),
         ):
             self.assertEqual(self.arguments(*given), expected)
+
+    def test_noParent(self) -> None:
+        """Options that another program than twistd has parsed say nothing about reactor and log."""
+        self.assertEqual(
+            tap.Options()._workerArguments(3), ["--nodaemon", "--pidfile=", "hubmirror"]
+        )
 
     def test_reactor(self) -> None:
         self.assertEqual(self.arguments("-n", reactor="poll"), ["--reactor=poll"])

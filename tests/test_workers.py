@@ -33,8 +33,16 @@ from hubmirror import MirrorConfig
 from hubmirror.config import Account, ConfigError, RegistryConfig
 from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.testing.ca import Authority
-from hubmirror.worker import VARIABLE, AdoptingReactor, Inheritance, inheritance, readConfig
+from hubmirror.worker import (
+    VARIABLE,
+    AdoptingReactor,
+    Inheritance,
+    inheritance,
+    readConfig,
+    writeConfig,
+)
 from hubmirror.workers import Supervisor, _Listening
+from tests.config.test_options import GOOD
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
@@ -49,6 +57,45 @@ class InheritanceTests(SynchronousTestCase):
         )
         self.patch(os, "environ", {VARIABLE: given.encode()})
         self.assertEqual(inheritance(), given)
+
+
+class ConfigTests(SynchronousTestCase):
+    """Tests of the configuration that a worker inherits."""
+
+    def write(self, config: MirrorConfig) -> int:
+        fd = os.open(self.mktemp(), os.O_RDWR | os.O_CREAT)
+        self.addCleanup(os.close, fd)
+        writeConfig(fd, config)
+        return fd
+
+    def test_everyOption(self) -> None:
+        for name, value, _ in GOOD:
+            config = MirrorConfig(**{name: value})
+            self.assertEqual(readConfig(self.write(config)), config, (name, value))
+
+    def test_upgraded(self) -> None:
+        """
+        A worker of another version of the mirror has its own options: those that the supervisor
+        does not know have their defaults.
+        """
+        full = RegistryConfig(
+            name="a.example",
+            hosts=["a.mirror.example"],
+            account=[Account(username="me", password_file="password")],
+        )
+        fd = self.write(MirrorConfig(registries=[full], resumes=7))
+        classes: list[type[Any]] = [MirrorConfig, RegistryConfig]
+        for cls in classes:
+            fields = [field for field in attrs.fields(cls) if field.name not in ("proxy", "url")]
+            names = {each.name: attrs.field(default=each.default) for each in fields}
+            newer = attrs.make_class(
+                cls.__name__, {**names, "new": attrs.field(default=9)}, kw_only=True
+            )
+            self.patch(sys.modules[cls.__module__], cls.__name__, newer)
+        found: Any = readConfig(fd)
+        [registry] = found.registries
+        self.assertEqual((found.resumes, found.new, registry.new), (7, 9, 9))
+        self.assertEqual((registry.hosts, registry.account), (full.hosts, full.account))
 
 
 class Adopter:
@@ -194,6 +241,16 @@ class SupervisorTests(SynchronousTestCase):
         first, second = (each.rates for each in self.clock.inherited[-2:])
         self.assertEqual(first, second)
         self.assertEqual(os.fstat(first).st_size, RATES_SIZE)
+
+    def test_noMemfd(self) -> None:
+        """What the workers share needs no function that Python may have been built without."""
+        if hasattr(os, "memfd_create"):
+            self.addCleanup(setattr, os, "memfd_create", os.memfd_create)
+            del os.memfd_create
+        self.makeSupervisor().startService()
+        inherited = self.clock.inherited[-1]
+        self.assertEqual(os.fstat(inherited.rates).st_size, RATES_SIZE)
+        self.assertEqual(readConfig(inherited.config), MirrorConfig(port=(), drain_timeout=10))
 
     def test_reloaded(self) -> None:
         """

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from hubmirror.config import MirrorConfig
+from hubmirror.protocol.addressing import RegistryNames
 from hubmirror.protocol.errors import Denied
 from hubmirror.protocol.forwarded import Address, isIn
 from hubmirror.protocol.target import Kind, Target, sourcesOf
@@ -44,6 +45,7 @@ class Access:
         self._deniedClients = config.deny_client
         self._allowed = compileGlobs(config.allow_repository)
         self._denied = compileGlobs(config.deny_repository)
+        self._deniedAt = {glob.partition("/")[0] for glob in config.deny_repository}
 
     def permitClient(self, address: Address | None) -> None:
         """
@@ -56,13 +58,13 @@ class Access:
         if self._allowedClients and not isIn(address, self._allowedClients):
             raise Denied("your address is not served here", "allow-client")
 
-    def permitTarget(self, registry: str, target: Target) -> None:
+    def permitTarget(self, registry: RegistryNames, target: Target) -> None:
         """
-        @param registry: the registry's name.
+        @param registry: the registry that the target is for.
         @param target: the target, with the name of the repository as the registry writes it.
         @raise Denied: when the target is not served.
         """
-        if self._allowed is None and self._denied is None:
+        if self._allowed is None and not self._deniesAt(registry.name.decode("ascii")):
             return
         rule = "deny-repository" if self._allowed is None else "allow-repository"
         if target.kind is Kind.OTHER or not target.isPlain:
@@ -71,10 +73,15 @@ class Access:
         if target.repository is None:
             return
         for name in (target.repository, *sourcesOf(target)):
-            if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
-                # A registry may correct such a name to that of another repository.
+            isValid = len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)
+            if not isValid or registry.complete(name) != name:
+                # A registry may correct such a name to that of another repository.  A name that is
+                # still incomplete is written as no client does.
                 raise Denied("this is no name of a repository", rule)
-            self._permitRepository(f"{registry}/{name.decode('ascii')}")
+            self._permitRepository(b"/".join((registry.name, name)).decode("ascii"))
+
+    def _deniesAt(self, registry: str) -> bool:
+        return any(each == registry or re.search(r"[*?]", each) for each in self._deniedAt)
 
     def _permitRepository(self, name: str) -> None:
         if self._denied is not None and self._denied.fullmatch(name):

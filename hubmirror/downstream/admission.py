@@ -74,7 +74,7 @@ class Refusals:
 
     def _tell(self) -> None:
         self._report = None
-        self._log.warn("{refused} {what} refused", refused=self._untold, what=self._what)
+        self._log.warn("{what} refused: {refused}", what=self._what, refused=self._untold)
         self._untold = 0
 
     def close(self) -> None:

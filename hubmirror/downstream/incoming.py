@@ -73,6 +73,7 @@ class Incoming:
     @ivar registries: the registries that are mirrored.
     @ivar target: the target, as the registry writes it.
     @ivar registry: the registry that the request refers to.
+    @ivar hosted: the registry that the request's host stands for; else the default registry.
     @ivar isExplicit: whether the request itself names that registry.
     @ivar spelling: how the client writes the registry's targets.
     @ivar tokenPath: the path of the registry's token service at the mirror.
@@ -85,6 +86,7 @@ class Incoming:
     registries: Registries
     target: Target
     registry: Registry
+    hosted: Registry
     isExplicit: bool
     spelling: Spelling
     tokenPath: bytes
@@ -99,7 +101,7 @@ class Incoming:
         stands for another registry than the default one, it is this registry alone: many clients
         can't name the default registry in their requests.
         """
-        return [*self.registries.values()] if self.registry.isDefault else [self.registry]
+        return [*self.registries.values()] if self.hosted.isDefault else [self.hosted]
 
 
 def addressOf(peer: Any) -> Address | None:
@@ -154,6 +156,7 @@ def readIncoming(request: Request, settings: Settings, via: bytes) -> Incoming:
         registries,
         addressed.target,
         registries[addressed.registry.name],
+        registries[addressed.hosted.name],
         addressed.isExplicit,
         addressed.spelling,
         addressed.tokenPath,

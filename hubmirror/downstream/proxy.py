@@ -234,7 +234,7 @@ class ProxyResource(Resource):
                 wait = self._mirror.rates.take(rule, clientOf(exchange.client), rate)
                 if wait:
                     raise TooManyRequests("too many requests from your address", rule, wait)
-        access.permitTarget(incoming.registry.name, incoming.target)
+        access.permitTarget(incoming.registry.names, incoming.target)
 
     def _answerHere(self, request: Any, exchange: Exchange, incoming: Incoming) -> bool:
         """

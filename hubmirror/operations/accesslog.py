@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any
 
 from twisted.logger import Logger
@@ -180,7 +181,7 @@ class AccessLog:
             line = combinedLine(exchange, self._now().astimezone())
         else:
             line = textLine(exchange)
-        if self._output is None or not self._output.isRead():
+        if self._output is None or self._output.goesNowhere:
             _logLine(exchange, line)
             return
         if self._format == "text":
@@ -233,17 +234,18 @@ class _File:
             return 1
         return os.open(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
-    def isRead(self) -> bool:
+    @cached_property
+    def goesNowhere(self) -> bool:
         """
-        Whether somebody may read the lines.  The standard output may be C{/dev/null}, to which
-        C{twistd} redirects it when the options have been parsed.
+        Whether the lines go to C{/dev/null}.  This is found out at the first line: C{twistd}
+        redirects the standard output when the options have been parsed.
         """
         if self._name != _STANDARD_OUTPUT:
-            return True
-        try:
-            return os.fstat(1).st_rdev != os.stat(os.devnull).st_rdev
-        except OSError:
             return False
+        try:
+            return os.fstat(1).st_rdev == os.stat(os.devnull).st_rdev
+        except OSError:
+            return True
 
     def write(self, line: str) -> None:
         """

@@ -132,7 +132,7 @@ async def throughTheMirror(stage: Stage) -> None:
     stage.say(f"  CDN        {sight.traffic('cdn')}")
     if not sight.asked("cdn") or sight.asked("mirror"):
         raise DemoFailed("the blobs came another way than from the CDN")
-    stage.say("  answered   by the Hub; the mirror followed its redirects to the CDN")
+    stage.say("  served     by the Hub; the mirror followed its redirects to the CDN")
 
 
 async def throughTheFallback(stage: Stage) -> None:
@@ -148,11 +148,13 @@ async def throughTheFallback(stage: Stage) -> None:
     _tellPull(stage, sight)
     refused = sight.withCredentials("registry")
     served = len(sight.asked("mirror"))
-    stage.say(f"  registry   answered 429, too many requests, {_count(refused, 'time')}")
+    stage.say(f"  registry   responded {_count(refused, 'time')} with 429")
     stage.say(f"  CDN        {_count(len(sight.asked('cdn')), 'request')}")
     if not refused or served < sight.pulled.blobs:
         raise DemoFailed("it was not the fallback that served")
-    stage.say(f"  answered   by the fallback, {_count(served, 'time')}; the client noticed nothing")
+    stage.say(
+        f"  served     by the fallback, {_count(served, 'request')}; the client noticed nothing"
+    )
 
 
 async def throughCuts(stage: Stage) -> None:
@@ -174,8 +176,8 @@ async def throughCuts(stage: Stage) -> None:
     stage.say(
         f"  cut        {_count(len(rests), 'time')}, each after {_CUT / 2**20:g} MiB of a layer"
     )
-    stage.say(f"  asked for  {' and '.join(rests)}, the rest of it")
-    stage.say("  answered   in one piece, bytes lost: 0; the client noticed nothing")
+    stage.say(f"  resumed    with requests for {' and '.join(rests)}, the rest of it")
+    stage.say("  received   in one piece, bytes lost: 0; the client noticed nothing")
 
 
 async def fromAnotherRegistry(stage: Stage) -> None:
@@ -191,17 +193,17 @@ async def fromAnotherRegistry(stage: Stage) -> None:
         pulled, stage.client.requests - requests, seconds, tuple(stage.other.seen[asked:])
     )
     _tellPull(stage, sight)
-    stage.say(f"  asked for  {url}/v2/{_OTHER_REPOSITORY}/manifests/{_TAG}")
+    stage.say(f"  requested  {url}/v2/{_OTHER_REPOSITORY}/manifests/{_TAG}")
     stage.say(f"  registry   {stage.other.name}: {sight.traffic('registry')}")
     if len(stage.hub.seen) > before or stage.hub.misdirected():
         raise DemoFailed("one registry was asked for what is another's")
-    stage.say("  Hub        was asked nothing; no registry saw a token of the other")
+    stage.say("  Hub        0 requests; no registry saw a token of the other")
 
 
 ACTS: tuple[tuple[str, Callable[[Stage], Awaitable[None]]], ...] = (
     ("A pull through the mirror", throughTheMirror),
-    ("The same, while the Hub says 429 (too many requests)", throughTheFallback),
-    ("The same, while the CDN cuts every connection off", throughCuts),
+    ("The same, while the Hub responds with 429 (too many requests)", throughTheFallback),
+    (f"The same, while the CDN closes every connection after {_CUT / 2**20:g} MiB", throughCuts),
     ("Another registry, through the same mirror", fromAnotherRegistry),
 )
 """
@@ -249,9 +251,11 @@ async def perform(reactor: Any, say: Callable[[str], None]) -> None:
         Path(folder, "server.pem").write_bytes(hub.serverPEM(["127.0.0.1"]))
         try:
             await hub.start()
-            say(f"An embedded Hub, with {_REPOSITORY}:{_TAG} for {' and '.join(images)}")
+            say(f"An embedded Docker Hub, with {_REPOSITORY}:{_TAG} for {' and '.join(images)}")
             say(f"  registry   {hub.registryURL}")
             say(f"  CDN        {hub.cdnOrigin}")
+            say(f"Another registry, {_OTHER}, with {_OTHER_REPOSITORY}:{_TAG}")
+            say(f"  registry   {other.registryURL}")
 
             async def start(name: str, *options: str) -> str:
                 common = ("--port", "ssl:0:interface=127.0.0.1", "--ca-file", hub.caFile)
@@ -266,7 +270,7 @@ async def perform(reactor: Any, say: Callable[[str], None]) -> None:
                 f'url = "{other.registryURL}"\n'
                 f'auth_url = "{other.authURL}"\n'
             )
-            say("Two mirrors, both twistd hubmirror")
+            say("Two processes of twistd hubmirror: a mirror, and its fallback if the Hub fails")
             fallback = await start(
                 "fallback",
                 *("--registry-url", hub.mirrorURL),

@@ -62,6 +62,8 @@ class Addressed(NamedTuple):
     A request's registry, and its target at that registry.
 
     @ivar registry: the registry that the request addresses.
+    @ivar hosted: the registry that the request would address if it had no C{ns} and no name in its
+        path: that of the C{Host}, or the default registry.
     @ivar isExplicit: whether the request itself names the registry, by C{ns}, path or C{Host}.
     @ivar target: the target as the registry itself would receive it.
     @ivar spelling: how the client writes this registry's targets.
@@ -69,6 +71,7 @@ class Addressed(NamedTuple):
     """
 
     registry: RegistryNames
+    hosted: RegistryNames
     isExplicit: bool
     target: Target
     spelling: Spelling
@@ -149,22 +152,22 @@ class Addressing:
             raise InvalidName(
                 f"ns names another registry than the path, which names {byPath.name.decode()}"
             )
-        byDefault = byHost or self._default
-        registry = byNamespace or byPath or byDefault
+        hosted = byHost or self._default
+        registry = byNamespace or byPath or hosted
         root = b"/" + self._secret if self._secret else b""
         spelling = Spelling(
             secretBefore + before,
             secretAfter + after,
-            b"" if (byPath or byDefault) is registry else registry.name,
+            b"" if (byPath or hosted) is registry else registry.name,
             # Only ns can name a registry in a target whose path is not known.
-            elsewhere=Spelling(root, namespace=b"" if byDefault is registry else registry.name),
+            elsewhere=Spelling(root, namespace=b"" if hosted is registry else registry.name),
         )
         own, spelling = self._completed(registry, readTarget(raw), spelling)
         tokenPath = root + b"/token"
         if registry is not self._default or byHost not in (None, registry):
             tokenPath += b"/" + registry.name
         isExplicit = bool(byNamespace or byPath or byHost)
-        return Addressed(registry, isExplicit, own, spelling, tokenPath)
+        return Addressed(registry, hosted, isExplicit, own, spelling, tokenPath)
 
     def _withoutSecret(self, raw: bytes) -> tuple[bytes, bytes, bytes]:
         """

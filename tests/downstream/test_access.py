@@ -15,8 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from hubmirror.config import MirrorConfig, Rate
 from hubmirror.downstream.access import Access, compileGlobs
 from hubmirror.downstream.rates import SIZE, RateTable
+from hubmirror.protocol.addressing import RegistryNames
 from hubmirror.protocol.errors import Denied
 from hubmirror.protocol.target import readTarget
+
+HUB = RegistryNames(b"docker.io", implicitNamespace=b"library")
 
 
 class ClientTests(SynchronousTestCase):
@@ -97,11 +100,17 @@ class RepositoryTests(SynchronousTestCase):
             ),
             (["**"], [], "docker.io", "/v2/library/nginx/other", "allow-repository"),
             ([], [], "docker.io", "/v2/library/nginx/other", None),
+            # A registry without any denied repository is served as if there were no rule.
+            ([], ["docker.io/a"], "a.pkg.dev", "/artifacts-uploads/1", None),
+            ([], ["docker.io/a", "a.pkg.dev/x/y"], "a.pkg.dev", "/u/1", "deny-repository"),
+            ([], ["a.pkg.*/x/y"], "a.pkg.dev", "/artifacts-uploads/1", "deny-repository"),
+            ([], ["?.pkg.dev/x"], "a.pkg.dev", "/artifacts-uploads/1", "deny-repository"),
+            (["**"], ["docker.io/a"], "a.pkg.dev", "/artifacts-uploads/1", "allow-repository"),
         ):
             access = Access(MirrorConfig(allow_repository=allow, deny_repository=deny))
             found = None
             try:
-                access.permitTarget(registry, readTarget(target.encode()))
+                access.permitTarget(RegistryNames(registry.encode()), readTarget(target.encode()))
             except Denied as error:
                 found = error.rule
             self.assertEqual(found, rule, (allow, deny, registry, target))
@@ -113,7 +122,7 @@ class RepositoryTests(SynchronousTestCase):
         """
         access = Access(MirrorConfig(deny_repository=["docker.io/corp/secret"]))
         for name in ("a/b", "a.b/c__d/e-f/g---h", "0/1_2", "a/" * 127 + "b"):
-            access.permitTarget("docker.io", readTarget(f"/v2/{name}/manifests/1".encode()))
+            access.permitTarget(HUB, readTarget(f"/v2/{name}/manifests/1".encode()))
         for name in (
             "Corp/Secret",
             "corp/secret.",
@@ -127,7 +136,7 @@ class RepositoryTests(SynchronousTestCase):
             "a/" * 128 + "b",
         ):
             target = readTarget(f"/v2/{name}/manifests/1".encode("latin-1"))
-            error = self.assertRaises(Denied, access.permitTarget, "docker.io", target)
+            error = self.assertRaises(Denied, access.permitTarget, HUB, target)
             self.assertEqual(error.rule, "deny-repository", name)
 
     def test_ends(self) -> None:
@@ -140,15 +149,15 @@ class RepositoryTests(SynchronousTestCase):
         for first, second in ((allowed, denied), (denied, allowed)):
             for end in (";", "%3B", "%253b", "%3F", "#", "%23", "\\", "/.", ""):
                 raw = f"{first}{end}/../../../../..{second}".encode()
-                self.assertRaises(Denied, access.permitTarget, "docker.io", readTarget(raw))
+                self.assertRaises(Denied, access.permitTarget, HUB, readTarget(raw))
         for raw in (
             b"/v2/corp/secret//../manifests/1",
             b"/v2/a/b/manifests/1\\..\\..\\..\\..\\corp\\secret\\manifests\\1",
             b"/v2/a/b/manifests/..;/..;/..;/corp/secret/manifests/1",
         ):
-            self.assertRaises(Denied, access.permitTarget, "docker.io", readTarget(raw))
+            self.assertRaises(Denied, access.permitTarget, HUB, readTarget(raw))
         for raw in (b"//v2//a/b/manifests/1", b"/v2/a/b/blobs/sha256%3A1", b"/v2/", b"/token"):
-            access.permitTarget("docker.io", readTarget(raw))
+            access.permitTarget(HUB, readTarget(raw))
 
     @given(st.from_regex(r"[a-z0-9._-]+(/[a-z0-9._-]+){0,3}", fullmatch=True))
     def test_itself(self, name: str) -> None:

@@ -80,9 +80,9 @@ class AdmissionTests(SynchronousTestCase):
             [formatEvent(event) for event in events],
             [
                 "too many connections (3, 3 from a): refusing more",
-                "1000 connections refused",
+                "connections refused: 1000",
                 "too many connections (3, 3 from a): refusing more",
-                "1 connections refused",
+                "connections refused: 1",
             ],
         )
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -92,6 +92,6 @@ class AdmissionTests(SynchronousTestCase):
         with capturedLogs() as events:
             self.enter(*"aaaaaa")
             self.admission.close()
-        self.assertEqual(formatEvent(events[-1]), "3 connections refused")
+        self.assertEqual(formatEvent(events[-1]), "connections refused: 3")
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.admission.close()

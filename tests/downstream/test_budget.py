@@ -209,7 +209,7 @@ class WaitingTests(BudgetCase):
             [formatEvent(event) for event in events],
             [
                 "too many requests to upstreams (1, 0 from b): refusing more",
-                "100 requests to upstreams refused",
+                "requests to upstreams refused: 100",
             ],
         )
         self.leave("a")
@@ -224,5 +224,5 @@ class WaitingTests(BudgetCase):
         self.failureResultOf(turn, Overloaded)
         with capturedLogs() as events:
             self.budget.close()
-        self.assertEqual(formatEvent(events[-1]), "1 requests to upstreams refused")
+        self.assertEqual(formatEvent(events[-1]), "requests to upstreams refused: 1")
         self.assertEqual(self.clock.getDelayedCalls(), [])

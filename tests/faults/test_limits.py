@@ -107,7 +107,7 @@ class ConnectionTests(LimitCase):
             [formatEvent(event) for event in events],
             [
                 "too many connections (3, 3 from 192.0.2.7): refusing more",
-                "100 connections refused",
+                "connections refused: 100",
             ],
         )
 

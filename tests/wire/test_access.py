@@ -53,6 +53,21 @@ class AccessTests(MemoryCase):
         self.assertEqual((got.status, got.error), (403, "DENIED"))
 
 
+class DeniedTests(MemoryCase):
+    options = {"deny_repository": ["docker.io/library/alpine"]}
+
+    def test_notCompleted(self) -> None:
+        """A name is denied in the spellings in which it is not completed, too."""
+        for name in (b"/v2/alpine", b"/v2//alpine", b"/v2/%61lpine", b"/%76%32/alpine"):
+            got = self.local(name + b"/manifests/1")
+            self.assertEqual((got.status, got.error), (403, "DENIED"), name)
+        self.exchange(b"/v2/debian/manifests/1", answer(200, b"{}"))
+        for mount in (b"from=alpine", b"fro%6d=alpine", b"from=%61lpine"):
+            target = b"/v2/me/a/blobs/uploads/?mount=sha256:0&" + mount
+            got = self.local(target, method=b"POST", body=b"")
+            self.assertEqual((got.status, got.error), (403, "DENIED"), mount)
+
+
 class RateTests(MemoryCase):
     options = {"client_requests": "3/1m", "client_pulls": "1/1h"}
 

@@ -93,15 +93,17 @@ class AddressTests(RegistriesCase):
             self.assertEqual((got.status, got.error), (404, "NAME_UNKNOWN"))
 
     def test_ping(self) -> None:
-        """The response to C{/v2/} lists the mirror's registries."""
-        _, got = self.exchange(b"/v2/", answer(200, b"{}"))
+        """The response to C{/v2/} lists the mirror's registries, whichever it is for."""
         names = b"docker.io, ghcr.test, quay.test, passing.test"
-        self.assertEqual(got.values(b"Hubmirror-Registries"), [names])
+        for target in (b"/v2/", b"/v2/?ns=ghcr.test", b"/v2/ghcr.test/", b"/ghcr.test/v2/"):
+            _, got = self.exchange(target, answer(200, b"{}"))
+            self.assertEqual(got.values(b"Hubmirror-Registries"), [names], target)
 
     def test_pingOfHost(self) -> None:
         """Under a host that stands for a registry, the list has this registry alone."""
-        _, got = self.exchange(b"/v2/", answer(200, b"{}"), host=b"ghcr.mirror.example")
-        self.assertEqual(got.values(b"Hubmirror-Registries"), [b"ghcr.test"])
+        for target in (b"/v2/", b"/v2/?ns=quay.test"):
+            _, got = self.exchange(target, answer(200, b"{}"), host=b"ghcr.mirror.example")
+            self.assertEqual(got.values(b"Hubmirror-Registries"), [b"ghcr.test"], target)
 
     def test_pingOfOne(self) -> None:
         self.configure(registries=())

@@ -339,8 +339,8 @@ class UpstreamsFailed(UpstreamFailed):
     """
     No upstream served the request, and there was no response that could be passed on.
 
-    @ivar attempts: pairs of an upstream's name and its error, in the order in which they were
-        asked.
+    @ivar attempts: pairs of an upstream's name and its error, in the order of the configuration,
+        including the upstreams that were skipped.  The first determines the response.
     """
 
     def __init__(self, attempts: Sequence[tuple[str, MirrorError]]) -> None:

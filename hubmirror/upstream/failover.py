@@ -113,7 +113,9 @@ class FailoverAgent:
         repeatable = policy.mayRepeat(method, body is not None)
         upstreams = self._upstreams[:1]
         if repeatable:
-            upstreams = policy.inTurn(self._upstreams, self._service, self._exchange.kind, headers)
+            upstreams = policy.inTurn(
+                self._upstreams, self._service, self._exchange.kind, target, headers
+            )
         order = self._order(upstreams, identity)
         for upstream in self._upstreams[: self._upstreams.index(order[0])]:
             why = "limited" if upstream in order else "down"

@@ -215,7 +215,7 @@ class ResumingAgent:
         yield None, lambda extra: self._ask(lastURI, _with(lastHeaders, extra))
         answered = self._upstreams.index(self._upstream)
         for upstream in inTurn(
-            self._upstreams[answered:], self._service, self._target.kind, headers
+            self._upstreams[answered:], self._service, self._target.kind, target, headers
         ):
             yield (
                 upstream,

@@ -440,12 +440,24 @@ class PasswordTests(FailoverCase):
             self.assertEqual(self.asked, ["hub"])
 
     def test_others(self) -> None:
-        """Other requests go to a fallback without the password."""
-        self.assertServedBy("hub", "second", authorization=self.PASSWORD)
-        authorizations = [
-            asked.headers.getRawHeaders(b"Authorization") for asked in self.inner.asked
-        ]
-        self.assertEqual(authorizations, [[self.PASSWORD], None])
+        """
+        Other requests go to a fallback without the password.  dockerd has a password for every
+        token that it requests for a pull.
+        """
+        for request in (
+            {},
+            {
+                "kind": None,
+                "service": Service.TOKEN,
+                "target": b"?scope=repository%3Ao/a%3Apull&service=x",
+            },
+        ):
+            self.setUp()
+            self.assertServedBy("hub", "second", authorization=self.PASSWORD, **request)
+            authorizations = [
+                asked.headers.getRawHeaders(b"Authorization") for asked in self.inner.asked
+            ]
+            self.assertEqual(authorizations, [[self.PASSWORD], None])
 
     def test_token(self) -> None:
         """A token is sent to fallbacks, which may accept the same tokens."""

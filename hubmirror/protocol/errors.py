@@ -294,6 +294,12 @@ class HeadTimedOut(HeadFailed):
     status = 504
 
 
+class NoCredentials(UpstreamFailed):
+    """
+    The upstream responded, but demands credentials that the mirror can't get.
+    """
+
+
 class RedirectRefused(UpstreamFailed):
     """
     The response is a redirect that must not be followed.

@@ -22,7 +22,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from hubmirror.protocol.challenge import bearerParameters, schemes
-from hubmirror.protocol.errors import UnknownName, UpstreamFailed
+from hubmirror.protocol.errors import NoCredentials, UnknownName, UpstreamFailed
 from hubmirror.protocol.target import Target
 from hubmirror.protocol.tokens import readToken, tokenURL
 from hubmirror.transport.connecting import noHead
@@ -59,7 +59,7 @@ class Account:
         return b"Basic " + base64.b64encode(pair)
 
 
-class AccountRefused(UpstreamFailed):
+class AccountRefused(NoCredentials):
     """
     The registry or its token service rejects one of the operator's accounts.
     """

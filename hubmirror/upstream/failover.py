@@ -23,6 +23,7 @@ from hubmirror.protocol.errors import (
     LocalFailure,
     MirrorError,
     NoAnswer,
+    NoCredentials,
     RedirectRefused,
     UpstreamFailed,
     UpstreamsFailed,
@@ -239,6 +240,9 @@ class FailoverAgent:
         except HeadTimedOut as error:
             if body is None:
                 self._health.timedOut(upstream, self._route, target, since, error.message)
+            raise
+        except NoCredentials:
+            self._health.served(upstream, self._route)
             raise
         self._exchange.attempts.append((upstream.name, str(answer.code)))
         self._health.served(upstream, self._route)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import NoReturn
 
 import attrs
@@ -25,6 +26,7 @@ from hubmirror.protocol.challenge import bearerParameters, schemes
 from hubmirror.protocol.errors import NoCredentials, UnknownName, UpstreamFailed
 from hubmirror.protocol.target import Target
 from hubmirror.protocol.tokens import readToken, tokenURL
+from hubmirror.protocol.url import splitURL
 from hubmirror.transport.connecting import noHead
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
@@ -109,7 +111,7 @@ class Accounts:
         self._accounts = list(accounts)
         self._refused: set[Account] = set()
         self._tokens: dict[_Key, _Token] = {}
-        self._fetching: dict[_Key, list[Deferred[bytes]]] = {}
+        self._fetching: dict[_Key, list[Deferred[bytes | None]]] = {}
 
     def identity(self, account: Account) -> bytes:
         """
@@ -159,62 +161,73 @@ class Accounts:
         """
         self._tokens.pop(key, None)
 
-    def fetch(self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]) -> Deferred[bytes]:
+    def fetch(
+        self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]
+    ) -> Deferred[bytes | None]:
         """
         Request the token that a challenge demands.  Concurrent calls with the same key share one
         token request.
 
         @param challenges: the values of C{WWW-Authenticate}.
         @return: a deferred that fires with the value of C{Authorization} for further requests, or
-            fails with L{UpstreamFailed}; with L{AccountRefused} if the account is rejected.
+            with C{None} if the account is denied what was requested.  It fails with
+            L{AccountRefused} if the account is rejected, and with L{UpstreamFailed} if the token
+            service fails.
         """
-        waiting: Deferred[bytes] = Deferred()
+        waiting: Deferred[bytes | None] = Deferred()
         if key in self._fetching:
             self._fetching[key].append(waiting)
             return waiting
         self._fetching[key] = [waiting]
 
-        def tell(result: bytes | Failure) -> None:
+        def tell(result: bytes | Failure | None) -> None:
             for each in self._fetching.pop(key):
                 each.callback(result)
 
         Deferred.fromCoroutine(self._fetch(key, upstream, challenges)).addBoth(tell)
         return waiting
 
-    async def _fetch(self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]) -> bytes:
-        account = key[1]
-        joined = b",".join(challenges)
+    async def _fetch(
+        self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]
+    ) -> bytes | None:
         isRegistry = upstream is self._upstreams[0]
         # Fallbacks are asked anonymously.
-        username = account.username.encode() if isRegistry else b""
+        account = key[1] if isRegistry else Account()
+        joined = b",".join(challenges)
         if b"bearer" not in schemes(joined):
-            if not username:
-                raise UpstreamFailed("it wants a password")
+            if not account.username:
+                return None
             self._keep(key, account.basic, float("inf"))
             return account.basic
-        parameters = bearerParameters(joined)
         if isRegistry:
             self._services.learn(challenges)
             try:
                 service = (await self._services.find()).url
-            except UnknownName as error:
-                raise UpstreamFailed(error.message) from None
+            except UnknownName:
+                return None
         else:
             service = upstream.bases[Service.TOKEN]
-        headers = Headers({b"Accept-Encoding": [b"identity"]})
-        if username:
-            headers.setRawHeaders(b"Authorization", [account.basic])
         # A fallback's challenge has the names as that fallback knows them, but not its ns.
-        uri = upstream.spelling.withNamespace(tokenURL(service, parameters, username))
+        uri = upstream.spelling.withNamespace(
+            tokenURL(service, bearerParameters(joined), account.username.encode())
+        )
+        headers = Headers({b"Accept-Encoding": [b"identity"]})
+        if account.username:
+            headers.setRawHeaders(b"Authorization", [account.basic])
         asking = self._agent.request(b"GET", uri, headers, None)
         asking.addTimeout(_TIMEOUT, self.reactor, noHead)
-        answer = await asking
+        place = splitURL(uri)[0].authority.decode("ascii")
+        try:
+            answer = await asking
+            body = await readShortBody(answer, self.reactor, _TIMEOUT)
+        except UpstreamFailed as error:
+            raise NoCredentials(f"{place}: {error.message}") from None
+        if answer.code == 401 and account.username:
+            self.refuse(account)
+        if answer.code == 429 or answer.code >= 500:
+            raise NoCredentials(f"{place} answered {answer.code}")
         if answer.code != 200:
-            discard(answer, self.reactor)
-            if username and answer.code == 401:
-                self.refuse(account)
-            raise UpstreamFailed(f"its token service answered {answer.code}")
-        body = await readShortBody(answer, self.reactor, _TIMEOUT)
+            return None
         authorization, life = readToken(body)
         self._keep(key, authorization, life)
         return authorization
@@ -297,19 +310,18 @@ class AccountAgent:
         if answer.code != 401 or body is not None or not challenges:
             return answer
         accounts.forget(key)
-        isPassedOn = False
-        try:
-            authorization = await accounts.fetch(key, upstream, challenges)
-        except AccountRefused:
-            raise
-        except UpstreamFailed:
-            # Unless this is an account of the operator's, the client may have credentials that the
-            # registry accepts.
-            isPassedOn = True
-            return answer
-        finally:
-            if not isPassedOn:
-                discard(answer, accounts.reactor)
+        with ExitStack() as stack:
+            stack.callback(discard, answer, accounts.reactor)
+            try:
+                authorization = await accounts.fetch(key, upstream, challenges)
+            except UpstreamFailed:
+                if self._account.username:
+                    raise
+                # The client may have credentials of its own.
+                authorization = None
+            if authorization is None:
+                stack.pop_all()
+                return answer
         return await self._send(key, method, uri, headers, None, authorization)
 
     async def _send(

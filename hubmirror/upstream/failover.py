@@ -36,7 +36,7 @@ from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
-from hubmirror.upstream.quota import Quotas
+from hubmirror.upstream.quota import ANONYMOUS, Quotas
 
 
 @implementer(IAgent)
@@ -287,6 +287,8 @@ class FailoverAgent:
             return status not in self._failoverOn
         return policy.fallbackServes(status) or (
             policy.fallbackChallenges(status, headers)
+            # Where the mirror has an account, clients get no challenge.
+            and self._identity in (None, ANONYMOUS)
             # If the registry's limit on pulls is used up, the client should see that 429 rather
             # than a challenge.  But a request for /v2/ is not a pull; it looks for the challenge.
             and (

@@ -221,9 +221,9 @@ class Registry:
                 if isRefused and left and body is None:
                     continue
                 raise
-            if response.code != 429 or not left or body is not None:
+            if response.code not in (401, 429) or not left or body is not None:
                 return response
-            # Another account may have pulls left.
+            # Another account may have the permission, or pulls left.
             discard(response, self._reactor)
 
     def _askWith(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NoReturn
@@ -165,14 +166,14 @@ class Accounts:
         self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]
     ) -> Deferred[bytes | None]:
         """
-        Request the token that a challenge demands.  Concurrent calls with the same key share one
-        token request.
+        Request the token that a challenge demands; if it demands a password, check the account's.
+        Concurrent calls with the same key share one request.
 
         @param challenges: the values of C{WWW-Authenticate}.
         @return: a deferred that fires with the value of C{Authorization} for further requests, or
             with C{None} if the account is denied what was requested.  It fails with
-            L{AccountRefused} if the account is rejected, and with L{UpstreamFailed} if the token
-            service fails.
+            L{AccountRefused} if the account is rejected, and with L{UpstreamFailed} if it can't be
+            found out.
         """
         waiting: Deferred[bytes | None] = Deferred()
         if key in self._fetching:
@@ -190,27 +191,19 @@ class Accounts:
     async def _fetch(
         self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]
     ) -> bytes | None:
-        isRegistry = upstream is self._upstreams[0]
         # Fallbacks are asked anonymously.
-        account = key[1] if isRegistry else Account()
-        joined = b",".join(challenges)
-        if b"bearer" not in schemes(joined):
-            if not account.username:
-                return None
-            self._keep(key, account.basic, float("inf"))
-            return account.basic
-        if isRegistry:
-            self._services.learn(challenges)
+        account = key[1] if upstream is self._upstreams[0] else Account()
+        isBearer = b"bearer" in schemes(b",".join(challenges))
+        if not isBearer and not account.username:
+            return None
+        # If the registry wants a password, it may have refused only the repository.  Every account
+        # may read /v2/.
+        uri = upstream.url(Service.REGISTRY, b"/v2/")
+        if isBearer:
             try:
-                service = (await self._services.find()).url
+                uri = await self._tokenURL(upstream, account, challenges)
             except UnknownName:
                 return None
-        else:
-            service = upstream.bases[Service.TOKEN]
-        # A fallback's challenge has the names as that fallback knows them, but not its ns.
-        uri = upstream.spelling.withNamespace(
-            tokenURL(service, bearerParameters(joined), account.username.encode())
-        )
         headers = Headers({b"Accept-Encoding": [b"identity"]})
         if account.username:
             headers.setRawHeaders(b"Authorization", [account.basic])
@@ -223,14 +216,30 @@ class Accounts:
         except UpstreamFailed as error:
             raise NoCredentials(f"{place}: {error.message}") from None
         if answer.code == 401 and account.username:
-            self.refuse(account)
+            self._refuse(account)
         if answer.code == 429 or answer.code >= 500:
             raise NoCredentials(f"{place} answered {answer.code}")
-        if answer.code != 200:
-            return None
-        authorization, life = readToken(body)
+        authorization, life = account.basic, math.inf
+        if isBearer:
+            if answer.code != 200:
+                return None
+            authorization, life = readToken(body)
         self._keep(key, authorization, life)
         return authorization
+
+    async def _tokenURL(
+        self, upstream: Upstream, account: Account, challenges: Sequence[bytes]
+    ) -> bytes:
+        """
+        @raise UnknownName: when the registry has no token service.
+        """
+        if upstream is self._upstreams[0]:
+            self._services.learn(challenges)
+            await self._services.find()
+        parameters = bearerParameters(b",".join(challenges))
+        url = tokenURL(upstream.bases[Service.TOKEN], parameters, account.username.encode())
+        # A fallback's challenge has the names as that fallback knows them, but not its ns.
+        return upstream.spelling.withNamespace(url)
 
     def _keep(self, key: _Key, authorization: bytes, life: float) -> None:
         if len(self._tokens) >= _MOST_TOKENS:
@@ -238,7 +247,7 @@ class Accounts:
         until = self.reactor.seconds() + life * _MARGIN
         self._tokens[key] = _Token(authorization, until)
 
-    def refuse(self, account: Account) -> NoReturn:
+    def _refuse(self, account: Account) -> NoReturn:
         """
         Leave out an account from now on, because the registry has rejected it.
 
@@ -305,7 +314,7 @@ class AccountAgent:
     ) -> IResponse:
         accounts = self._accounts
         key = upstream.name, self._account, self._repository, method in (*PUSHING, b"DELETE")
-        answer = await self._send(key, method, uri, headers, body, accounts.known(key))
+        answer = await self._send(method, uri, headers, body, accounts.known(key))
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
         if answer.code != 401 or body is not None or not challenges:
             return answer
@@ -322,30 +331,18 @@ class AccountAgent:
             if authorization is None:
                 stack.pop_all()
                 return answer
-        return await self._send(key, method, uri, headers, None, authorization)
+        return await self._send(method, uri, headers, None, authorization)
 
-    async def _send(
+    def _send(
         self,
-        key: _Key,
         method: bytes,
         uri: bytes,
         headers: Headers,
         body: IBodyProducer | None,
         authorization: bytes | None,
-    ) -> IResponse:
-        """
-        @raise AccountRefused: when the registry rejects the account's password.
-        """
-        accounts = self._accounts
+    ) -> Deferred[IResponse]:
         own = headers.copy()
         own.removeHeader(b"Authorization")
         if authorization is not None:
             own.setRawHeaders(b"Authorization", [authorization])
-        answer = await self._redirects.request(method, uri, own, body)
-        # A redirect may have led to another host, which is sent no password.
-        sent = self._redirects.asked[1].getRawHeaders(b"Authorization")
-        if answer.code == 401 and sent == [self._account.basic]:
-            discard(answer, accounts.reactor)
-            accounts.forget(key)
-            accounts.refuse(self._account)
-        return answer
+        return self._redirects.request(method, uri, own, body)

@@ -946,7 +946,7 @@ class AccountTests(MemoryCase):
     def test_refusedPassword(self) -> None:
         """A registry without tokens rejects a password itself."""
         self.configure(accounts=2)
-        for seen in ([None, self.FIRST, None, self.SECOND], [self.SECOND]):
+        for seen in ([None, self.FIRST, None, self.SECOND, self.SECOND], [self.SECOND]):
             client = self.pull()
             for value in seen:
                 isRight = value == self.SECOND
@@ -959,11 +959,34 @@ class AccountTests(MemoryCase):
         self.pull()
         self.say(self.NOT_BEARER)
         self.say(answer(200, b"{}"))
+        self.say(answer(200, b"{}"))
         client = self.pull()
-        self.assertEqual(self.say(self.NOT_BEARER).values(b"Authorization"), [self.FIRST])
-        self.say(self.NOT_BEARER)
-        self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [self.SECOND])
+        for value in (self.FIRST, self.FIRST, None, self.SECOND, self.SECOND):
+            isRight = value == self.SECOND
+            asked = self.say(answer(200, b"{}") if isRight else self.NOT_BEARER)
+            self.assertEqual(asked.values(b"Authorization"), [value] if value else [])
         self.assertEqual(self.answered(client).status, 200)
+
+    def test_forbiddenByPassword(self) -> None:
+        """
+        A registry without tokens that accepts an account at C{/v2/} has refused it only the
+        repository.
+        """
+        self.configure(accounts=2)
+        for refusals in (2, 1):
+            client = self.pull()
+            for number in range(2):
+                self.say(self.NOT_BEARER)
+                asked = self.say(answer(200, b"{}"))
+                self.assertEqual(asked.target, b"/v2/")
+                isRefused = number < refusals
+                self.say(self.NOT_BEARER if isRefused else answer(200, b"{}"))
+                self.assertEqual(
+                    asked.values(b"Authorization"), [(self.FIRST, self.SECOND)[number]]
+                )
+            got = self.answered(client)
+            self.assertEqual(got.values(b"WWW-Authenticate"), [])
+            self.assertEqual(got.status, 401 if refusals == 2 else 200)
 
     def test_challenge(self) -> None:
         """A client gets no challenge, whatever the registry wants."""

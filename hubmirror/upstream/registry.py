@@ -99,9 +99,9 @@ class Registry:
             reactor,
             agent,
             registry,
-            self.upstreams[0],
+            self.upstreams,
             believed,
-            self._whyUnavailable,
+            lambda: self.health,
             config.response_timeout,
         )
         self._accounts = Accounts(reactor, agent, self.upstreams, self._tokens, accounts)
@@ -121,13 +121,6 @@ class Registry:
         """
         times = map(self.health.lastAnswer, self.upstreams)
         return max((each for each in times if each is not None), default=None)
-
-    def _whyUnavailable(self) -> str | None:
-        """
-        Why requests go to fallbacks in place of the registry itself; C{None} when they do not.
-        """
-        registry, *fallbacks = self.upstreams
-        return self.health.whyUnavailable(registry, Service.REGISTRY.value) if fallbacks else None
 
     def offers(self, service: Service) -> bool:
         """

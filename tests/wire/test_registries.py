@@ -554,6 +554,38 @@ class UnknownTokenServiceTests(MemoryCase):
         self.clock.advance(4.5)
         self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
 
+    def test_registryHangsForClientsOfTheHub(self) -> None:
+        """
+        dockerd waits no longer than others, and only for a probe of the registry.
+        """
+        for seconds in (4.5, 0, 4.5, 0, 0):
+            client = self.send(b"/token?service=x&scope=repository:quay.test/o/a:pull")
+            if seconds:
+                self.assertEqual(str(self.network.origins[-1]), "https://quay.test")
+                self.assertEqual(self.asked().target, b"/v2/")
+                self.clock.advance(seconds)
+            self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
+            self.network.lines[-1].leaves()
+            self.clock.advance(1)
+        self.send(b"/v2/quay.test/o/a/manifests/1")
+        self.assertEqual(str(self.network.origins[-1]), "https://f.example")
+
+    def test_registryAnswersAgain(self) -> None:
+        """The challenge ends the mark of a registry that was down."""
+        self.network.refuses.add(b"quay.test")
+        self.send(b"/v2/quay.test/o/a/manifests/1")
+        self.network.refuses.clear()
+        self.clock.advance(2)
+        client = self.send(b"/token?scope=repository:quay.test/o/a:pull")
+        self.assertEqual(self.asked().target, b"/v2/")
+        self.network.lines[-1].says(challenge(b"https://quay.test/token"))
+        self.assertEqual(self.asked().target, b"/token?scope=repository:o/a:pull")
+        self.network.lines[-1].says(token(b"abc"))
+        self.assertEqual(self.answered(client).status, 200)
+        self.send(b"/v2/quay.test/o/a/manifests/1")
+        self.assertEqual(self.asked().target, b"/v2/o/a/manifests/1")
+        self.assertEqual(str(self.network.origins[-1]), "https://quay.test")
+
     def test_markedDown(self) -> None:
         """A registry that is marked down is not asked for its challenge."""
         self.network.refuses.add(b"quay.test")

@@ -255,6 +255,7 @@ class Registry:
             self._reactor,
             failover,
             redirects,
+            self._accounts,
             self.upstreams,
             service,
             asked,

@@ -203,6 +203,9 @@ class Registry:
                 account = Account()
             return await self._askWith(account, exchange, service, asked, target, headers, body)
         left = self._accounts.inOrder(self.quotas)
+        if body is not None:
+            # A body can be sent only once.
+            del left[1:]
         while True:
             account = left.pop(0)
             try:
@@ -210,13 +213,12 @@ class Registry:
                     account, exchange, service, asked, target, headers, body
                 )
             except UpstreamsFailed as error:
-                isRefused = any(isinstance(each, AccountRefused) for _, each in error.attempts)
-                if isRefused and left and body is None:
+                if left and any(isinstance(each, AccountRefused) for _, each in error.attempts):
                     continue
                 raise
-            if response.code not in (401, 429) or not left or body is not None:
-                return response
             # Another account may have the permission, or pulls left.
+            if not left or response.code not in (401, 429):
+                return response
             discard(response, self._reactor)
 
     def _askWith(

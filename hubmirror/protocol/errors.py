@@ -294,6 +294,12 @@ class HeadTimedOut(HeadFailed):
     status = 504
 
 
+class NoCredentials(UpstreamFailed):
+    """
+    The upstream responded, but demands credentials that the mirror can't get.
+    """
+
+
 class RedirectRefused(UpstreamFailed):
     """
     The response is a redirect that must not be followed.
@@ -339,8 +345,8 @@ class UpstreamsFailed(UpstreamFailed):
     """
     No upstream served the request, and there was no response that could be passed on.
 
-    @ivar attempts: pairs of an upstream's name and its error, in the order in which they were
-        asked.
+    @ivar attempts: pairs of an upstream's name and its error, in the order of the configuration,
+        including the upstreams that were skipped.  The first determines the response.
     """
 
     def __init__(self, attempts: Sequence[tuple[str, MirrorError]]) -> None:

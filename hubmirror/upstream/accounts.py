@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import NoReturn
 
 import attrs
@@ -22,9 +24,10 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from hubmirror.protocol.challenge import bearerParameters, schemes
-from hubmirror.protocol.errors import UnknownName, UpstreamFailed
+from hubmirror.protocol.errors import NoCredentials, UnknownName, UpstreamFailed
 from hubmirror.protocol.target import Target
 from hubmirror.protocol.tokens import readToken, tokenURL
+from hubmirror.protocol.url import splitURL
 from hubmirror.transport.connecting import noHead
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.bodies import discard, readShortBody
@@ -59,7 +62,7 @@ class Account:
         return b"Basic " + base64.b64encode(pair)
 
 
-class AccountRefused(UpstreamFailed):
+class AccountRefused(NoCredentials):
     """
     The registry or its token service rejects one of the operator's accounts.
     """
@@ -109,7 +112,7 @@ class Accounts:
         self._accounts = list(accounts)
         self._refused: set[Account] = set()
         self._tokens: dict[_Key, _Token] = {}
-        self._fetching: dict[_Key, list[Deferred[bytes]]] = {}
+        self._fetching: dict[_Key, list[Deferred[bytes | None]]] = {}
 
     def identity(self, account: Account) -> bytes:
         """
@@ -159,65 +162,84 @@ class Accounts:
         """
         self._tokens.pop(key, None)
 
-    def fetch(self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]) -> Deferred[bytes]:
+    def fetch(
+        self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]
+    ) -> Deferred[bytes | None]:
         """
-        Request the token that a challenge demands.  Concurrent calls with the same key share one
-        token request.
+        Request the token that a challenge demands; if it demands a password, check the account's.
+        Concurrent calls with the same key share one request.
 
         @param challenges: the values of C{WWW-Authenticate}.
         @return: a deferred that fires with the value of C{Authorization} for further requests, or
-            fails with L{UpstreamFailed}; with L{AccountRefused} if the account is rejected.
+            with C{None} if the account is denied what was requested.  It fails with
+            L{AccountRefused} if the account is rejected, and with L{UpstreamFailed} if it can't be
+            found out.
         """
-        waiting: Deferred[bytes] = Deferred()
+        waiting: Deferred[bytes | None] = Deferred()
         if key in self._fetching:
             self._fetching[key].append(waiting)
             return waiting
         self._fetching[key] = [waiting]
 
-        def tell(result: bytes | Failure) -> None:
+        def tell(result: bytes | Failure | None) -> None:
             for each in self._fetching.pop(key):
                 each.callback(result)
 
         Deferred.fromCoroutine(self._fetch(key, upstream, challenges)).addBoth(tell)
         return waiting
 
-    async def _fetch(self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]) -> bytes:
-        account = key[1]
-        joined = b",".join(challenges)
-        isRegistry = upstream is self._upstreams[0]
+    async def _fetch(
+        self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]
+    ) -> bytes | None:
         # Fallbacks are asked anonymously.
-        username = account.username.encode() if isRegistry else b""
-        if b"bearer" not in schemes(joined):
-            if not username:
-                raise UpstreamFailed("it wants a password")
-            self._keep(key, account.basic, float("inf"))
-            return account.basic
-        parameters = bearerParameters(joined)
-        if isRegistry:
-            self._services.learn(challenges)
+        account = key[1] if upstream is self._upstreams[0] else Account()
+        isBearer = b"bearer" in schemes(b",".join(challenges))
+        if not isBearer and not account.username:
+            return None
+        # If the registry wants a password, it may have refused only the repository.  Every account
+        # may read /v2/.
+        uri = upstream.url(Service.REGISTRY, b"/v2/")
+        if isBearer:
             try:
-                service = (await self._services.find()).url
-            except UnknownName as error:
-                raise UpstreamFailed(error.message) from None
-        else:
-            service = upstream.bases[Service.TOKEN]
+                uri = await self._tokenURL(upstream, account, challenges)
+            except UnknownName:
+                return None
         headers = Headers({b"Accept-Encoding": [b"identity"]})
-        if username:
+        if account.username:
             headers.setRawHeaders(b"Authorization", [account.basic])
-        # A fallback's challenge has the names as that fallback knows them, but not its ns.
-        uri = upstream.spelling.withNamespace(tokenURL(service, parameters, username))
         asking = self._agent.request(b"GET", uri, headers, None)
         asking.addTimeout(_TIMEOUT, self.reactor, noHead)
-        answer = await asking
-        if answer.code != 200:
-            discard(answer, self.reactor)
-            if username and answer.code == 401:
-                self.refuse(account)
-            raise UpstreamFailed(f"its token service answered {answer.code}")
-        body = await readShortBody(answer, self.reactor, _TIMEOUT)
-        authorization, life = readToken(body)
+        place = splitURL(uri)[0].authority.decode("ascii")
+        try:
+            answer = await asking
+            body = await readShortBody(answer, self.reactor, _TIMEOUT)
+        except UpstreamFailed as error:
+            raise NoCredentials(f"{place}: {error.message}") from None
+        if answer.code == 401 and account.username:
+            self._refuse(account)
+        if answer.code == 429 or answer.code >= 500:
+            raise NoCredentials(f"{place} answered {answer.code}")
+        authorization, life = account.basic, math.inf
+        if isBearer:
+            if answer.code != 200:
+                return None
+            authorization, life = readToken(body)
         self._keep(key, authorization, life)
         return authorization
+
+    async def _tokenURL(
+        self, upstream: Upstream, account: Account, challenges: Sequence[bytes]
+    ) -> bytes:
+        """
+        @raise UnknownName: when the registry has no token service.
+        """
+        if upstream is self._upstreams[0]:
+            self._services.learn(challenges)
+            await self._services.find()
+        parameters = bearerParameters(b",".join(challenges))
+        url = tokenURL(upstream.bases[Service.TOKEN], parameters, account.username.encode())
+        # A fallback's challenge has the names as that fallback knows them, but not its ns.
+        return upstream.spelling.withNamespace(url)
 
     def _keep(self, key: _Key, authorization: bytes, life: float) -> None:
         if len(self._tokens) >= _MOST_TOKENS:
@@ -225,7 +247,7 @@ class Accounts:
         until = self.reactor.seconds() + life * _MARGIN
         self._tokens[key] = _Token(authorization, until)
 
-    def refuse(self, account: Account) -> NoReturn:
+    def _refuse(self, account: Account) -> NoReturn:
         """
         Leave out an account from now on, because the registry has rejected it.
 
@@ -292,48 +314,35 @@ class AccountAgent:
     ) -> IResponse:
         accounts = self._accounts
         key = upstream.name, self._account, self._repository, method in (*PUSHING, b"DELETE")
-        answer = await self._send(key, method, uri, headers, body, accounts.known(key))
+        answer = await self._send(method, uri, headers, body, accounts.known(key))
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
         if answer.code != 401 or body is not None or not challenges:
             return answer
         accounts.forget(key)
-        isPassedOn = False
-        try:
-            authorization = await accounts.fetch(key, upstream, challenges)
-        except AccountRefused:
-            raise
-        except UpstreamFailed:
-            # Unless this is an account of the operator's, the client may have credentials that the
-            # registry accepts.
-            isPassedOn = True
-            return answer
-        finally:
-            if not isPassedOn:
-                discard(answer, accounts.reactor)
-        return await self._send(key, method, uri, headers, None, authorization)
+        with ExitStack() as stack:
+            stack.callback(discard, answer, accounts.reactor)
+            try:
+                authorization = await accounts.fetch(key, upstream, challenges)
+            except UpstreamFailed:
+                if self._account.username:
+                    raise
+                # The client may have credentials of its own.
+                authorization = None
+            if authorization is None:
+                stack.pop_all()
+                return answer
+        return await self._send(method, uri, headers, None, authorization)
 
-    async def _send(
+    def _send(
         self,
-        key: _Key,
         method: bytes,
         uri: bytes,
         headers: Headers,
         body: IBodyProducer | None,
         authorization: bytes | None,
-    ) -> IResponse:
-        """
-        @raise AccountRefused: when the registry rejects the account's password.
-        """
-        accounts = self._accounts
+    ) -> Deferred[IResponse]:
         own = headers.copy()
         own.removeHeader(b"Authorization")
         if authorization is not None:
             own.setRawHeaders(b"Authorization", [authorization])
-        answer = await self._redirects.request(method, uri, own, body)
-        # A redirect may have led to another host, which is sent no password.
-        sent = self._redirects.asked[1].getRawHeaders(b"Authorization")
-        if answer.code == 401 and sent == [self._account.basic]:
-            discard(answer, accounts.reactor)
-            accounts.forget(key)
-            accounts.refuse(self._account)
-        return answer
+        return self._redirects.request(method, uri, own, body)

@@ -4,7 +4,7 @@ Failover: a request is sent to the upstreams of one service in order, until one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,6 +23,7 @@ from hubmirror.protocol.errors import (
     LocalFailure,
     MirrorError,
     NoAnswer,
+    NoCredentials,
     RedirectRefused,
     UpstreamFailed,
     UpstreamsFailed,
@@ -35,7 +36,7 @@ from hubmirror.upstream.bodies import discard, readShortBody
 from hubmirror.upstream.cachedresponse import CachedResponse
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
-from hubmirror.upstream.quota import Quotas
+from hubmirror.upstream.quota import ANONYMOUS, Quotas
 
 
 @implementer(IAgent)
@@ -87,7 +88,8 @@ class FailoverAgent:
         self._failoverOn = failoverOn
         self._timeout = timeout
         self._findTokens = findTokens
-        self._attempts: list[tuple[str, MirrorError]] = []
+        # The upstreams that failed or were skipped, each with the reason.
+        self._attempts: list[tuple[Upstream, MirrorError]] = []
 
     def request(
         self,
@@ -110,8 +112,12 @@ class FailoverAgent:
         deadline = self._reactor.seconds() + self._timeout
         identity = self._quotas.identity(headers) if self._identity is None else self._identity
         repeatable = policy.mayRepeat(method, body is not None)
-        upstreams = policy.inTurn(self._upstreams, self._service, self._exchange.kind, headers)
-        order = self._order(upstreams, identity) if repeatable else [upstreams[0]]
+        upstreams = self._upstreams[:1]
+        if repeatable:
+            upstreams = policy.inTurn(
+                self._upstreams, self._service, self._exchange.kind, target, headers
+            )
+        order = self._order(upstreams, identity)
         for upstream in self._upstreams[: self._upstreams.index(order[0])]:
             why = "limited" if upstream in order else "down"
             self._exchange.skipped.append((upstream.name, why))
@@ -159,7 +165,8 @@ class FailoverAgent:
                 if answer is not None:
                     discard(answer, self._reactor)
             if spare is None:
-                raise UpstreamsFailed([*self._passed(order), *self._attempts])
+                self._attempts.sort(key=lambda attempt: self._upstreams.index(attempt[0]))
+                raise UpstreamsFailed([(asked.name, error) for asked, error in self._attempts])
             answer, spare = spare, None
             return self._take(owner, answer)
         finally:
@@ -168,24 +175,18 @@ class FailoverAgent:
 
     def _order(self, upstreams: Sequence[Upstream], identity: bytes) -> list[Upstream]:
         kind = self._exchange.kind
-        reachable = [
-            upstream
+        down = {
+            upstream: UpstreamFailed(f"marked down: {reason}")
             for upstream in upstreams
-            if self._health.whyUnavailable(upstream, self._route) is None
-        ]
+            if (reason := self._health.whyUnavailable(upstream, self._route)) is not None
+        }
+        if 0 < len(down) < len(upstreams):
+            self._attempts += down.items()
+            upstreams = [upstream for upstream in upstreams if upstream not in down]
         return sorted(
-            reachable or upstreams,
+            upstreams,
             key=lambda upstream: self._quotas.limited(upstream, kind, identity),
         )
-
-    def _passed(self, order: Sequence[Upstream]) -> Iterator[tuple[str, UpstreamFailed]]:
-        """
-        The upstreams that were skipped because they are marked down, each with the reason.
-        """
-        for upstream in self._upstreams:
-            reason = self._health.whyUnavailable(upstream, self._route)
-            if upstream not in order and reason is not None:
-                yield upstream.name, UpstreamFailed(f"marked down: {reason}")
 
     @property
     def _route(self) -> str:
@@ -240,6 +241,9 @@ class FailoverAgent:
             if body is None:
                 self._health.timedOut(upstream, self._route, target, since, error.message)
             raise
+        except NoCredentials:
+            self._health.served(upstream, self._route)
+            raise
         self._exchange.attempts.append((upstream.name, str(answer.code)))
         self._health.served(upstream, self._route)
         if answer.code == 429:
@@ -283,6 +287,8 @@ class FailoverAgent:
             return status not in self._failoverOn
         return policy.fallbackServes(status) or (
             policy.fallbackChallenges(status, headers)
+            # Where the mirror has an account, clients get no challenge.
+            and self._identity in (None, ANONYMOUS)
             # If the registry's limit on pulls is used up, the client should see that 429 rather
             # than a challenge.  But a request for /v2/ is not a pull; it looks for the challenge.
             and (
@@ -303,5 +309,5 @@ class FailoverAgent:
         return answer
 
     def _failed(self, upstream: Upstream, error: MirrorError) -> None:
-        self._attempts.append((upstream.name, error))
+        self._attempts.append((upstream, error))
         self._exchange.failures.append((upstream.name, error.message))

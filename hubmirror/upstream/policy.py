@@ -16,7 +16,7 @@ from hubmirror.protocol.errors import RedirectRefused
 from hubmirror.protocol.fields import acrossOrigins, hasPassword
 from hubmirror.protocol.forwarded import Address, Network, unmapped
 from hubmirror.protocol.ratelimit import retryAfter
-from hubmirror.protocol.scopes import changeForm
+from hubmirror.protocol.scopes import changeForm, namesIn
 from hubmirror.protocol.spelling import Spelling
 from hubmirror.protocol.target import Kind
 from hubmirror.protocol.url import Origin, resolve, splitURL
@@ -146,16 +146,24 @@ def mayRepeat(method: bytes, hasBody: bool) -> bool:
 
 
 def inTurn(
-    upstreams: Sequence[Upstream], service: Service, kind: Kind | None, headers: Headers
+    upstreams: Sequence[Upstream],
+    service: Service,
+    kind: Kind | None,
+    target: bytes,
+    headers: Headers,
 ) -> Sequence[Upstream]:
     """
     The upstreams that may be asked in turn.  A login is sent to the registry alone: a fallback
-    would serve it without the password, and a wrong password would seem to be right.
+    would serve it without the password, and a wrong password would seem to be right.  A login names
+    no repository; a client with a password also sends it when it requests a token for a pull.
 
     @param upstreams: the registry itself, then its fallbacks.
+    @param target: the target after the service's base URL.
     @param headers: the header fields of the request.
     """
-    isLogin = hasPassword(headers) and (service is Service.TOKEN or kind is Kind.PING)
+    isLogin = hasPassword(headers) and (
+        kind is Kind.PING or (service is Service.TOKEN and not namesIn(target.partition(b"?")[2]))
+    )
     return upstreams[:1] if isLogin else upstreams
 
 

@@ -22,10 +22,18 @@ from twisted.web.iweb import IAgent
 from hubmirror.config import RegistryConfig
 from hubmirror.protocol.addresses import hostAddress
 from hubmirror.protocol.challenge import bearerParameters
-from hubmirror.protocol.errors import MirrorError, UnknownName, UpstreamFailed
+from hubmirror.protocol.errors import (
+    ConnectFailed,
+    HeadTimedOut,
+    LocalFailure,
+    MirrorError,
+    UnknownName,
+    UpstreamFailed,
+)
 from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.transport.connecting import noHead
 from hubmirror.upstream.bodies import discard
+from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
 
 
@@ -66,32 +74,32 @@ class TokenServices:
         reactor: Any,
         agent: IAgent,
         registry: RegistryConfig,
-        upstream: Upstream,
+        upstreams: Sequence[Upstream],
         believed: Callable[[Origin], None],
-        whyUnavailable: Callable[[], str | None],
+        health: Callable[[], Health],
         timeout: float,
     ) -> None:
         """
         @param agent: sends one request to one origin.
-        @param upstream: the registry itself.  The URL of its token service is stored in its
-            C{bases}.
+        @param upstreams: the registry itself, then its fallbacks.  The URL of the registry's token
+            service is stored in its C{bases}.
         @param believed: called with the origin of a token service that the registry has named.
-        @param whyUnavailable: returns why the registry must not be asked now, or C{None}.
-        @param timeout: the time until the registry's response head, in seconds.
+        @param health: returns which upstreams are marked down; a reload may replace it.
+        @param timeout: the time until a response head, for all upstreams together, in seconds.
         """
         self._reactor = reactor
         self._agent = agent
         self._name = registry.name
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._believed = believed
-        self._whyUnavailable = whyUnavailable
+        self._health = health
         self._timeout = timeout
-        self._origin = splitURL(upstream.bases[Service.REGISTRY])[0]
+        self._origin = splitURL(upstreams[0].bases[Service.REGISTRY])[0]
         self._found: TokenService | None = None
         self._isServiceAsked = False
         self._isDisbelieved = False
         self._waiting: list[Deferred[TokenService]] | None = None
-        url = upstream.bases.get(Service.TOKEN)
+        url = upstreams[0].bases.get(Service.TOKEN)
         if url is not None:
             known = registry.known
             isKnown = known is not None and url == (known.auth_url or "").encode("ascii")
@@ -134,7 +142,7 @@ class TokenServices:
 
     def _remember(self, service: TokenService) -> None:
         self._found = service
-        self._upstream.bases[Service.TOKEN] = service.url
+        self._upstreams[0].bases[Service.TOKEN] = service.url
 
     def _tell(self, result: TokenService | Failure) -> None:
         waiting, self._waiting = self._waiting or [], None
@@ -148,14 +156,25 @@ class TokenServices:
             each.callback(result)
 
     async def _ask(self) -> TokenService:
-        reason = self._whyUnavailable()
-        if reason is not None:
+        registry, *fallbacks = self._upstreams
+        health, route = self._health(), Service.REGISTRY.value
+        reason = health.whyUnavailable(registry, route)
+        if reason is not None and fallbacks:
             raise UpstreamFailed(f"marked down: {reason}")
-        url = self._upstream.url(Service.REGISTRY, b"/v2/")
+        health.asked(registry, route)
+        url = registry.url(Service.REGISTRY, b"/v2/")
         headers = Headers({b"Accept-Encoding": [b"identity"]})
         asking = self._agent.request(b"GET", url, headers, None)
-        asking.addTimeout(self._timeout, self._reactor, noHead)
-        answer = await asking
+        asking.addTimeout(self._timeout / len(self._upstreams), self._reactor, noHead)
+        try:
+            answer = await asking
+        except LocalFailure:
+            raise
+        except (ConnectFailed, HeadTimedOut) as error:
+            # A late response head can't be due to this target, so a single one is enough.
+            health.failed(registry, route, error.message)
+            raise
+        health.served(registry, route)
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate") or ()
         discard(answer, self._reactor)
         if self._found is not None:

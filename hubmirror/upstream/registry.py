@@ -99,9 +99,9 @@ class Registry:
             reactor,
             agent,
             registry,
-            self.upstreams[0],
+            self.upstreams,
             believed,
-            self._whyUnavailable,
+            lambda: self.health,
             config.response_timeout,
         )
         self._accounts = Accounts(reactor, agent, self.upstreams, self._tokens, accounts)
@@ -121,13 +121,6 @@ class Registry:
         """
         times = map(self.health.lastAnswer, self.upstreams)
         return max((each for each in times if each is not None), default=None)
-
-    def _whyUnavailable(self) -> str | None:
-        """
-        Why requests go to fallbacks in place of the registry itself; C{None} when they do not.
-        """
-        registry, *fallbacks = self.upstreams
-        return self.health.whyUnavailable(registry, Service.REGISTRY.value) if fallbacks else None
 
     def offers(self, service: Service) -> bool:
         """
@@ -210,6 +203,9 @@ class Registry:
                 account = Account()
             return await self._askWith(account, exchange, service, asked, target, headers, body)
         left = self._accounts.inOrder(self.quotas)
+        if body is not None:
+            # A body can be sent only once.
+            del left[1:]
         while True:
             account = left.pop(0)
             try:
@@ -217,13 +213,12 @@ class Registry:
                     account, exchange, service, asked, target, headers, body
                 )
             except UpstreamsFailed as error:
-                isRefused = any(isinstance(each, AccountRefused) for _, each in error.attempts)
-                if isRefused and left and body is None:
+                if left and any(isinstance(each, AccountRefused) for _, each in error.attempts):
                     continue
                 raise
-            if response.code != 429 or not left or body is not None:
+            # Another account may have the permission, or pulls left.
+            if not left or response.code not in (401, 429):
                 return response
-            # Another account may have pulls left.
             discard(response, self._reactor)
 
     def _askWith(
@@ -262,6 +257,7 @@ class Registry:
             self._reactor,
             failover,
             redirects,
+            self._accounts,
             self.upstreams,
             service,
             asked,

@@ -15,16 +15,14 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from hubmirror.exchange import Exchange
-from hubmirror.protocol.challenge import bearerParameters
 from hubmirror.protocol.errors import OtherEntity, UpstreamFailed
 from hubmirror.protocol.fields import forFallback
 from hubmirror.protocol.ranges import Part, rangeFrom
 from hubmirror.protocol.target import Kind, Target
-from hubmirror.protocol.tokens import readToken, tokenURL
 from hubmirror.transport.connecting import noHead
-from hubmirror.upstream.accounts import AccountAgent
+from hubmirror.upstream.accounts import Account, AccountAgent, Accounts
 from hubmirror.upstream.agents import RedirectAgent
-from hubmirror.upstream.bodies import discard, readShortBody
+from hubmirror.upstream.bodies import discard
 from hubmirror.upstream.cachedresponse import (
     CachedResponse,
     isErrorOfKnownLength,
@@ -66,6 +64,7 @@ class ResumingAgent:
         reactor: IReactorTime,
         failover: FailoverAgent,
         redirects: RedirectAgent | AccountAgent,
+        accounts: Accounts,
         upstreams: Sequence[Upstream],
         service: Service,
         target: Target,
@@ -78,6 +77,7 @@ class ResumingAgent:
     ) -> None:
         """
         @param redirects: the agent that C{failover} wraps.
+        @param accounts: requests anonymous tokens.
         @param target: the target of the client's request.
         @param verify: whose blobs are verified: C{never}, C{fallback} (only those of fallbacks) or
             C{always}.
@@ -86,6 +86,7 @@ class ResumingAgent:
         self._reactor = reactor
         self._failover = failover
         self._redirects = redirects
+        self._accounts = accounts
         self._upstreams = upstreams
         self._service = service
         self._target = target
@@ -212,10 +213,10 @@ class ResumingAgent:
         it.
         """
         lastURI, lastHeaders = self._source
-        yield None, lambda extra: self._ask(lastURI, _with(lastHeaders, extra))
+        yield None, lambda extra: self._ask(self._redirects, lastURI, _with(lastHeaders, extra))
         answered = self._upstreams.index(self._upstream)
         for upstream in inTurn(
-            self._upstreams[answered:], self._service, self._target.kind, headers
+            self._upstreams[answered:], self._service, self._target.kind, target, headers
         ):
             yield (
                 upstream,
@@ -224,10 +225,8 @@ class ResumingAgent:
                 ),
             )
 
-    def _ask(self, uri: bytes, headers: Headers) -> Deferred[IResponse]:
-        return self._redirects.request(b"GET", uri, headers).addTimeout(
-            self._timeout, self._reactor, noHead
-        )
+    def _ask(self, agent: IAgent, uri: bytes, headers: Headers) -> Deferred[IResponse]:
+        return agent.request(b"GET", uri, headers).addTimeout(self._timeout, self._reactor, noHead)
 
     async def _askRegistry(self, upstream: Upstream, target: bytes, headers: Headers) -> IResponse:
         """
@@ -237,23 +236,18 @@ class ResumingAgent:
         uri = upstream.url(self._service, target)
         if upstream is not self._upstreams[0]:
             headers = forFallback(headers)
-        answer = await self._ask(uri, headers)
+        redirects = self._redirects
+        answer = await self._ask(redirects, uri, headers)
         if (
             answer.code != 401
             or self._target.kind is not Kind.BLOB
-            or Service.TOKEN not in upstream.bases
+            # The AccountAgent has requested a token already.
+            or isinstance(redirects, AccountAgent)
         ):
             return answer
-        challenges = answer.headers.getRawHeaders(b"WWW-Authenticate") or ()
         discard(answer, self._reactor)
-        parameters = bearerParameters(b",".join(challenges))
-        url = upstream.spelling.withNamespace(tokenURL(upstream.bases[Service.TOKEN], parameters))
-        answer = await self._ask(url, Headers({b"Accept-Encoding": [b"identity"]}))
-        body = await readShortBody(answer, self._reactor, self._timeout)
-        authorization, _life = readToken(body)
-        fresh = headers.copy()
-        fresh.setRawHeaders(b"Authorization", [authorization])
-        return await self._ask(uri, fresh)
+        anonymous = AccountAgent(self._accounts, Account(), redirects, self._target)
+        return await self._ask(anonymous, uri, headers)
 
 
 # Conditional request header fields (RFC 9110 section 13.1).

@@ -21,7 +21,7 @@ from hubmirror.admin.exposition import expose
 from hubmirror.admin.metrics import Metrics, addReport
 from hubmirror.admin.site import AdminPort
 from hubmirror.admin.status import Status
-from hubmirror.config import RegistryConfig
+from hubmirror.config import Account, RegistryConfig
 from hubmirror.exchange import Exchange, Outcome
 from hubmirror.protocol.errors import ConnectFailed
 from hubmirror.protocol.target import Kind
@@ -326,6 +326,25 @@ class AdminTests(AdminCase):
         self.bind()
         self.assertEqual(self.network.lines[-1].hears(), b"")
         self.assertEqual(self.admin(b"/readyz").status, 200)
+
+    def test_accountRefused(self) -> None:
+        """
+        A registry that rejects the operator's account has responded.
+        """
+        path = self.mktemp()
+        Path(path).write_text("secret")
+        account = Account(username="me", password_file=path)
+        registry = RegistryConfig(
+            name="ghcr.test", auth_url="https://ghcr.test/token", account=[account]
+        )
+        self.configure(registries=[registry], **self.options)
+        self.exchange(b"/v2/", answer(401))
+        self.bind()
+        self.network.lines[-1].says(
+            answer(401, b"", ((b"WWW-Authenticate", b'Bearer realm="https://ghcr.test/"'),))
+        )
+        self.network.lines[-1].says(answer(401))
+        self.assertEqual(self.admin(b"/readyz").body, b"ready\n")
 
     def test_reload(self) -> None:
         """

@@ -298,6 +298,42 @@ class LeftAloneTests(FailoverCase):
             ],
         )
 
+    def test_namedInOrder(self) -> None:
+        """
+        The response has the status of the first upstream, also when a fallback was skipped, or was
+        asked before.
+        """
+        self.health.failed(self.upstreams[1], "registry", "connection refused")
+        asking = self.ask()
+        self.inner.fail(HeadTimedOut("silent"))
+        self.inner.answer(Response(404))
+        error = self.failureResultOf(asking, UpstreamsFailed).value
+        skipped = "second: marked down: connection refused"
+        self.assertEqual(
+            (error.status, error.detail["upstreams"]),
+            (504, ["hub: silent", skipped, "third: answered 404"]),
+        )
+        limit = Response(200, 0, b"", RateLimit_Remaining=b"0;w=60")
+        self.quotas.answered(self.upstreams[0], Kind.MANIFEST, b"?", b"GET", limit)
+        asking = self.ask()
+        self.inner.answer(Response(404))
+        self.inner.fail(HeadTimedOut("silent"))
+        self.assertEqual(self.asked, ["third", "hub"])
+        error = self.failureResultOf(asking, UpstreamsFailed).value
+        self.assertEqual(error.status, 504)
+
+    def test_notNamed(self) -> None:
+        """The response does not name fallbacks to which the request can't be sent at all."""
+        self.health.failed(self.upstreams[1], "registry", "connection refused")
+        for request in (
+            {"kind": Kind.PING, "authorization": PasswordTests.PASSWORD},
+            {"method": b"PUT", "body": object()},
+        ):
+            asking = self.ask(**request)
+            self.inner.fail(HeadTimedOut("silent"))
+            error = self.failureResultOf(asking, UpstreamsFailed).value
+            self.assertEqual(error.detail["upstreams"], ["hub: silent"])
+
     def test_routes(self) -> None:
         """A CDN that is unavailable does not affect the registry, nor the other way round."""
         for dead, alive in (
@@ -404,12 +440,24 @@ class PasswordTests(FailoverCase):
             self.assertEqual(self.asked, ["hub"])
 
     def test_others(self) -> None:
-        """Other requests go to a fallback without the password."""
-        self.assertServedBy("hub", "second", authorization=self.PASSWORD)
-        authorizations = [
-            asked.headers.getRawHeaders(b"Authorization") for asked in self.inner.asked
-        ]
-        self.assertEqual(authorizations, [[self.PASSWORD], None])
+        """
+        Other requests go to a fallback without the password.  dockerd has a password for every
+        token that it requests for a pull.
+        """
+        for request in (
+            {},
+            {
+                "kind": None,
+                "service": Service.TOKEN,
+                "target": b"?scope=repository%3Ao/a%3Apull&service=x",
+            },
+        ):
+            self.setUp()
+            self.assertServedBy("hub", "second", authorization=self.PASSWORD, **request)
+            authorizations = [
+                asked.headers.getRawHeaders(b"Authorization") for asked in self.inner.asked
+            ]
+            self.assertEqual(authorizations, [[self.PASSWORD], None])
 
     def test_token(self) -> None:
         """A token is sent to fallbacks, which may accept the same tokens."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.logger import capturedLogs, formatEvent
 
+from hubmirror.protocol.credentials import OWN_AUTHORIZATION
 from hubmirror.protocol.errors import ConnectFailed
 from hubmirror.upstream.policy import Service
 from tests.upstream.broken import (
@@ -239,7 +240,13 @@ class TokenTests(ResumingCase):
         first.gives(BLOB[:300])
         self.cut(first)
         self.refuse(403)
-        self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
+        self.challenge()
+
+    def challenge(self) -> None:
+        """Challenge the request with the client's token and the one without."""
+        self.assertIsNotNone(self.field(b"Authorization"))
+        for _ in range(2):
+            self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
 
     def give(self, body: bytes, status: int = 200) -> None:
         self.inner.answer(Response(status, len(body), body))
@@ -265,8 +272,23 @@ class TokenTests(ResumingCase):
         second.gives(BLOB[300:400])
         self.cut(second)
         self.assertEqual(self.uri, CDN2)
+        # The token is kept for the next time.
+        self.refuse(403)
+        self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
+        self.assertEqual((self.uri, self.field(b"Authorization")), (HUB, [b"Bearer fresh"]))
         self.rest(400).gives(BLOB[400:])
         self.assertWhole()
+
+    def test_ownToken(self) -> None:
+        """A token of the mirror's own has been renewed already."""
+        first = self.begin(Authorization=OWN_AUTHORIZATION)
+        first.gives(BLOB[:300])
+        self.cut(first)
+        self.refuse(403)
+        self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
+        self.give(b'{"token":"fresh"}')
+        self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
+        self.assertEqual(self.uri, SECOND)
 
     def test_otherName(self) -> None:
         self.expire()
@@ -285,16 +307,18 @@ class TokenTests(ResumingCase):
         self.expire()
         self.refuse(503)
         self.assertEqual(self.uri, SECOND)
-        self.inner.answer(Response(401, 0, b"", WWW_Authenticate=self.CHALLENGE))
+        self.challenge()
         self.assertTrue(self.uri.startswith(b"https://second.example/token?service="), self.uri)
 
     def test_noChallenge(self) -> None:
+        """Without a challenge, there is nothing to request a token for."""
         first = self.begin()
         first.gives(BLOB[:300])
         self.cut(first)
         self.refuse(403)
-        self.inner.answer(Response(401, 0, b""))
-        self.assertEqual(self.uri, b"https://auth.example/token")
+        for _ in range(2):
+            self.inner.answer(Response(401, 0, b""))
+        self.assertEqual(self.uri, SECOND)
 
     def test_noToken(self) -> None:
         """Any failure of the token service only makes this attempt fail."""

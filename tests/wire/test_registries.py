@@ -556,6 +556,38 @@ class UnknownTokenServiceTests(MemoryCase):
         self.clock.advance(4.5)
         self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
 
+    def test_registryHangsForClientsOfTheHub(self) -> None:
+        """
+        dockerd waits no longer than others, and only for a probe of the registry.
+        """
+        for seconds in (4.5, 0, 4.5, 0, 0):
+            client = self.send(b"/token?service=x&scope=repository:quay.test/o/a:pull")
+            if seconds:
+                self.assertEqual(str(self.network.origins[-1]), "https://quay.test")
+                self.assertEqual(self.asked().target, b"/v2/")
+                self.clock.advance(seconds)
+            self.assertIssued(client, b"/token?scope=repository:o/a:pull&ns=quay.test")
+            self.network.lines[-1].leaves()
+            self.clock.advance(1)
+        self.send(b"/v2/quay.test/o/a/manifests/1")
+        self.assertEqual(str(self.network.origins[-1]), "https://f.example")
+
+    def test_registryAnswersAgain(self) -> None:
+        """The challenge ends the mark of a registry that was down."""
+        self.network.refuses.add(b"quay.test")
+        self.send(b"/v2/quay.test/o/a/manifests/1")
+        self.network.refuses.clear()
+        self.clock.advance(2)
+        client = self.send(b"/token?scope=repository:quay.test/o/a:pull")
+        self.assertEqual(self.asked().target, b"/v2/")
+        self.network.lines[-1].says(challenge(b"https://quay.test/token"))
+        self.assertEqual(self.asked().target, b"/token?scope=repository:o/a:pull")
+        self.network.lines[-1].says(token(b"abc"))
+        self.assertEqual(self.answered(client).status, 200)
+        self.send(b"/v2/quay.test/o/a/manifests/1")
+        self.assertEqual(self.asked().target, b"/v2/o/a/manifests/1")
+        self.assertEqual(str(self.network.origins[-1]), "https://quay.test")
+
     def test_markedDown(self) -> None:
         """A registry that is marked down is not asked for its challenge."""
         self.network.refuses.add(b"quay.test")
@@ -715,8 +747,10 @@ class AccountTests(MemoryCase):
         return self.send(target, **request)
 
     def say(self, reply: bytes) -> Message:
-        asked = self.asked()
-        self.network.lines[-1].says(reply)
+        """Respond to the only request that the mirror has sent."""
+        [line] = [line for line in self.network.lines if line.value()]
+        asked = read(line.hears())
+        line.says(reply)
         return asked
 
     def test_pull(self) -> None:
@@ -884,22 +918,69 @@ class AccountTests(MemoryCase):
         """What a fallback's token service refuses is not the account: it is asked anonymously."""
         for status in (401, 403):
             self.network.lines.clear()
-            self.configure(accounts=2, fallback=["https://f.example"])
+            self.configure(accounts=2, fallback=["https://f.example", "https://g.example"])
             seen = self.pullAfterRefusal(
-                answer(503), challenge(b"https://x.example/"), answer(status)
+                answer(503),
+                challenge(b"https://x.example/"),
+                answer(status),
+                # The client would get no challenge, so the next fallback is asked.
+                answer(200, b"{}"),
             )
             self.assertEqual(seen, [self.FIRST])
 
     def test_forbidden(self) -> None:
-        """A 403 is for what is asked for, not for the account."""
+        """A 403 is for what is asked for, not for the account.  Another account may read it."""
         self.configure(accounts=2)
-        seen = self.pullAfterRefusal(challenge(b"https://ghcr.test/token"), answer(403))
+        denials = challenge(b"https://ghcr.test/token"), answer(403)
+        seen = self.pullAfterRefusal(*denials, *denials)
         self.assertEqual(seen, [self.FIRST])
+        client = self.pull(b"/v2/ghcr.test/o/b/manifests/1")
+        for reply in (*denials, denials[0], token(b"abc")):
+            self.say(reply)
+        self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [b"Bearer abc"])
+        self.assertEqual(self.answered(client).status, 200)
+
+    def test_forbiddenByToken(self) -> None:
+        """A token without the permission is like a token service that refuses it."""
+        self.configure(accounts=2)
+        client = self.pull()
+        for value in (b"one", b"two"):
+            self.say(challenge(b"https://ghcr.test/token"))
+            self.say(token(value))
+            asked = self.say(challenge(b"x") if value == b"one" else answer(200, b"{}"))
+            self.assertEqual(asked.values(b"Authorization"), [b"Bearer " + value])
+        self.assertEqual(self.answered(client).status, 200)
+
+    def test_tokenServiceFails(self) -> None:
+        """
+        A token service that fails is a failure of the registry, for which the fallback serves; but
+        the registry itself has responded, and is not marked down.
+        """
+        self.configure(auth_url="https://auth.test/token", fallback=["https://f.example"])
+        for reply in (None, None, answer(503), answer(429), answer(200, b"{}")):
+            self.network.refuses = set() if reply else {b"auth.test"}
+            client = self.pull()
+            self.say(challenge(b"https://x.example/"))
+            if reply:
+                self.assertEqual(self.say(reply).target, b"/token?account=first")
+            self.assertEqual(
+                self.say(answer(200, b"{}")).target, b"/v2/o/a/manifests/1?ns=ghcr.test"
+            )
+            self.assertEqual(self.answered(client).status, 200)
+
+    def test_tokenServiceFailsAlone(self) -> None:
+        self.configure(auth_url="https://auth.test/token")
+        self.network.refuses.add(b"auth.test")
+        client = self.pull()
+        self.say(challenge(b"https://x.example/"))
+        got = self.answered(client)
+        self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
+        self.assertIn(b"ghcr.test: auth.test: connection refused", got.body)
 
     def test_refusedPassword(self) -> None:
         """A registry without tokens rejects a password itself."""
         self.configure(accounts=2)
-        for seen in ([None, self.FIRST, None, self.SECOND], [self.SECOND]):
+        for seen in ([None, self.FIRST, None, self.SECOND, self.SECOND], [self.SECOND]):
             client = self.pull()
             for value in seen:
                 isRight = value == self.SECOND
@@ -912,17 +993,40 @@ class AccountTests(MemoryCase):
         self.pull()
         self.say(self.NOT_BEARER)
         self.say(answer(200, b"{}"))
+        self.say(answer(200, b"{}"))
         client = self.pull()
-        self.assertEqual(self.say(self.NOT_BEARER).values(b"Authorization"), [self.FIRST])
-        self.say(self.NOT_BEARER)
-        self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [self.SECOND])
+        for value in (self.FIRST, self.FIRST, None, self.SECOND, self.SECOND):
+            isRight = value == self.SECOND
+            asked = self.say(answer(200, b"{}") if isRight else self.NOT_BEARER)
+            self.assertEqual(asked.values(b"Authorization"), [value] if value else [])
         self.assertEqual(self.answered(client).status, 200)
+
+    def test_forbiddenByPassword(self) -> None:
+        """
+        A registry without tokens that accepts an account at C{/v2/} has refused it only the
+        repository.
+        """
+        self.configure(accounts=2)
+        for refusals in (2, 1):
+            client = self.pull()
+            for number in range(2):
+                self.say(self.NOT_BEARER)
+                asked = self.say(answer(200, b"{}"))
+                self.assertEqual(asked.target, b"/v2/")
+                isRefused = number < refusals
+                self.say(self.NOT_BEARER if isRefused else answer(200, b"{}"))
+                self.assertEqual(
+                    asked.values(b"Authorization"), [(self.FIRST, self.SECOND)[number]]
+                )
+            got = self.answered(client)
+            self.assertEqual(got.values(b"WWW-Authenticate"), [])
+            self.assertEqual(got.status, 401 if refusals == 2 else 200)
 
     def test_challenge(self) -> None:
         """A client gets no challenge, whatever the registry wants."""
         self.configure(account_may_push=True)
         for replies in (
-            (challenge(b"https://ghcr.test/token"), answer(503)),
+            (challenge(b"https://ghcr.test/token"), answer(403)),
             (challenge(b"https://ghcr.test/token"), token(b"abc"), challenge(b"https://g/")),
         ):
             client = self.pull()

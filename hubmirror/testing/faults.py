@@ -17,7 +17,8 @@ class Seen:
     """
     A request that a service of an embedded registry has received.
 
-    @ivar service: C{registry}, C{token}, C{search}, C{cdn} or C{mirror}.
+    @ivar service: C{registry}, C{token}, C{search}, C{cdn} or C{mirror}.  The token service on a
+        registry's own host is C{registry}, and that of a mirror is C{mirror}.
     @ivar registry: the name of the registry, such as C{docker.io} for the Hub.
     @ivar host: the name of the service's host, even if it listens on an address.
     @ivar method: the method.
@@ -89,7 +90,7 @@ class Faults:
 
     def restore(self) -> None:
         """
-        Remove all faults.  Requests that hang continue to do so.
+        Remove all faults that these methods have set.  Requests that hang continue to do so.
         """
         self._rules.clear()
 

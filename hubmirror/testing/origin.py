@@ -119,6 +119,10 @@ class Origin(Faults):
         self._readingLimit = after
 
     def restore(self) -> None:
+        """
+        Remove all faults, except that C{fields} stay, and the effect of L{stopListening}.  Requests
+        that hang continue to do so.
+        """
         super().restore()
         self._readingLimit = None
         for channel in self.site.channels:

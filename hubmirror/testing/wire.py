@@ -11,6 +11,9 @@ from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+# The longest head of a request, in bytes.
+_LONGEST_HEAD = 1024 * 1024
+
 
 class Service(Protocol):
     """
@@ -47,6 +50,8 @@ class HubChannel(http.HTTPChannel):
     site: "HubSite"
     transport: Any
     bytesReceived = 0
+    # Tokens may be much longer than Twisted permits.
+    totalHeadersSize = MAX_LENGTH = _LONGEST_HEAD
 
     def connectionMade(self) -> None:
         self.number = self.site.service.connected()

@@ -9,7 +9,7 @@ from twisted.web.http_headers import Headers
 
 from hubmirror.testing.answers import Answer, Ending, Serve, bytesAnswer, errorAnswer
 from hubmirror.testing.credentials import Credential
-from hubmirror.testing.wire import HubRequest
+from hubmirror.testing.wire import HubRequest, fieldValues
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Seen:
         """
         The value of the last field of this name; L{None} when there is none.
         """
-        values = self.headers.getRawHeaders(name, [])
+        values = fieldValues(self.headers, name)
         return values[-1] if values else None
 
 

@@ -212,6 +212,16 @@ class RegistriesTests(SynchronousTestCase):
                 self.assertIn(f'server = "{server}"', text)
                 self.assertIn(f'[host."{SECURE}"]', text)
 
+    def test_default(self) -> None:
+        """One file can be for all registries, but is not written."""
+        for client, folder in (("docker", "docker"), ("containerd", "containerd")):
+            for url in (SECURE, SECRET):
+                text = describe(client, readURL(url), REGISTRIES)
+                _, _, default = text.partition(f"/etc/{folder}/certs.d/_default/hosts.toml\n")
+                self.assertIn(f'\n\n[host."{url}"]\ncapabilities = ["pull", "resolve"]\n', default)
+            self.assertNotIn("_default", "".join(self.files(client)))
+        self.assertNotIn("_default", describe("podman", readURL(SECURE), REGISTRIES))
+
     def test_podman(self) -> None:
         """The registry's name follows that of the mirror."""
         [text] = self.files("podman").values()

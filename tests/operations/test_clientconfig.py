@@ -1,10 +1,13 @@
 """Tests of the settings for each client."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from textwrap import indent
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import hubmirror
@@ -357,3 +360,18 @@ class DiscoveryTests(SynchronousTestCase):
             ("docker.io, ghcr.io", ["docker.io", "ghcr.io"]),
         ):
             self.assertEqual(listed(value), names)
+
+    @given(st.text("a., \t\n") | st.text())
+    def test_foreign(self, value: str) -> None:
+        """There is always a name, and what is no name is refused later."""
+        names = listed(value)
+        self.assertTrue(names)
+        for name in names:
+            self.assertTrue(name.strip())
+            self.assertNotIn(",", name)
+        try:
+            settingsFor("containerd", readURL(SECURE), names)
+        except Unusable:
+            return
+        for name in names:
+            self.assertIsNotNone(re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", name), name)

@@ -36,7 +36,7 @@ from hubmirror.exchange import Exchange
 from hubmirror.limits import limitsOf, overlap, shortage
 from hubmirror.listening import Certificates, makeEndpoint
 from hubmirror.operations.accesslog import AccessLog
-from hubmirror.operations.banner import announce
+from hubmirror.operations.banner import announce, warn
 from hubmirror.page.resource import PageResource
 from hubmirror.protocol.errors import TooManyRequests
 from hubmirror.registries import makeRegistries
@@ -354,6 +354,8 @@ class MirrorService(Service):
             and getattr(self._atStart, field.name) != getattr(config, field.name)
         ]
         self._log.info("the configuration has been read again")
+        if self._announces and self.ports:
+            warn(config)
         if waiting:
             self._log.warn(
                 "these take effect when the mirror is started again: {options}",

@@ -37,7 +37,7 @@ from hubmirror.admin.metrics import addReport
 from hubmirror.admin.status import Status
 from hubmirror.config import MirrorConfig, options
 from hubmirror.downstream.rates import SIZE as RATES_SIZE
-from hubmirror.operations.banner import announce
+from hubmirror.operations.banner import announce, warn
 from hubmirror.transport.proxyprotocol import ProxiedPort
 from hubmirror.transport.sharedports import listenShared
 from hubmirror.worker import VARIABLE, Inheritance, writeConfig
@@ -393,6 +393,7 @@ class Supervisor(Service):
         writeConfig(self._shared.fileno(), self._config)
         for worker in self._workers:
             worker.signal("HUP")
+        warn(self._config)
 
     def ended(self, number: int) -> None:
         """

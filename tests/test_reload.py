@@ -141,6 +141,23 @@ class HangUpTests(CommandCase):
         self.said(r"stays as it was: .*mirror.toml:2: x")
         self.assertIn("PUT", self.allowed(port))
 
+    def test_account(self) -> None:
+        """A mirror that becomes open to everybody warns."""
+        self.begin()
+        self.becomeOpen()
+
+    def test_accountOfWorkers(self) -> None:
+        self.begin("--workers=2")
+        self.ready(2)
+        self.becomeOpen()
+
+    def becomeOpen(self) -> None:
+        password = Path(self.folder, "password")
+        password.write_text("secret\n")
+        self.configure(f'[registry."ghcr.io"]\nusername = "me"\npassword_file = "{password}"\n')
+        os.kill(self.process.pid, signal.SIGHUP)
+        self.said("everybody who can reach this mirror can read .* at ghcr.io")
+
     def test_workers(self) -> None:
         """All workers read the configuration again, or none."""
         port = self.begin("--workers=2")

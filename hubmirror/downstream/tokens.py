@@ -112,7 +112,7 @@ class TokenResource(ProxyResource):
         body = await readShortBody(answer, self._mirror.reactor, config.response_timeout)
         try:
             marked = credentials.markAnswer(name, body)
-        except (ValueError, RecursionError):
+        except ValueError:
             raise UpstreamFailed("its token service gave no token") from None
         headers = answer.headers.copy()
         for field in (b"Content-Length", b"ETag", b"Digest", b"Content-Digest"):

@@ -46,12 +46,27 @@ def announce(
             upstreams=", and when that fails ".join(map(str, upstreams)),
             readOnly=", without pushes" if config.read_only else "",
         )
+    warn(config)
     if terminal is None:
         terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
     url = config.public_url or (origins[0] and _reachable(origins[0]))
     if terminal and url:
         settings = _settingsBelowPath(url) if config.secret_path else _settings(url)
         _log.info("{settings}", settings=settings)
+
+
+def warn(config: MirrorConfig) -> None:
+    """
+    Log a warning when the mirror gives everybody what only the operator's accounts may read.  A
+    rule that denies some clients leaves all others.
+    """
+    names = [registry.name for registry in config.allRegistries() if registry.account]
+    if names and not config.allow_client and not config.secret_path:
+        _log.warn(
+            "everybody who can reach this mirror can read what its accounts at {names} can read;"
+            " allow-client or secret-path would limit that",
+            names=", ".join(names),
+        )
 
 
 def _originOf(description: str, port: IListeningPort) -> Origin | None:

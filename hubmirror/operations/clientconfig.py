@@ -20,6 +20,15 @@ from hubmirror.config.known import HUB, known
 from hubmirror.config.registries import registry
 from hubmirror.protocol.url import splitURL
 
+_HOSTS_FOLDERS = {
+    "docker": "/etc/docker/certs.d",
+    "containerd": "/etc/containerd/certs.d",
+    "nerdctl": "/etc/containerd/certs.d",
+}
+"""
+The folders in which clients look for C{hosts.toml}.
+"""
+
 _PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
 
@@ -123,6 +132,13 @@ def describe(client: str, mirror: MirrorURL, registries: Sequence[str] = (HUB.na
     parts = [f"{file.path}\n\n{file.text}\n{file.note}\n" for file in files]
     if client == "docker" and (byName := _pullsByName(mirror, registries)) is not None:
         parts.append(byName)
+    if client in _HOSTS_FOLDERS:
+        parts.append(
+            f"In place of a file for each registry, {_HOSTS_FOLDERS[client]}/_default/hosts.toml\n"
+            "is for all that have no folder of their own. For those that it does not serve, the\n"
+            f"mirror responds with 404, and {client} asks the registry itself:\n\n"
+            f"{_hostTable(mirror)}"
+        )
     if mirror.path:
         before, after = f"{mirror.path}/v2/...", f"/v2{mirror.path}/..."
         asked = after if client in _PATH_AFTER_VERSION else before
@@ -229,7 +245,7 @@ def _docker(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile,
     return (
         *([daemon] if settings else []),
         *_hostsFiles(
-            "/etc/docker/certs.d",
+            _HOSTS_FOLDERS["docker"],
             mirror,
             registries,
             "In place of the other from Docker 29 on, with its containerd image store. Read at"
@@ -241,7 +257,7 @@ def _docker(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile,
 def _containerd(mirror: MirrorURL, registries: Sequence[str]) -> tuple[SettingsFile, ...]:
     return (
         *_hostsFiles(
-            "/etc/containerd/certs.d",
+            _HOSTS_FOLDERS["containerd"],
             mirror,
             registries,
             "Read at every pull. ctr wants --hosts-dir /etc/containerd/certs.d with it.",
@@ -268,8 +284,12 @@ def _hostsFiles(
     for name in registries:
         row = known(name)
         server = f"https://{name}" if row is None else row.url
-        text = f'server = "{server}"\n\n[host."{mirror}"]\ncapabilities = ["pull", "resolve"]\n'
+        text = f'server = "{server}"\n\n{_hostTable(mirror)}'
         yield SettingsFile(f"{folder}/{_folder(name)}/hosts.toml", text, note, True)
+
+
+def _hostTable(mirror: MirrorURL) -> str:
+    return f'[host."{mirror}"]\ncapabilities = ["pull", "resolve"]\n'
 
 
 def _folder(name: str) -> str:

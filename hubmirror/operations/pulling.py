@@ -140,14 +140,14 @@ class RegistryClient:
         while True:
             ownToken = token if origins[-1] == origins[0] else None
             response = await self.ask("GET", url, ownToken, fields)
-            location = response.headers.getRawHeaders("Location")
+            location = response.headers.getRawHeaders(b"Location")
             if not 300 <= response.code < 400 or location is None:
                 return response, origins
             await read(response)
             if len(origins) > MAX_REDIRECTS:
                 raise PullFailed(f"more than {MAX_REDIRECTS} redirects, one after another")
             try:
-                target = resolve(url.encode("ascii"), location[0].encode("latin-1"))
+                target = resolve(url.encode("ascii"), location[0])
             except ValueError as error:
                 raise PullFailed(f"a redirect to what is {error}") from None
             origins.append(splitURL(target)[0])
@@ -231,8 +231,8 @@ def readChallenge(response: IResponse) -> Challenge:
 
     @raise PullFailed: when there is no such challenge with a realm.
     """
-    for value in response.headers.getRawHeaders("WWW-Authenticate", []):
-        scheme, _, rest = value.partition(" ")
+    for value in response.headers.getRawHeaders(b"WWW-Authenticate", []):
+        scheme, _, rest = value.decode("latin-1").partition(" ")
         parameters = dict(_PARAMETER.findall(rest))
         if scheme.lower() == "bearer" and "realm" in parameters:
             return Challenge(parameters["realm"], parameters.get("service", ""))
@@ -255,7 +255,7 @@ def readJSON(body: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise PullFailed("the response is not a JSON object")

@@ -111,7 +111,10 @@ def markAnswer(name: bytes, body: bytes) -> bytes:
 
     @raise ValueError: when the body is no JSON object.
     """
-    members: Any = json.loads(body)
+    try:
+        members: Any = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(members, dict):
         raise ValueError("no JSON object")
     for member in _TOKENS:

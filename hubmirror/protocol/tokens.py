@@ -5,6 +5,7 @@ Requests to a token service and its responses (Docker's token authentication spe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
@@ -37,12 +38,14 @@ def readToken(body: bytes) -> tuple[bytes, float]:
     Response Fields").
 
     @return: the value of C{Authorization}, and its lifetime in seconds.
-    @raise UpstreamFailed: when the response has no token.
+    @raise UpstreamFailed: when the response has no token, or its lifetime is no finite number.
     """
     try:
         members = json.loads(body)
         token: str = members.get("token") or members["access_token"]
-        life = max(_LEAST_LIFE, float(members.get("expires_in") or 0))
-        return b"Bearer " + token.encode("ascii"), life
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        life = float(members.get("expires_in") or 0)
+        if not math.isfinite(life):
+            raise ValueError("no lifetime")
+        return b"Bearer " + token.encode("ascii"), max(_LEAST_LIFE, life)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UpstreamFailed("its token service gave no token") from None

@@ -93,7 +93,7 @@ class ByPassword:
         self._origin = origin
 
     def visitor(self, request: HubRequest) -> Visitor | None:
-        user = self._contents.login(request.getUser().decode(), request.getPassword().decode())
+        user = self._contents.login(*request.login())
         if user is None:
             return None
         return Visitor(user.name, lambda name: self._contents.allowed(user, name))

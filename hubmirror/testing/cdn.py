@@ -26,7 +26,7 @@ _TYPE = "application/octet-stream"
 _PATH = re.compile(rb"/registry-v2/docker/registry/v2/blobs/sha256/[0-9a-f]{2}/([0-9a-f]{64})/data")
 # registry.k8s.io redirects requests for manifests to URLs of this form, without a signature.
 _MANIFEST = re.compile(r"/v2/artifacts/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
-_EXPIRES = re.compile(rb"Expires=(\d+)&")
+_EXPIRES = re.compile(rb"Expires=([0-9]{1,20})&")
 
 
 class CDN:

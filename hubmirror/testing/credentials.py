@@ -2,14 +2,13 @@
 Finds the credentials of a request, in its fields and its form.
 """
 
-import binascii
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
-from hubmirror.testing.wire import HubRequest
+from hubmirror.testing.wire import HubRequest, fieldValues
 
 _FORM = "application/x-www-form-urlencoded"
 # The longest body, in bytes, that is read as a form.  Those of token services are much shorter.
@@ -36,8 +35,8 @@ def credentialsOf(request: HubRequest) -> tuple[Credential, ...]:
     All credentials of a request: those in its fields, and those in a form in its body.
     """
     fields = request.requestHeaders
-    found = [_authorization(value) for value in fields.getRawHeaders("Authorization", [])]
-    found += [Credential("cookie", value) for value in fields.getRawHeaders("Cookie", [])]
+    found = [_authorization(value) for value in fieldValues(fields, "Authorization")]
+    found += [Credential("cookie", value) for value in fieldValues(fields, "Cookie")]
     if request.method == b"POST" and request.fieldOf("Content-Type").partition(";")[0] in (
         "",
         _FORM,
@@ -51,7 +50,7 @@ def _authorization(value: str) -> Credential:
     kind, rest = scheme.lower(), rest.strip()
     if kind == "basic":
         # Malformed credentials are kept as they are.
-        with suppress(binascii.Error, UnicodeDecodeError):
+        with suppress(ValueError):
             rest = b64decode(rest, validate=True).decode()
     return Credential(kind, rest)
 

@@ -80,14 +80,15 @@ class EmbeddedRegistry:
         self.private = self._contents.private
         realm = settings.realm or f"{self._hostOf('token')}/token"
         tokenHost, _, tokenPath = realm.partition("/")
-        self.registry = self._origin("registry", self._hostOf("registry"))
-        if tokenHost == self.registry.host:
-            self.token = self.registry
-        else:
+        self.registry, self.search, self.cdn, self.mirror = origins = [
+            self._origin(service, self._hostOf(service))
+            for service in ("registry", "search", "cdn", "mirror")
+        ]
+        self.token = self.registry
+        if tokenHost != self.registry.host:
             self.token = self._origin("token", tokenHost)
-        self.search, self.cdn, self.mirror = (
-            self._origin(service, self._hostOf(service)) for service in ("search", "cdn", "mirror")
-        )
+            origins.append(self.token)
+        self._network.add(origins)
         seconds = self._network.reactor.seconds
         self.tokens = Tokens(name, settings.service or name, settings.tokenSize, seconds)
         self._tokenService = TokenService(f"/{tokenPath}", self._contents, self.tokens, seconds)
@@ -126,7 +127,7 @@ class EmbeddedRegistry:
         stopped together.  A registry that is added after C{start} listens when C{start} is called
         again.
 
-        @raise ValueError: when one of its hosts is another registry's.
+        @raise ValueError: when one of its hosts is another registry's.  Then nothing is added.
         """
         network = self._network
         return EmbeddedRegistry(network.reactor, name, settings, network=network)
@@ -324,9 +325,7 @@ class EmbeddedRegistry:
         )
 
     def _origin(self, service: str, host: str) -> Origin:
-        origin = Origin(service, host, self.name, self.seen, self._network.seen)
-        self._network.add(origin)
-        return origin
+        return Origin(service, host, self.name, self.seen, self._network.seen)
 
     def _authenticator(self, origin: Origin, realm: Callable[[], str]) -> Authenticator:
         if self._settings.authentication is Authentication.TOKEN:

@@ -9,7 +9,7 @@ from twisted.web.http_headers import Headers
 
 from hubmirror.testing.answers import Answer, Ending, Serve, bytesAnswer, errorAnswer
 from hubmirror.testing.credentials import Credential
-from hubmirror.testing.wire import HubRequest
+from hubmirror.testing.wire import HubRequest, fieldValues
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Seen:
     """
     A request that a service of an embedded registry has received.
 
-    @ivar service: C{registry}, C{token}, C{search}, C{cdn} or C{mirror}.
+    @ivar service: C{registry}, C{token}, C{search}, C{cdn} or C{mirror}.  The token service on a
+        registry's own host is C{registry}, and that of a mirror is C{mirror}.
     @ivar registry: the name of the registry, such as C{docker.io} for the Hub.
     @ivar host: the name of the service's host, even if it listens on an address.
     @ivar method: the method.
@@ -42,7 +43,7 @@ class Seen:
         """
         The value of the last field of this name; L{None} when there is none.
         """
-        values = self.headers.getRawHeaders(name, [])
+        values = fieldValues(self.headers, name)
         return values[-1] if values else None
 
 
@@ -89,7 +90,7 @@ class Faults:
 
     def restore(self) -> None:
         """
-        Remove all faults.  Requests that hang continue to do so.
+        Remove all faults that these methods have set.  Requests that hang continue to do so.
         """
         self._rules.clear()
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from hubmirror.testing.answers import Answer, bytesAnswer, errorAnswer
 from hubmirror.testing.contents import Contents
 from hubmirror.testing.images import Manifest
-from hubmirror.testing.wire import HubRequest
+from hubmirror.testing.wire import HubRequest, fieldValues
 
 
 class Manifests:
@@ -66,6 +66,6 @@ def _accepts(request: HubRequest, manifest: Manifest) -> bool:
     """
     Whether the client accepts the manifest's media type; without C{Accept}, it accepts any.
     """
-    values = ",".join(request.requestHeaders.getRawHeaders("Accept", [])).split(",")
+    values = ",".join(fieldValues(request.requestHeaders, "Accept")).split(",")
     accepted = {value.partition(";")[0].strip() for value in values} - {""}
     return not accepted or not accepted.isdisjoint({manifest.mediaType, "application/*", "*/*"})

@@ -15,14 +15,13 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     IStreamClientEndpoint,
 )
-from twisted.test.iosim import FakeTransport, IOPump, connect
+from twisted.test.iosim import FakeTransport, IOPump
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import directlyProvides, implementer
 
 from hubmirror.testing.origin import Origin
-from hubmirror.testing.wire import HubSite
 
 _SERVER = IPv4Address("TCP", "127.0.0.1", 443)
 
@@ -92,12 +91,50 @@ class _MemoryEndpoint:
         if self._origin.refusing:
             return fail(ConnectionRefusedError())
         here = IPv4Address("TCP", "127.0.0.1", next(self._ports))
-        server = HubSite(self._origin).buildProtocol(here)
+        server = self._origin.site.buildProtocol(here)
         client = protocolFactory.buildProtocol(_SERVER)
         assert client is not None, "the factory refused to connect"
-        serverIO = FakeTransport(server, isServer=True, hostAddress=_SERVER, peerAddress=here)
+        serverIO = _ServerTransport(server, isServer=True, hostAddress=_SERVER, peerAddress=here)
         clientIO = FakeTransport(client, isServer=False, hostAddress=here, peerAddress=_SERVER)
         for transport in (serverIO, clientIO):
             directlyProvides(transport, ISSLTransport)
-        self._pumps.append(connect(server, serverIO, client, clientIO))
+        serverIO.pump = _Pump(client, server, clientIO, serverIO, debug=False)
+        server.makeConnection(serverIO)
+        client.makeConnection(clientIO)
+        serverIO.pump.flush()
+        self._pumps.append(serverIO.pump)
         return succeed(client)
+
+
+class _Pump(IOPump):
+    """
+    A pump that can be flushed by what it transfers.
+    """
+
+    _isFlushing = False
+
+    def flush(self, debug: bool = False, advanceClock: bool = True) -> bool:
+        if self._isFlushing:
+            return False
+        self._isFlushing = True
+        try:
+            return bool(super().flush(debug, advanceClock))
+        finally:
+            self._isFlushing = False
+
+
+class _ServerTransport(FakeTransport):
+    """
+    The server's side of a connection, which can reset it.
+    """
+
+    pump: _Pump
+
+    def abortConnection(self) -> None:
+        self.disconnecting = True
+        self.stream.clear()
+        self.pump.flush()
+
+    def bufferReceived(self, buf: bytes) -> None:
+        if not self.disconnecting:
+            super().bufferReceived(buf)

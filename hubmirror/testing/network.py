@@ -4,7 +4,7 @@ requests.
 """
 
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +46,28 @@ class Network:
         self._address = address
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def add(self, origin: Origin) -> None:
+    def add(self, origins: Iterable[Origin]) -> None:
         """
-        Add an origin.
+        Add the origins of a registry.
 
-        @raise ValueError: when another origin has the same host.
+        @raise ValueError: when two origins would have the same host.  Then none is added.
         """
-        if origin.host in [other.host for other in self._origins]:
-            raise ValueError(f"there is an embedded registry at {origin.host} already")
-        self._origins.append(origin)
+        added = [*self._origins]
+        for origin in origins:
+            if origin.host in [other.host for other in added]:
+                raise ValueError(f"there is an embedded registry at {origin.host} already")
+            added.append(origin)
+        self._origins[:] = added
 
     @inlineCallbacks
     def start(self) -> Generator[Deferred[Any], Any, None]:
         """
         Make all origins listen, on ports that the kernel chooses.  Those that already listen are
         left alone.
+
+        @raise TypeError: when the reactor can't listen, as a L{Clock}.
         """
+        reactor = IReactorSSL(self.reactor)
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="hubmirror-testing-")
         path = Path(self._folder.name, "ca.pem")
@@ -70,7 +76,7 @@ class Network:
         hostnames = list(dict.fromkeys([self._address, "127.0.0.1", "localhost"]))
         tls = PrivateCertificate.loadPEM(self.authority.serverPEM(hostnames)).options()
         for origin in self._origins:
-            origin.listenWith(IReactorSSL(self.reactor), self._address, tls)
+            origin.listenWith(reactor, self._address, tls)
             yield origin.startListening()
 
     @inlineCallbacks

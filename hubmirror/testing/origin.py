@@ -25,6 +25,7 @@ class Origin(Faults):
     @param host: the host by which the agent in memory finds the service until it listens.
     @param registry: the name of the service's registry.
     @param logs: the lists to which each request is appended.
+    @ivar site: the site of all connections to the service.
     @ivar fields: fields that are added to every response.
     @ivar connections: the number of connections that were ever made to the service.
     @ivar bytesSent: bytes of bodies that were written to transports.
@@ -50,7 +51,7 @@ class Origin(Faults):
         self._port: IListeningPort | None = None
         self._portNumber = 0
         self._readingLimit: int | None = None
-        self._site = HubSite(self)
+        self.site = HubSite(self)
 
     @property
     def url(self) -> str:
@@ -87,7 +88,7 @@ class Origin(Faults):
         endpoint = SSL4ServerEndpoint(
             self._reactor, self._portNumber, self._tls, interface=self._address
         )
-        port = yield endpoint.listen(self._site)
+        port = yield endpoint.listen(self.site)
         self._port, self._portNumber = port, port.getHost().port
 
     @inlineCallbacks
@@ -106,7 +107,7 @@ class Origin(Faults):
         """
         Reset all connections, whether they are idle or not.
         """
-        channels = list(self._site.channels)
+        channels = list(self.site.channels)
         for channel in channels:
             channel.transport.abortConnection()
         yield gatherResults([channel.lost for channel in channels])
@@ -118,9 +119,13 @@ class Origin(Faults):
         self._readingLimit = after
 
     def restore(self) -> None:
+        """
+        Remove all faults, except that C{fields} stay, and the effect of L{stopListening}.  Requests
+        that hang continue to do so.
+        """
         super().restore()
         self._readingLimit = None
-        for channel in self._site.channels:
+        for channel in self.site.channels:
             channel.transport.resumeProducing()
 
     def connected(self) -> int:

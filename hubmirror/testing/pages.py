@@ -33,7 +33,9 @@ class TagPages:
         if last is None:
             return errorAnswer(405, "UNSUPPORTED", "Invalid parameter next_page")
         tags = sorted(tag for tag in self._contents.repository(name).tags if tag > last)
-        size = int(query.get("n", self._settings.tagsPerPage or len(tags)))
+        size = request.number("n", self._settings.tagsPerPage or len(tags), least=0)
+        if size is None:
+            return errorAnswer(400, "PAGINATION_NUMBER_INVALID", "invalid number of results")
         page = tags[:size]
         fields = {}
         if page and len(page) < len(tags):

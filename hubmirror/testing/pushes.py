@@ -125,7 +125,7 @@ class Pushes:
         repository = self._contents.repository(name)
         try:
             parts = _partsOf(json.loads(body))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return errorAnswer(400, "MANIFEST_INVALID", "manifest invalid")
         missing = [part for part in parts if part not in repository.blobs | repository.manifests]
         if missing:
@@ -170,7 +170,7 @@ class Pushes:
         """
         The blob to mount from another repository; L{None} when the client may not pull from there.
         """
-        [digest], [source] = query.get("mount", [""]), query.get("from", [""])
+        digest, source = (query.get(name, [""])[0] for name in ("mount", "from"))
         visitor = self._authenticator.visitor(request)
         if visitor is None or "pull" not in visitor.allowed(source):
             return None
@@ -211,7 +211,7 @@ def _partsOf(manifest: dict[str, Any]) -> list[str]:
     descriptors = [*manifest.get("layers", []), *manifest.get("manifests", [])]
     if "config" in manifest:
         descriptors.append(manifest["config"])
-    return [descriptor["digest"] for descriptor in descriptors]
+    return [str(descriptor["digest"]) for descriptor in descriptors]
 
 
 def _wrongDigest(given: str, actual: str) -> Answer:

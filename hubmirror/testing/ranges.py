@@ -4,7 +4,8 @@ Parses C{Range} for a server (RFC 9110, 14.1.2 and 14.2).
 
 import re
 
-_SPEC = re.compile(r"(\d*)-(\d*)")
+# A longer number makes the field invalid.
+_SPEC = re.compile("([0-9]{0,100})-([0-9]{0,100})")
 
 
 def parseRange(value: str, size: int) -> list[tuple[int, int]] | None:

@@ -26,8 +26,9 @@ class Search:
             return errorAnswer(404, "NOT_FOUND", "there is only /v1/search here")
         query = parse_qs(request.query)
         term = query.get("q", [""])[0]
-        size = max(1, int(query.get("n", ["25"])[0]))
-        page = int(query.get("page", ["1"])[0])
+        size, page = request.number("n", 25, least=1), request.number("page", 1, least=1)
+        if size is None or page is None:
+            return errorAnswer(400, "INVALID", "n and page are numbers from 1 on")
         found = [entry for entry in self._entries() if term in str(entry["name"])]
         return jsonAnswer(
             200,

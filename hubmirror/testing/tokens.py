@@ -137,13 +137,13 @@ class TokenService:
         if request.method in (b"GET", b"HEAD"):
             return self._get(request)
         if request.method == b"POST":
-            return self._post(parse_qs(request.content.read().decode()))
+            return self._post(parse_qs(request.content.read().decode(errors="replace")))
         return errorAnswer(405, "UNSUPPORTED", "GET or POST", fields={"Allow": "GET, POST"})
 
     def _get(self, request: HubRequest) -> Answer:
         user = None
         if request.requestHeaders.hasHeader("Authorization"):
-            user = self._contents.login(request.getUser().decode(), request.getPassword().decode())
+            user = self._contents.login(*request.login())
             if user is None:
                 return jsonAnswer(401, _WRONG, _BASIC)
         query = parse_qs(request.query)

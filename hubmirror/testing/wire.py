@@ -2,14 +2,28 @@
 The HTTP/1.1 server of embedded registries, which is Twisted's, with connections that are counted.
 """
 
+import re
 from typing import Any, BinaryIO, Protocol
+from urllib.parse import parse_qs
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
+from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
+
+# The longest head of a request, in bytes.
+_LONGEST_HEAD = 1024 * 1024
+_NUMBER = re.compile("[0-9]{1,9}")
+
+
+def fieldValues(headers: Headers, name: str) -> list[str]:
+    """
+    The values of all fields of a name.  Bytes that are not UTF-8 are replaced.
+    """
+    return [value.decode(errors="replace") for value in headers.getRawHeaders(name.encode(), [])]
 
 
 class Service(Protocol):
@@ -47,6 +61,8 @@ class HubChannel(http.HTTPChannel):
     site: "HubSite"
     transport: Any
     bytesReceived = 0
+    # Tokens may be much longer than Twisted permits.
+    totalHeadersSize = MAX_LENGTH = _LONGEST_HEAD
 
     def connectionMade(self) -> None:
         self.number = self.site.service.connected()
@@ -78,8 +94,13 @@ class HubRequest(Request):
         """
         The value of the last field of a name; empty when there is none.
         """
-        value: str | None = self.getHeader(name)
-        return value or ""
+        return (fieldValues(self.requestHeaders, name)[-1:] or [""])[0]
+
+    def login(self) -> tuple[str, str]:
+        """
+        The name and the password in C{Authorization} (RFC 7617); empty when there are none.
+        """
+        return self.getUser().decode(errors="replace"), self.getPassword().decode(errors="replace")
 
     @property
     def query(self) -> str:
@@ -87,6 +108,16 @@ class HubRequest(Request):
         The query, as the client wrote it.
         """
         return self.uri.partition(b"?")[2].decode("latin-1")
+
+    def number(self, name: str, default: int, least: int) -> int | None:
+        """
+        The number in a parameter of the query.
+
+        @return: L{None} when the parameter is no number, or is less than C{least}.
+        """
+        value = parse_qs(self.query).get(name, [str(default)])[0]
+        number = int(value) if _NUMBER.fullmatch(value) else -1
+        return number if number >= least else None
 
 
 class _Root(Resource):

@@ -1,6 +1,5 @@
 """
-Ports behind a load balancer that sends the client's address in the PROXY protocol, version 1 or 2
-(U{https://github.com/haproxy/haproxy/blob/master/doc/proxy-protocol.txt}).  With TLS, the
+Ports behind a load balancer that sends the client's address in the PROXY protocol.  With TLS, the
 balancer's header precedes the client's handshake.
 """
 
@@ -8,22 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.haproxy import proxyEndpoint
-from twisted.protocols.policies import TimeoutMixin
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper, TimeoutMixin, WrappingFactory
 from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, providedBy
 
+from hubmirror.protocol.proxyheader import End, readHeader
 from hubmirror.transport.closingports import FIRST_REQUEST, closePort
 from hubmirror.transport.waitableset import WaitableSet
 
 HEADER_TIMEOUT = 30.0
 """
-The time, in seconds, within which the balancer's header and the client's first bytes must have been
-received.
+The time, in seconds, within which the balancer's header must have been received.
 """
 
 
@@ -39,11 +39,8 @@ class ProxiedReactor:
         """
         Listen for connections that begin with the PROXY protocol.
         """
-        inner = _Port(lambda wrapped: self._reactor.listenTCP(port, wrapped, *args, **kwargs))
-        listening: list[IListeningPort] = []
-        known = _Factory(self._reactor, factory)
-        proxyEndpoint(inner).listen(known).addCallback(listening.append)
-        return ProxiedPort(listening[0], known)
+        known = ProxiedFactory(self._reactor, factory)
+        return ProxiedPort(self._reactor.listenTCP(port, known, *args, **kwargs), known)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -56,7 +53,7 @@ class ProxiedPort(proxyForInterface(IListeningPort)):  # type: ignore[misc]
     @ivar original: the port of the reactor, which has the socket.
     """
 
-    def __init__(self, original: IListeningPort, factory: _Factory) -> None:
+    def __init__(self, original: IListeningPort, factory: ProxiedFactory) -> None:
         super().__init__(original)
         self._factory = factory
 
@@ -70,74 +67,101 @@ class ProxiedPort(proxyForInterface(IListeningPort)):  # type: ignore[misc]
         await self._factory.unknown.whenEmpty()
 
 
-@implementer(IStreamServerEndpoint)
-class _Port:
+class ProxiedFactory(WrappingFactory):
     """
-    The endpoint that L{proxyEndpoint} requires.
+    Creates the connections of a port behind a balancer.
+
+    @ivar unknown: the connections whose header has not been received yet.
     """
 
-    def __init__(self, listen: Any) -> None:
-        self._listen = listen
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """
-        @see: L{IStreamServerEndpoint.listen}
-        """
-        return succeed(self._listen(protocolFactory))
-
-
-class _Factory(Factory):
     noisy = False
 
     def __init__(self, reactor: Any, wrapped: Any) -> None:
+        """
+        @param wrapped: creates the protocols that follow the header.
+        """
+        super().__init__(wrapped)
         self.reactor = reactor
-        self.wrapped = wrapped
         self.unknown = WaitableSet()
 
-    def buildProtocol(self, addr: Any) -> Protocol:
-        return _FromClient(self, addr)
-
-    def doStart(self) -> None:
-        self.wrapped.doStart()
-
-    def doStop(self) -> None:
-        self.wrapped.doStop()
+    def buildProtocol(self, addr: Any) -> _Connection:
+        return _Connection(self, addr)
 
 
-class _FromClient(Protocol, TimeoutMixin):
+class _Connection(ProtocolWrapper, TimeoutMixin):
     """
-    Creates the actual protocol when the first bytes of the client are received.  Before that, the
-    transport has only the balancer's address, and the limits for each client would apply to the
+    Reads the balancer's header, then creates the actual protocol and becomes its transport.  The
+    protocol is not created before that, because the limits for each client would apply to the
     balancer.
     """
 
-    def __init__(self, factory: _Factory, address: Any) -> None:
-        self._factory = factory
+    _log = Logger()
+
+    factory: Any
+    transport: Any
+    wrappedProtocol: Any
+
+    def __init__(self, factory: ProxiedFactory, address: Any) -> None:
+        super().__init__(factory, None)  # type: ignore[arg-type]
         self._address = address
-        self._wrapped: Any = None
+        self._received = bytearray()
+        self._ends: list[IPv4Address | IPv6Address] = []
 
     def callLater(self, period: float, func: Any) -> Any:
-        return self._factory.reactor.callLater(period, func)
+        return self.factory.reactor.callLater(period, func)
+
+    def makeConnection(self, transport: Any) -> None:
+        directlyProvides(self, providedBy(transport))
+        Protocol.makeConnection(self, transport)
 
     def connectionMade(self) -> None:
-        self._factory.unknown.add(self)
+        self.factory.unknown.add(self)
         self.setTimeout(HEADER_TIMEOUT)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._wrapped is None:
-            self.setTimeout(None)
-            self._wrapped = self._factory.wrapped.buildProtocol(self._address)
-            self._wrapped.makeConnection(self.transport)
-            self._factory.unknown.discard(self)
-        self._wrapped.dataReceived(data)
+        if self.wrappedProtocol is not None:
+            self.wrappedProtocol.dataReceived(data)
+            return
+        self._received += data
+        try:
+            header = readHeader(self._received)
+        except ValueError as error:
+            self._log.warn(
+                "{host} is no load balancer: {error}", host=self._address.host, error=str(error)
+            )
+            self.loseConnection()
+            return
+        if header is None:
+            return
+        self._ends = [_addressOf(end) for end in header.ends or ()]
+        self._begin(bytes(self._received[header.length :]))
+
+    def _begin(self, data: bytes) -> None:
+        self.setTimeout(None)
+        self._received.clear()
+        self.wrappedProtocol = self.factory.wrappedFactory.buildProtocol(self._address)
+        self.wrappedProtocol.makeConnection(self)
+        self.factory.unknown.discard(self)
+        if data:
+            self.wrappedProtocol.dataReceived(data)
+
+    def getPeer(self) -> Any:
+        return self._ends[0] if self._ends else self.transport.getPeer()
+
+    def getHost(self) -> Any:
+        return self._ends[1] if self._ends else self.transport.getHost()
 
     def timeoutConnection(self) -> None:
-        transport: Any = self.transport
-        transport.abortConnection()
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.setTimeout(None)
-        if self._wrapped is not None:
-            self._wrapped.connectionLost(reason)
-        else:
-            self._factory.unknown.discard(self)
+        self.factory.unknown.discard(self)
+        wrapped, self.wrappedProtocol = self.wrappedProtocol, None
+        if wrapped is not None:
+            wrapped.connectionLost(reason)
+
+
+def _addressOf(end: End) -> IPv4Address | IPv6Address:
+    kind = IPv4Address if end.address.version == 4 else IPv6Address
+    return kind("TCP", str(end.address), end.port)

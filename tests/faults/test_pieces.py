@@ -207,7 +207,7 @@ class LoopbackTests(TestCase):
         await until(lambda: client.received >= PIECE)
         await until(lambda: len(stand.exchanges) > 0)
         self.assertIs(stand.exchanges[0].outcome, Outcome.CLIENT_LEFT)
-        await until(lambda: not stand.hub.cdn._site.channels)
+        await until(lambda: not stand.hub.cdn.site.channels)
         self.assertLess(await settled(lambda: stand.hub.cdn.bytesSent), PIECE + 16 * MiB)
         self.assertEqual(len(stand.hub.cdn.seen), 1)
         self.assertEqual(client.lost.called, kind is HTTP1Piece)

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from hubmirror.config import MirrorConfig, RegistryConfig
+from hubmirror.config import Account, MirrorConfig, RegistryConfig
 from hubmirror.operations.banner import announce
 
 
@@ -72,6 +72,27 @@ class AnnounceTests(SynchronousTestCase):
                 "mirroring https://quay.io, and when that fails https://a.example, without pushes",
             ],
         )
+
+    def test_accounts(self) -> None:
+        """
+        There is a warning if everybody can use an account, in one line for all registries.
+        """
+        account = Account(username="me", password_file="/run/password")
+        registries = [
+            RegistryConfig(name=name, account=[account]) for name in ("docker.io", "ghcr.io")
+        ]
+        for options, names in (
+            ({"registries": registries}, "docker.io, ghcr.io"),
+            ({"registries": registries[:1], "deny_client": ["192.0.2.1"]}, "docker.io"),
+            ({"registries": registries, "allow_client": ["192.0.2.0/24"]}, None),
+            ({"registries": registries, "secret_path": "hard-to-guess"}, None),
+            ({"registries": ["ghcr.io"]}, None),
+        ):
+            lines = self.announced([LOOPBACK], **options)
+            warnings = [line for line in lines if line.startswith("everybody")]
+            self.assertEqual(len(warnings), names is not None, options)
+            for warning in warnings:
+                self.assertIn(f"what its accounts at {names} can read", warning)
 
     def test_embedded(self) -> None:
         """A mirror without ports logs nothing."""

@@ -1,10 +1,13 @@
 """Tests of the settings for each client."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from textwrap import indent
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import hubmirror
@@ -212,6 +215,16 @@ class RegistriesTests(SynchronousTestCase):
                 self.assertIn(f'server = "{server}"', text)
                 self.assertIn(f'[host."{SECURE}"]', text)
 
+    def test_default(self) -> None:
+        """One file can be for all registries, but is not written."""
+        for client, folder in (("docker", "docker"), ("containerd", "containerd")):
+            for url in (SECURE, SECRET):
+                text = describe(client, readURL(url), REGISTRIES)
+                _, _, default = text.partition(f"/etc/{folder}/certs.d/_default/hosts.toml\n")
+                self.assertIn(f'\n\n[host."{url}"]\ncapabilities = ["pull", "resolve"]\n', default)
+            self.assertNotIn("_default", "".join(self.files(client)))
+        self.assertNotIn("_default", describe("podman", readURL(SECURE), REGISTRIES))
+
     def test_podman(self) -> None:
         """The registry's name follows that of the mirror."""
         [text] = self.files("podman").values()
@@ -347,3 +360,18 @@ class DiscoveryTests(SynchronousTestCase):
             ("docker.io, ghcr.io", ["docker.io", "ghcr.io"]),
         ):
             self.assertEqual(listed(value), names)
+
+    @given(st.text("a., \t\n") | st.text())
+    def test_foreign(self, value: str) -> None:
+        """There is always a name, and what is no name is refused later."""
+        names = listed(value)
+        self.assertTrue(names)
+        for name in names:
+            self.assertTrue(name.strip())
+            self.assertNotIn(",", name)
+        try:
+            settingsFor("containerd", readURL(SECURE), names)
+        except Unusable:
+            return
+        for name in names:
+            self.assertIsNotNone(re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", name), name)

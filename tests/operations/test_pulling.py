@@ -2,9 +2,13 @@
 
 import json
 from collections.abc import Awaitable
+from typing import NamedTuple
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from hubmirror.operations.pulling import (
@@ -15,6 +19,7 @@ from hubmirror.operations.pulling import (
     pull,
     read,
     readChallenge,
+    readJSON,
 )
 from hubmirror.testing import Answer, bytesAnswer
 from tests.operations.support import PLATFORM, REPOSITORY, TAG, MirrorCase
@@ -137,6 +142,11 @@ class PullTests(MirrorCase):
         await self.assertFailure(reading, CancelledError)
 
 
+class Response(NamedTuple):
+    code: int
+    headers: Headers
+
+
 class ChallengeTests(MirrorCase):
     def test_read(self) -> None:
         """
@@ -156,3 +166,30 @@ class ChallengeTests(MirrorCase):
         for values in ([], ['Basic realm="x"'], ["Bearer"], ['Bearer service="s"']):
             Response.headers = Headers({"WWW-Authenticate": values})
             self.assertRaises(PullFailed, readChallenge, Response())
+
+
+class ForeignTests(SynchronousTestCase):
+    @given(
+        st.lists(
+            st.binary()
+            | st.lists(
+                st.sampled_from(b'Bearer |Basic |realm=|service=|"|,| |\xe9|https://a'.split(b"|"))
+            ).map(b"".join)
+        )
+    )
+    def test_foreign(self, values: list[bytes]) -> None:
+        """Whatever the fields are, there is a challenge or none."""
+        response = Response(401, Headers({b"WWW-Authenticate": values}))
+        try:
+            challenge = readChallenge(response)  # type: ignore[arg-type]
+        except PullFailed:
+            return
+        self.assertIn(b"bearer ", b"".join(values).lower())
+        self.assertNotIn('"', challenge.realm)
+
+    @given(st.binary() | st.integers(0, 100_000).map(lambda depth: b'{"x":' + b"[" * depth))
+    def test_json(self, body: bytes) -> None:
+        try:
+            self.assertIsInstance(readJSON(body), dict)
+        except PullFailed as error:
+            self.assertEqual(str(error), "the response is not a JSON object")

@@ -1,5 +1,7 @@
 """Tests of preflight requests."""
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
@@ -49,3 +51,10 @@ class PreflightTests(SynchronousTestCase):
             self.assertIn(contained, allowed)
             self.assertNotIn(b"<", allowed)
             self.assertNotIn(b":", allowed)
+
+    @given(st.lists(st.binary()))
+    def test_foreign(self, values: list[bytes]) -> None:
+        """Whatever is requested, the response has a list of names."""
+        found = answer(b"OPTIONS", ORIGIN, METHOD, *((ASKED, value) for value in values))
+        allowed = (found or {})[b"Access-Control-Allow-Headers"]
+        self.assertRegex(allowed, rb"\A[!#$%&'*+\-.^_`|~0-9A-Za-z, \t]+\Z")

@@ -5,6 +5,7 @@ Tests of which credentials may be sent to which registry.
 from __future__ import annotations
 
 import json
+from urllib.parse import unquote_to_bytes
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,18 @@ from hubmirror.protocol.credentials import (
 
 BASIC = b"Basic bWU6c2VjcmV0"
 GHCR = b"ghcr.io"
+
+BYTES = st.binary() | st.lists(
+    st.sampled_from(
+        b"Bearer |bearer|Basic |=|&|~|%|ghcr.io~|ghcr.io%7E|abc| |password=|refresh_token=".split(
+            b"|"
+        )
+    )
+).map(b"".join)
+JSON = st.dictionaries(
+    st.sampled_from(["token", "access_token", "refresh_token", "x"]),
+    st.none() | st.integers() | st.text(st.characters()) | st.lists(st.text()),
+)
 
 
 class AuthorizationTests(SynchronousTestCase):
@@ -78,6 +91,31 @@ class AuthorizationTests(SynchronousTestCase):
                 formFor(name, form, isDefault=isDefault, passCredentials=passes), permitted, form
             )
 
+    @given(BYTES, st.booleans(), st.booleans())
+    def test_foreign(self, sent: bytes, isDefault: bool, passes: bool) -> None:
+        """Whatever is sent, a registry gets no token that is not its own."""
+        permitted = authorizationFor(GHCR, sent, isDefault=isDefault, passCredentials=passes)
+        scheme, _, token = sent.partition(b" ")
+        if permitted is None or isDefault or scheme.lower() != b"bearer":
+            self.assertIn(permitted, (sent, None) if isDefault or passes else (None,))
+        else:
+            self.assertEqual(mark(GHCR, permitted.partition(b" ")[2]), token.strip(b" "))
+
+    @given(BYTES, st.booleans(), st.booleans())
+    def test_foreignForm(self, form: bytes, isDefault: bool, passes: bool) -> None:
+        permitted = formFor(GHCR, form, isDefault=isDefault, passCredentials=passes)
+        if permitted is None or isDefault:
+            self.assertIn(permitted, (form, None))
+            return
+        for old, new in zip(form.split(b"&"), permitted.split(b"&"), strict=True):
+            key, _, value = old.partition(b"=")
+            if key == b"refresh_token":
+                token = unquote_to_bytes(new.partition(b"=")[2])
+                self.assertEqual(mark(GHCR, token), unquote_to_bytes(value))
+            else:
+                self.assertEqual(new, old)
+                self.assertTrue(passes or key not in (b"username", b"password"))
+
 
 class MarkTests(SynchronousTestCase):
     @given(st.sampled_from([GHCR, b"a.example:5000"]), st.binary())
@@ -100,5 +138,16 @@ class MarkTests(SynchronousTestCase):
         )
 
     def test_noAnswer(self) -> None:
-        for body in (b"", b"[]", b"1", b"{", b"\xff"):
+        for body in (b"", b"[]", b"1", b"{", b"\xff", b'{"x":' + b"[" * 100_000):
             self.assertRaises(ValueError, markAnswer, GHCR, body)
+
+    @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+    def test_foreign(self, body: bytes) -> None:
+        """Every token in a JSON object is marked, and anything else is refused."""
+        try:
+            members = json.loads(markAnswer(GHCR, body))
+        except ValueError:
+            return
+        for member in ("token", "access_token", "refresh_token"):
+            token = members.get(member)
+            self.assertTrue(not isinstance(token, str) or token.startswith("ghcr.io~"))

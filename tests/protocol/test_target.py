@@ -257,6 +257,16 @@ class SearchTests(SynchronousTestCase):
     def test_noQuery(self) -> None:
         self.assertEqual(searchTarget(b"/v1/search"), b"/v1/search")
 
+    @given(st.lists(soup | st.just(b"q=library/") | st.just(b"q=library%2F"), max_size=4))
+    def test_foreign(self, parts: list[bytes]) -> None:
+        """Of all bytes, only those before a name change."""
+        query = b"&".join(parts)
+        path, _, sent = searchTarget(b"/v1/search?" + query).partition(b"?")
+        self.assertEqual(path, b"/v1/search")
+        for old, new in zip(query.split(b"&"), sent.split(b"&"), strict=True):
+            name = new.removeprefix(b"q=")
+            self.assertTrue(new == old or name == b"library" or old.endswith(name), (old, new))
+
 
 class DecodingTests(SynchronousTestCase):
     def test_oftenEncoded(self) -> None:

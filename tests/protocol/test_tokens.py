@@ -5,6 +5,7 @@ Requests for tokens, and what token services answer.
 from __future__ import annotations
 
 import json
+import math
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +15,13 @@ from hubmirror.protocol.errors import UpstreamFailed
 from hubmirror.protocol.tokens import readToken, tokenURL
 
 MEMBERS = st.sampled_from(["token", "access_token", "expires_in", "other"])
+NUMBERS = st.integers() | st.integers(0, 400).map(lambda n: 10**n) | st.floats()
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none() | st.booleans() | NUMBERS | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(MEMBERS | st.text(), inner),
 )
+# Any lifetime together with a token that is right.
+LIFETIMES = st.fixed_dictionaries({"token": st.just("a"), "expires_in": NUMBERS | NUMBERS.map(str)})
 
 
 class TokenTests(SynchronousTestCase):
@@ -43,7 +47,16 @@ class TokenTests(SynchronousTestCase):
         ):
             self.assertEqual(readToken(body), (b"Bearer a", life))
 
-    @given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary())
+    def test_lifetime(self) -> None:
+        """A lifetime must be a finite number."""
+        for life in (b"Infinity", b'"inf"', b"NaN", b"1e400", b"1" + b"0" * 400, b'"x"', b"[1]"):
+            body = b'{"token":"a","expires_in":%s}' % life
+            self.assertRaises(UpstreamFailed, readToken, body)
+
+    def test_nested(self) -> None:
+        self.assertRaises(UpstreamFailed, readToken, b'{"token":' + b"[" * 100_000)
+
+    @given((JSON | LIFETIMES).map(lambda value: json.dumps(value).encode()) | st.binary())
     def test_foreign(self, body: bytes) -> None:
         """Anything else is refused as that."""
         try:
@@ -52,3 +65,4 @@ class TokenTests(SynchronousTestCase):
             return
         self.assertTrue(authorization.startswith(b"Bearer "))
         self.assertGreaterEqual(life, 60)
+        self.assertTrue(math.isfinite(life))

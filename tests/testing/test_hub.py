@@ -2,6 +2,8 @@
 Tests of the embedded Hub on loopback, from its start to its stop.
 """
 
+import os
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import Clock
 from twisted.web.client import ResponseFailed, ResponseNeverReceived, readBody
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -104,6 +107,17 @@ class LifeTests(LoopbackCase):
         await hub.start()
         await hub.stop()
         await hub.stop()
+
+    async def test_clock(self) -> None:
+        """
+        A Clock can't listen; then no files are made.
+        """
+        folder = self.mktemp()
+        os.mkdir(folder)
+        self.patch(tempfile, "tempdir", folder)
+        with self.assertRaises(TypeError):
+            await EmbeddedHub(Clock()).start()
+        self.assertEqual(os.listdir(folder), [])
 
     async def test_address(self) -> None:
         hub = EmbeddedHub(reactor, address="127.0.0.2")

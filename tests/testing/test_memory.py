@@ -4,6 +4,7 @@ Tests of the agent in memory.
 
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError
 from twisted.web.client import URI, HTTPConnectionPool, ProxyAgent, ResponseNeverReceived, readBody
+from twisted.web.http_headers import Headers
 
 from tests.testing.support import MemoryCase
 
@@ -29,6 +30,34 @@ class MemoryAgentTests(MemoryCase):
         self.failureResultOf(self.agent.request(b"GET", url.encode()), ConnectionRefusedError)
         self.successResultOf(self.hub.search.startListening())
         self.assertEqual(self.ask("GET", url).status, 200)
+
+    def test_kept(self) -> None:
+        """
+        Connections that a pool keeps are reset, too.
+        """
+        self.agent = self.hub.agent(HTTPConnectionPool(self.clock))
+        url = f"{self.hub.searchURL}/v1/search"
+        self.ask("GET", url)
+        self.successResultOf(self.hub.search.disconnect())
+        self.ask("GET", url)
+        self.assertEqual([seen.connection for seen in self.hub.seen], [1, 2])
+        self.successResultOf(self.hub.search.stopListening())
+        self.failureResultOf(self.agent.request(b"GET", url.encode()), ConnectionRefusedError)
+        self.assertEqual(len(self.hub.seen), 2)
+
+    def test_reset(self) -> None:
+        """
+        A response that has begun fails at once.
+        """
+        blob = self.hub.addBlob("library/hello", 100)
+        url = f"{self.hub.mirrorURL}/v2/library/hello/blobs/{blob.digest}"
+        headers = Headers({"Authorization": [f"Bearer {self.hub.issueToken('library/hello')}"]})
+        self.hub.mirror.stall(10)
+        pending = self.successResultOf(self.agent.request(b"GET", url.encode(), headers))
+        body = readBody(pending)
+        self.assertNoResult(body)
+        self.successResultOf(self.hub.mirror.disconnect())
+        self.failureResultOf(body)
 
     def test_connections(self) -> None:
         """

@@ -97,9 +97,18 @@ class RealmTests(RegistriesCase):
         self.assertRaises(ValueError, self.add)
         settings = RegistrySettings(realm="auth.quay.test/token")
         self.assertRaises(ValueError, self.hub.addRegistry, "other.test", settings)
+        # Nothing of a registry that could not be added is left.
+        self.hub.addRegistry("other.test")
 
 
 class TokenTests(RegistriesCase):
+    def test_veryLong(self) -> None:
+        """A token may be longer than most servers accept."""
+        registry, _ = self.add(RegistrySettings(tokenSize=256 * 1024))
+        self.assertEqual(self.pull(registry, "owner/app/manifests/1").status, 200)
+        [seen] = registry.seen
+        self.assertGreater(len(seen.field("Authorization") or ""), 256 * 1024)
+
     def test_ofOneRegistry(self) -> None:
         """A token is valid at the registry that issued it, and at no other."""
         registry, _ = self.add()

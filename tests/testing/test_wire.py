@@ -11,7 +11,6 @@ from twisted.web.client import ResponseFailed, readBody
 
 from hubmirror.testing import EmbeddedHub
 from hubmirror.testing.blobs import PIECE
-from hubmirror.testing.wire import HubSite
 from tests.testing.support import LoopbackCase
 
 HERE = IPv4Address("TCP", "127.0.0.1", 50000)
@@ -36,7 +35,7 @@ class FullTransport(StringTransport):
 class TransportTests(SynchronousTestCase):
     def connect(self, transport: StringTransport) -> IPushProducer:
         self.hub = EmbeddedHub(Clock())
-        channel = HubSite(self.hub.mirror).buildProtocol(HERE)
+        channel = self.hub.mirror.site.buildProtocol(HERE)
         channel.makeConnection(transport)
         return channel
 

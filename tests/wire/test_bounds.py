@@ -119,7 +119,7 @@ class PullBoundTests(BoundCase):
         await until(lambda: self.hub.cdn.bytesSent > 0)
         await settled(lambda: self.hub.cdn.bytesSent)
         await self.leave(client)
-        await until(lambda: not self.hub.cdn._site.channels)
+        await until(lambda: not self.hub.cdn.site.channels)
         self.assertLess(self.hub.cdn.bytesSent, BOUND)
         await until(lambda: self.exchanges[-1].target.startswith(b"/v2/library/"))
         self.assertIs(self.exchanges[-1].outcome, Outcome.CLIENT_LEFT)

@@ -31,12 +31,10 @@ from hubmirror.transport.failures import checkDescriptors, connectFailure
 from hubmirror.transport.http1client import UpstreamConnection
 from hubmirror.transport.identity import UpstreamTLS, upstreamOptions
 from hubmirror.transport.proxying import ProxiedEndpoint
-from hubmirror.transport.resolving import CheckedResolver, OneNameResolver, ServerResolver
+from hubmirror.transport.resolving import CheckedResolver, ServerResolver
 from hubmirror.transport.tlsendpoints import BulkTLSEndpoint
 
 _MAX_ENDPOINTS = 256
-# The name that HostnameEndpoint gets in place of the real one.
-_ANY_NAME = "upstream.invalid"
 _MAX_ATTEMPTS = 64
 # DNS names as in practice: with underscores, and with or without a dot at the end.
 _HOST_NAME = re.compile(rb"(?=.{1,254}\Z)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?\Z")
@@ -207,9 +205,8 @@ class Connector:
             raise ValueError("not a host's name")
         return AddressesEndpoint(
             self._reactor,
-            OneNameResolver(resolver, origin.host.decode("ascii")),
-            # HostnameEndpoint would refuse some real names.
-            _ANY_NAME,
+            resolver,
+            origin.host.decode("ascii"),
             origin.port,
             self._timeout,
             self._attempts,

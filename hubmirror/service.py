@@ -139,6 +139,7 @@ class HubMirror:
             headTimeout=config.head_timeout,
             maxHead=config.max_head,
             plain=config.plain_transport,
+            bodyLimits=mirror.bodyLimits,
             onRefused=mirror.refused,
         )
         if listening is None:

@@ -32,7 +32,6 @@ class Budget:
     """
     Gives slots to requests.  A request with a slot may use one connection to an upstream.
 
-    @ivar mostOfClient: the largest number of slots of one client.
     @ivar used: the number of slots that are taken.
     @ivar waiting: the number of requests that wait for a slot.
     @ivar refusals: the requests that got no slot.
@@ -56,7 +55,7 @@ class Budget:
         """
         self._reactor = reactor
         self._most = most
-        self.mostOfClient = mostOfClient
+        self._mostOfClient = mostOfClient
         self._refusal = refusal
         self._timeout = timeout
         self._taken: Counter[str] = Counter()
@@ -69,6 +68,21 @@ class Budget:
         self.waiting = 0
         self.refusals = Refusals(reactor, what)
 
+    @property
+    def mostOfClient(self) -> int:
+        """
+        The largest number of slots of one client.  A new value applies to waiting requests, too;
+        slots that are taken are kept.
+        """
+        return self._mostOfClient
+
+    @mostOfClient.setter
+    def mostOfClient(self, most: int) -> None:
+        self._mostOfClient = most
+        for client in self._queues:
+            self._lineUp(client)
+        self._giveOut()
+
     def take(self, client: str) -> Deferred[None] | None:
         """
         Take a slot, immediately or as soon as one is free.  Once the slot has been taken, L{leave}
@@ -79,7 +93,7 @@ class Budget:
             been, or fails with the error from C{refusal}.  Cancelling the deferred ends the wait.
         @raise MirrorError: the error from C{refusal}, when too many requests wait already.
         """
-        if self.used < self._most and self._taken[client] < self.mostOfClient:
+        if self.used < self._most and self._taken[client] < self._mostOfClient:
             # This overtakes no other client: while there is a free slot, only clients that have
             # all of their own slots wait.
             self._grant(client)
@@ -98,14 +112,22 @@ class Budget:
         self._queues[client] = queue
         queue[waiter] = None
         self.waiting += 1
-        if self._taken[client] < self.mostOfClient:
-            # Add the client at the end, unless it already has a turn.
-            self._turns.setdefault(client)
+        self._lineUp(client)
 
         def timedOut(_result: object, _timeout: float) -> None:
             raise self._refused(client)
 
         return waiter.addTimeout(self._timeout, self._reactor, timedOut)
+
+    def _lineUp(self, client: str) -> None:
+        """
+        Add a client at the end of the turns, unless it has one, or remove it, if it must not have
+        another slot now.
+        """
+        if client in self._queues and self._taken[client] < self._mostOfClient:
+            self._turns.setdefault(client)
+        else:
+            self._turns.pop(client, None)
 
     def _refused(self, client: str) -> MirrorError:
         self.refusals.add(client, self._taken[client], self.used)
@@ -120,7 +142,7 @@ class Budget:
         self.waiting -= 1
         if not queue:
             del self._queues[client]
-            self._turns.pop(client, None)
+            self._lineUp(client)
 
     def leave(self, client: str, isWhole: bool) -> None:
         """
@@ -142,8 +164,10 @@ class Budget:
         self._taken[client] -= 1
         if not self._taken[client]:
             del self._taken[client]
-        if client in self._queues:
-            self._turns.setdefault(client)
+        self._lineUp(client)
+        self._giveOut()
+
+    def _giveOut(self) -> None:
         while self._turns and self.used < self._most:
             self._next()
 
@@ -156,8 +180,7 @@ class Budget:
         waiter, _ = queue.popitem(last=False)
         self._waitsLess(client, queue)
         self._grant(client)
-        if queue and self._taken[client] < self.mostOfClient:
-            self._turns[client] = None
+        self._lineUp(client)
         waiter.callback(None)
 
     def close(self) -> None:

@@ -89,6 +89,14 @@ class Mirror:
     closing: bool = False
     active: WaitableSet = attrs.Factory(WaitableSet)
 
+    def bodyLimits(self) -> tuple[float, int | None]:
+        """
+        The limits of a request's body: the time, in seconds, for which the client may send nothing
+        of it, and its largest size in bytes, or C{None}.
+        """
+        config = self.settings.config
+        return config.client_timeout, config.max_upload or None
+
     def refused(self, peer: IAddress, error: RequestRefused) -> None:
         """
         Record an exchange for bytes that could not be parsed as a request.
@@ -261,12 +269,10 @@ class ProxyResource(Resource):
         self._permitService(incoming)
         body = request.content
         if isinstance(body, RequestBody):
-            body.limit = incoming.config.max_upload or None
+            timeout, body.limit = mirror.bodyLimits()
             if body.isTooLarge:
                 raise tooLarge(body)
-            body.watch = StallWatch(
-                mirror.reactor, incoming.config.client_timeout, 0, lambda: abortRequest(request)
-            )
+            body.watch = StallWatch(mirror.reactor, timeout, 0, lambda: abortRequest(request))
         return False
 
     def _permitService(self, incoming: Incoming) -> None:

@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from hubmirror.downstream.admission import Admission, clientOf
 from hubmirror.downstream.incoming import addressOf
+from hubmirror.downstream.relay import abortRequest
 from hubmirror.downstream.upload import RequestBody, collect
 from hubmirror.protocol.buffers import MAX_HEAD
 from hubmirror.protocol.errors import BodyFailed, RequestRefused
@@ -35,6 +36,7 @@ from hubmirror.transport.closingports import FIRST_REQUEST
 from hubmirror.transport.http1server import HTTP1Channel
 from hubmirror.transport.http2server import HTTP2Channel
 from hubmirror.transport.waitableset import WaitableSet
+from hubmirror.upstream.bodies import StallWatch
 
 # The time in seconds that a client has to close its side of TLS when the mirror is shutting down.
 _GOODBYE = 3.0
@@ -44,7 +46,8 @@ class MirrorRequest(Request):
     """
     A request that is processed when its head has been received.  A resource whose C{streamsBody} is
     true finds a L{RequestBody} as C{content}; any other resource is rendered when the whole body
-    has been received, and finds it in a file.
+    has been received, and finds it in a file.  The site limits the size of such a body, and the
+    time for which nothing of it is received.
     """
 
     content: Any
@@ -75,9 +78,16 @@ class MirrorRequest(Request):
         self.content.complete()
 
     def render(self, resrc: IResource) -> None:
-        if not isinstance(self.content, RequestBody) or getattr(resrc, "streamsBody", False):
+        body = self.content
+        if not isinstance(body, RequestBody) or getattr(resrc, "streamsBody", False):
             super().render(resrc)
             return
+        site: Any = self.site
+        timeout, body.limit = site.bodyLimits()
+        if body.isTooLarge:
+            self._refuseBody()
+            return
+        body.watch = StallWatch(site.reactor, timeout, 0, lambda: abortRequest(self))
 
         def collected(file: Any) -> None:
             self.content = file
@@ -86,9 +96,16 @@ class MirrorRequest(Request):
         def failed(reason: Failure) -> None:
             if not reason.check(BodyFailed):
                 self.processingFailed(reason)
+            elif body.isTooLarge:
+                self._refuseBody()
 
         file = tempfile.SpooledTemporaryFile(100_000)  # noqa: SIM115  (the request closes it)
-        collect(self.content, file).addCallback(collected).addErrback(failed)  # type: ignore[arg-type]
+        collect(body, file).addCallback(collected).addErrback(failed)  # type: ignore[arg-type]
+
+    def _refuseBody(self) -> None:
+        self.setResponseCode(413)
+        self.setHeader(b"Content-Length", b"0")
+        self.finish()
 
 
 @implementer(IHandshakeListener)
@@ -163,6 +180,8 @@ class MirrorSite(Site):
     @ivar maxHead: the largest head of a request, in bytes.
     @ivar plain: whether C{plain-transport} is set: h2 alone makes HTTP/2 frames, and Twisted's own
         TLS is used.
+    @ivar bodyLimits: returns the limits of bodies that the site collects, as
+        L{Mirror.bodyLimits<hubmirror.downstream.proxy.Mirror.bodyLimits>} does.
     @ivar onRefused: called with the peer and the error when received bytes are not a request.
     """
 
@@ -178,6 +197,7 @@ class MirrorSite(Site):
         headTimeout: float = 30.0,
         maxHead: int = MAX_HEAD,
         plain: bool = False,
+        bodyLimits: Callable[[], tuple[float, int | None]] = lambda: (300.0, None),
         onRefused: Callable[[IAddress, RequestRefused], None] = lambda _peer, _error: None,
     ) -> None:
         """
@@ -190,6 +210,7 @@ class MirrorSite(Site):
         self.headTimeout = headTimeout
         self.maxHead = maxHead
         self.plain = plain
+        self.bodyLimits = bodyLimits
         self.onRefused = onRefused
         self.closing = False
         self._channels = WaitableSet()

@@ -22,15 +22,16 @@ from hubmirror.protocol.errors import (
     ConnectFailed,
     ConnectTimedOut,
     HeadTimedOut,
+    LocalFailure,
 )
 from hubmirror.protocol.forwarded import Address
 from hubmirror.protocol.url import Origin, splitURL
 from hubmirror.transport.attempts import AddressesEndpoint, Attempts
 from hubmirror.transport.failures import checkDescriptors, connectFailure
 from hubmirror.transport.http1client import UpstreamConnection
-from hubmirror.transport.identity import ANY_NAME, UpstreamTLS
+from hubmirror.transport.identity import UpstreamTLS, upstreamOptions
 from hubmirror.transport.proxying import ProxiedEndpoint
-from hubmirror.transport.resolving import CheckedResolver, OneNameResolver, ServerResolver
+from hubmirror.transport.resolving import CheckedResolver, ServerResolver
 from hubmirror.transport.tlsendpoints import BulkTLSEndpoint
 
 _MAX_ENDPOINTS = 256
@@ -49,9 +50,14 @@ def loadTrust(caFile: str | None) -> Any:
     Load the CA certificates with which upstream certificates are verified.
 
     @param caFile: the path of a PEM bundle, or C{None} for the system's CAs.
-    @raise ValueError: when the file can't be read or contains no certificate.
+    @raise ValueError: when the file can't be read or contains no certificate, or when there is no
+        file descriptor to read the system's CAs.
     """
     if caFile is None:
+        try:
+            checkDescriptors()
+        except LocalFailure as problem:
+            raise ValueError(f"the system's CAs can't be read: {problem.message}") from None
         return ssl.platformTrust()
     try:
         with open(caFile, "rb") as bundle:
@@ -91,7 +97,7 @@ def noHead(result: object, timeout: float) -> NoReturn:
 
 class Connector:
     """
-    Opens connections.  The endpoint of each origin, with its TLS context, is created once and kept.
+    Opens connections.  The endpoint of each origin is created once and kept.
     """
 
     def __init__(
@@ -118,7 +124,7 @@ class Connector:
         """
         self._attempts = attempts or Attempts(_MAX_ATTEMPTS)
         self._reactor = reactor
-        self._trust = trust
+        self._tlsOptions = upstreamOptions(trust)
         self._permits = permits
         self._timeout = timeout
         self._names: IHostnameResolver = (
@@ -181,10 +187,7 @@ class Connector:
         else:
             endpoint = self._proxied(self._proxy, origin)
         if origin.scheme == b"https":
-            # Without a free file descriptor, OpenSSL could not read the CA certificates, and the
-            # useless context would be kept.
-            checkDescriptors()
-            tls = UpstreamTLS(origin.host.decode("ascii"), self._trust)
+            tls = UpstreamTLS(origin.host.decode("ascii"), self._tlsOptions)
             endpoint = (
                 wrapClientTLS(tls, endpoint)
                 if self._plainTLS
@@ -202,9 +205,8 @@ class Connector:
             raise ValueError("not a host's name")
         return AddressesEndpoint(
             self._reactor,
-            OneNameResolver(resolver, origin.host.decode("ascii")),
-            # HostnameEndpoint would refuse some real names.
-            ANY_NAME,
+            resolver,
+            origin.host.decode("ascii"),
             origin.port,
             self._timeout,
             self._attempts,

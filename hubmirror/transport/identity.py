@@ -1,7 +1,7 @@
 """
 TLS connections to upstreams: the name in SNI, and the check that the certificate is for that name.
 
-Twisted's L{optionsForClientTLS} encodes names by IDNA 2008.  This refuses underscores, and hyphens
+Twisted's C{optionsForClientTLS} encodes names by IDNA 2008.  This refuses underscores, and hyphens
 in some places, although there are hosts and certificates with such names.  It also accepts a
 certificate that names no host at all, because it does not handle the C{CertificateError} that
 L{service_identity} then raises.
@@ -20,14 +20,22 @@ from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.ssl import CertificateOptions
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-ANY_NAME = "upstream.invalid"
-"""
-The name that Twisted gets in place of the real one.  No certificate is valid for it.
-"""
+
+def upstreamOptions(trust: Any) -> CertificateOptions:
+    """
+    Create the options that the TLS connections to all hosts have in common, with their context.
+    The context takes some milliseconds, and a file descriptor to read the certificates.  It keeps
+    no sessions, so none of one host can be resumed with another.
+
+    @param trust: the C{trustRoot} of L{CertificateOptions}.
+    """
+    options = CertificateOptions(trustRoot=trust, acceptableProtocols=[b"http/1.1"])
+    options.getContext()
+    return options
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -36,12 +44,13 @@ class UpstreamTLS:
     Creates the TLS connections to one host.
     """
 
-    def __init__(self, host: str, trust: Any) -> None:
+    def __init__(self, host: str, options: CertificateOptions) -> None:
         """
         @param host: an IP address, or a name in ASCII.
-        @param trust: the C{trustRoot} of L{optionsForClientTLS}.
+        @param options: from L{upstreamOptions}.
         @raise ValueError: when no certificate can be valid for such a name.
         """
+        self._options = options
         self._serverName: bytes | None = None
         try:
             ip_address(host)
@@ -52,15 +61,12 @@ class UpstreamTLS:
             self._serverName = name.encode("ascii")
         else:
             self._identity = IPAddress_ID(host)
-        self._creator = optionsForClientTLS(
-            ANY_NAME, trust, acceptableProtocols=[b"http/1.1"], sendServerName=False
-        )
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
         """
         @see: L{IOpenSSLClientConnectionCreator.clientConnectionForTLS}
         """
-        connection: Connection = self._creator.clientConnectionForTLS(tlsProtocol)
+        connection: Connection = self._options.clientConnectionForTLS(tlsProtocol)
         if self._serverName is not None:
             connection.set_tlsext_host_name(self._serverName)
         connection.set_verify(

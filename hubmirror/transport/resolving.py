@@ -17,7 +17,6 @@ from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
     IHostResolution,
-    IReactorPluggableNameResolver,
     IResolutionReceiver,
 )
 from twisted.names import dns
@@ -76,8 +75,8 @@ class ServerResolver:
             return resolution
 
         def found(results: list[tuple[bool, Any]]) -> None:
-            # IPv6 comes first, as with the system's resolver.  The endpoint tries the next address
-            # when one does not respond within 0.3 s.
+            # IPv6 comes first, even without a route for it: unlike the system's resolver, this one
+            # does not know the routes.
             for succeeded, answer in results:
                 for record in answer[0] if succeeded else ():
                     if record.type == dns.AAAA:
@@ -137,44 +136,3 @@ class CheckedResolver:
         return self._original.resolveHostName(
             _CheckedReceiver(resolutionReceiver, check), *args, **kwargs
         )
-
-
-@implementer(IHostnameResolver)
-class OneNameResolver:
-    """
-    Resolves one fixed name, whichever name is requested.
-
-    L{HostnameEndpoint <twisted.internet.endpoints.HostnameEndpoint>} encodes names by IDNA 2008,
-    which refuses underscores, although DNS permits them.  With this resolver and an arbitrary name,
-    the endpoint connects to the real name.
-    """
-
-    def __init__(self, original: IHostnameResolver, name: str) -> None:
-        self._original = original
-        self._name = name
-
-    def resolveHostName(
-        self, resolutionReceiver: IResolutionReceiver, hostName: str, *args: Any, **kwargs: Any
-    ) -> IHostResolution:
-        """
-        @see: L{IHostnameResolver.resolveHostName}
-        """
-        return self._original.resolveHostName(resolutionReceiver, self._name, *args, **kwargs)
-
-
-@implementer(IReactorPluggableNameResolver)
-class ResolvingReactor:
-    """
-    A reactor with another name resolver.  The resolver of the wrapped reactor is not changed.
-    """
-
-    def __init__(self, reactor: Any, nameResolver: IHostnameResolver) -> None:
-        self._reactor = reactor
-        self.nameResolver = nameResolver
-
-    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        previous, self.nameResolver = self.nameResolver, resolver
-        return previous
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)

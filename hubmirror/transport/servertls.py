@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from stat import S_ISREG
+from time import monotonic
 from typing import Any, NamedTuple, NoReturn
 
 from cryptography import x509
@@ -55,6 +56,10 @@ no names.
 
 # All contexts have the same session ID context, so that they accept each other's sessions.
 _SESSION_CONTEXT = b"hubmirror"
+
+# The shortest time, in seconds, between two looks at a folder because of unknown names.  Anyone may
+# send such names, and nothing else is done meanwhile.
+_LOOK_EVERY = 1.0
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
@@ -185,13 +190,16 @@ class FolderTLS(ServerTLS):
 
     _log = Logger()
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, seconds: Callable[[], float] = monotonic) -> None:
         """
         @param path: the path of the folder.
+        @param seconds: returns the time in seconds.
         @raise OSError: when the folder or a file can't be read.
         @raise ValueError: when a file is malformed, or there is no certificate with its key.
         """
         self._path = path
+        self._seconds = seconds
+        self._lookNext = seconds()
         self._seen = _stateOf(path)
         super().__init__(readFolder(path))
 
@@ -220,7 +228,8 @@ class FolderTLS(ServerTLS):
             self._log.info("new certificates in {path}", path=self._path)
 
     def contextFor(self, name: bytes) -> SSL.Context:
-        if name and self._find(name) is None:
+        if name and self._find(name) is None and self._seconds() >= self._lookNext:
+            self._lookNext = self._seconds() + _LOOK_EVERY
             self.look()
         return super().contextFor(name)
 

@@ -153,6 +153,8 @@ class _Batches:
         self._reactor = reactor
         self._protocol: Any = protocol
         self._transport: Any = None
+        # The transport that reads the socket, which has the size of its reads.
+        self._reader: Any = None
         self._socket: socket.socket | None = None
         self._established = False
         # Whether TLS has ended: nothing is read or written any more.
@@ -181,6 +183,10 @@ class _Batches:
         handle: object = transport.getHandle() if ISystemHandle.providedBy(transport) else None
         if isinstance(handle, socket.socket):
             self._socket = handle
+            # Behind the PROXY protocol, the transport is a wrapper.
+            while isinstance(transport, ProtocolWrapper):
+                transport = transport.transport
+            self._reader = transport
             transport.bufferSize = _STEP
 
     # Reading
@@ -197,6 +203,9 @@ class _Batches:
         """
         Bytes have been received from the network.
         """
+        if self._ended:
+            # A wrapper may pass on what it had received before the protocol aborted.
+            return
         self._adaptReads(len(data))
         self._decrypt(data)
         if self._established and not self._ended:
@@ -213,7 +222,7 @@ class _Batches:
         self._receivedAt = now
         self._received += size
         if self._socket is not None:
-            self._transport.bufferSize = min(_STEP * (1 + self._received // _GROWTH), BATCH)
+            self._reader.bufferSize = min(_STEP * (1 + self._received // _GROWTH), BATCH)
 
     def _decrypt(self, data: bytes) -> None:
         connection = self.connection

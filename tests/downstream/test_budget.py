@@ -136,6 +136,44 @@ class SlotTests(BudgetCase):
         self.assertEqual(self.budget.used, 2)
 
 
+class ChangeTests(BudgetCase):
+    """The largest number of slots of one client changes while requests wait."""
+
+    def test_lower(self) -> None:
+        """A client that has too many slots gets no further one until it has given enough back."""
+        self.take("a1", "a2", "a3", "a4", "b1", "b2")
+        self.assertServed("a1", "a2", "a3", "b1")
+        self.budget.mostOfClient = 1
+        self.leave("a")
+        self.assertServed()
+        self.leave("a", "b")
+        self.assertServed("b2")
+        self.leave("a")
+        self.assertServed("a4")
+        self.leave("a", "b")
+        self.assertNothingLeft()
+
+    def test_lowerInTurn(self) -> None:
+        """A client loses its turn when it may not have another slot."""
+        self.take("a1", "b1", "c1", "d1", "a2", "e1")
+        self.served.clear()
+        self.budget.mostOfClient = 1
+        self.leave("b")
+        self.assertServed("e1")
+
+    def test_higher(self) -> None:
+        """Requests that wait already get the slots, in turn, before those that come later."""
+        self.budget.mostOfClient = 1
+        self.take("a1", "b1", "a2", "a3", "b2")
+        self.assertServed("a1", "b1")
+        self.budget.mostOfClient = 3
+        self.assertServed("a2", "b2")
+        self.leave("b")
+        self.assertServed("a3")
+        self.leave("a", "a", "a", "b")
+        self.assertNothingLeft()
+
+
 class WaitingTests(BudgetCase):
     MOST, OF_CLIENT = 1, 1
 

@@ -366,3 +366,11 @@ class BesideTests(MemoryCase):
         self.assertEqual(client.hears(), b"")
         client.says(b"345")
         self.assertEqual(self.answered(client).body, b"12345")
+
+    def test_limitsOfTheOther(self) -> None:
+        """The limits of the configuration apply to its body."""
+        self.configure(max_upload=5)
+        self.mirror.resource.putChild(b"echo", Resource())
+        client = self.connect()
+        client.says(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n")
+        self.assertEqual(self.answered(client).status, 413)

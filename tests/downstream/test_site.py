@@ -60,6 +60,56 @@ class RequestTests(SynchronousTestCase):
                 client.says(body[start : start + 1000])
             self.assertEqual(read.pop(), b"x" * 200_000)
 
+    def collecting(self, framing: bytes) -> tuple[Server, Any]:
+        """
+        A site that permits 5 bytes and 9 seconds, and a client that sends a body to a resource
+        that responds with its size.
+        """
+
+        class Whole(Resource):
+            isLeaf = True
+
+            def render_POST(self, request: Any) -> bytes:
+                return b"%d bytes" % len(request.content.read())
+
+        server = Server(Whole())
+        server.site.bodyLimits = lambda: (9.0, 5)
+        client = server.connect()
+        client.says(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
+        return server, client
+
+    def test_collectedSize(self) -> None:
+        """A body that is too large, or is announced as too large, is not collected."""
+        for framing, body, expected in (
+            (b"Content-Length: 5", b"12345", b"5 bytes"),
+            (b"Content-Length: 6", b"", b"HTTP/1.1 413 "),
+            (b"Transfer-Encoding: chunked", b"5\r\n12345\r\n0\r\n\r\n", b"5 bytes"),
+            (b"Transfer-Encoding: chunked", b"5\r\n12345\r\n1\r\n6\r\n", b"HTTP/1.1 413 "),
+        ):
+            _server, client = self.collecting(framing)
+            client.says(body)
+            self.assertIn(expected, client.hears())
+
+    def test_collectedSlowly(self) -> None:
+        """A client that sends nothing of its body for some time is disconnected."""
+        server, client = self.collecting(b"Content-Length: 5")
+        for byte in (b"1", b"2"):
+            server.clock.advance(8)
+            client.says(byte)
+        self.assertEqual(client.ended, "")
+        server.clock.pump([9, 9])
+        self.assertEqual(client.ended, "aborted")
+        self.assertEqual(client.hears(), b"")
+        self.assertEqual(server.clock.getDelayedCalls(), [])
+
+    def test_collectedInTime(self) -> None:
+        """The time for the body does not apply to the resource that has received it."""
+        server, client = self.collecting(b"Content-Length: 5")
+        client.says(b"12345")
+        server.clock.pump([9, 9])
+        self.assertIn(b"5 bytes", client.hears())
+        self.assertEqual(client.ended, "")
+
     def test_leftWhileCollecting(self) -> None:
         """If a client leaves before its body is complete, the resource is not called."""
         asked: list[Any] = []

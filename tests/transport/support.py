@@ -9,7 +9,11 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHostnameResolver, IProtocolNegotiationFactory
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IProtocolNegotiationFactory,
+    IReactorPluggableNameResolver,
+)
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
@@ -135,3 +139,21 @@ class Names:
             family = IPv6Address if ":" in address else IPv4Address
             resolutionReceiver.addressResolved(family("TCP", address, portNumber))
         resolutionReceiver.resolutionComplete()
+
+
+@implementer(IReactorPluggableNameResolver)
+class ResolvingReactor:
+    """
+    A reactor with another name resolver.  The resolver of the wrapped reactor is not changed.
+    """
+
+    def __init__(self, reactor: Any, nameResolver: IHostnameResolver) -> None:
+        self._reactor = reactor
+        self.nameResolver = nameResolver
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        previous, self.nameResolver = self.nameResolver, resolver
+        return previous
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)

@@ -158,6 +158,12 @@ class BatchTests(PairCase):
         self.largestDelivery(BATCH)
         self.assertLessEqual(self.largestDelivery(2 * MiB), 2 * RECORD)
 
+    def test_readsOfWrapper(self) -> None:
+        """The size of reads is that of the transport that reads the socket."""
+        self.pair = self.open(wrapped=True)
+        self.assertLessEqual(self.largestDelivery(2 * MiB), 2 * RECORD)
+        self.assertGreater(self.largestDelivery(20 * MiB), BATCH - 2 * RECORD)
+
     def test_largeAtOnce(self) -> None:
         """A large write is sent before the turn ends, together with earlier ones."""
         self.pair.server.transport.write(b"head")

@@ -227,6 +227,27 @@ class StricterTests(PairCase):
         pair.settle()
         self.assertEqual(pair.server.got, b"")
 
+    def test_abortedAtOnce(self) -> None:
+        """
+        A connection that was refused costs no handshake, even if a wrapper passes on the client's
+        first bytes.
+        """
+
+        class Refusing(Peer):
+            def connectionMade(self) -> None:
+                self.transport.abortConnection()
+
+        pair = Pair(True, True, server=Refusing())
+        self.addCleanup(pair.close)
+        pair.clientEnd.step(reading=False)
+        hello = pair.serverEnd.socket.recv(BATCH)
+        self.assertEqual(hello[:1], b"\x16")
+        sent: list[bytes] = []
+        self.patch(pair.serverEnd, "write", sent.append)
+        pair.serverEnd.protocol.dataReceived(hello)
+        self.assertEqual(sent, [])
+        pair.reactor.advance(0)
+
     def test_inADelivery(self) -> None:
         """
         If the connection is ended while the data of a read is delivered, no further data is

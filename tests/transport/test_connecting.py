@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
@@ -32,6 +33,11 @@ PUBLIC, PRIVATE = "1.1.1.1", "10.0.0.1"
 
 def origin(url: bytes) -> Origin:
     return splitURL(url)[0]
+
+
+def noDescriptor(*_arguments: object) -> int:
+    """An C{os.open} that fails."""
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 class ConnectCase(SynchronousTestCase):
@@ -111,6 +117,20 @@ class PlainTests(ConnectCase):
                 self.connect(scheme + b"://" + host)
                 self.assertEqual(self.places.pop(), (PUBLIC, port), host)
                 self.reactor.tcpClients.clear()
+
+    def test_trust(self) -> None:
+        """
+        The CA certificates are read once, before the first connection: later, a process might have
+        no file descriptor to read them.
+        """
+        read: list[object] = []
+        self.patch(SSL.Context, "set_default_verify_paths", lambda self: read.append(self))
+        self.connector = self.makeConnector()
+        self.assertEqual(len(read), 1)
+        for url in (b"https://cdn.example", b"https://six.example"):
+            self.connect(url)
+            self.assertEqual(self.accept().hears()[:1], b"\x16")
+        self.assertEqual(len(read), 1)
 
     def test_ownResolver(self) -> None:
         asked: list[Any] = []
@@ -209,22 +229,11 @@ class FailureTests(ConnectCase):
         self.reactor.advance(0)
 
     def test_noDescriptors(self) -> None:
-        """
-        Without file descriptors, neither names can be resolved nor certificates be read.  These
-        errors are not the upstream's, and leave nothing behind.
-        """
-
-        def refuse(*_arguments: object) -> int:
-            raise OSError(errno.EMFILE, "Too many open files")
-
-        text = "the mirror has no file descriptor left for it"
-        with self.patched(refuse):
-            self.assertEqual(self.message(self.connect(b"http://no.example"), LocalFailure), text)
-            self.assertEqual(self.message(self.connect(b"https://cdn.example"), LocalFailure), text)
-            self.assertEqual(self.places, [])
+        """Without file descriptors, names can't be resolved.  This is not the upstream's fault."""
+        with self.patched(noDescriptor):
+            text = self.message(self.connect(b"http://no.example"), LocalFailure)
+        self.assertEqual(text, "the mirror has no file descriptor left for it")
         self.message(self.connect(b"http://no.example"), ConnectFailed)
-        self.connect(b"https://cdn.example")
-        self.assertEqual(self.places, [(PUBLIC, 443)])
 
     @contextmanager
     def patched(self, opening: Callable[..., int]) -> Iterator[None]:
@@ -350,6 +359,12 @@ class TrustTests(SynchronousTestCase):
 
     def test_system(self) -> None:
         self.assertIsInstance(loadTrust(None), type(ssl.platformTrust()))
+
+    def test_noDescriptors(self) -> None:
+        """OpenSSL would not report that it could open no file."""
+        self.patch(failures.os, "open", noDescriptor)
+        error = self.assertRaises(ValueError, loadTrust, None)
+        self.assertRegex(str(error), "system's CAs can't be read: .* no file descriptor")
 
     def test_bundle(self) -> None:
         """A bundle may have other text between the certificates."""

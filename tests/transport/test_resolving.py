@@ -14,7 +14,7 @@ from twisted.names.server import DNSServerFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from hubmirror.protocol.forwarded import Address
-from hubmirror.transport.resolving import CheckedResolver, ResolvingReactor, ServerResolver
+from hubmirror.transport.resolving import CheckedResolver, ServerResolver
 from tests.transport.support import Names
 
 
@@ -89,20 +89,6 @@ class CheckedTests(SynchronousTestCase):
         self.addresses("evil.example")
         self.addresses("unknown.example")
         self.assertIsNone(self.resolver.refused)
-
-
-class ReactorTests(SynchronousTestCase):
-    def test_otherResolver(self) -> None:
-        """The reactor's own resolver is not replaced."""
-        inner = ResolvingReactor(object(), Names())
-        first, second = Names(), Names()
-        outer = ResolvingReactor(inner, first)
-        self.assertIs(outer.installNameResolver(second), first)
-        self.assertIs(outer.nameResolver, second)
-        self.assertIsNot(inner.nameResolver, second)
-
-    def test_allElse(self) -> None:
-        self.assertEqual(ResolvingReactor("abc", Names()).upper(), "ABC")
 
 
 class ServerTests(TestCase):

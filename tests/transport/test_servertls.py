@@ -334,6 +334,7 @@ class FolderTests(NameTests):
     def setUp(self) -> None:
         self.folder = FilePath(self.mktemp())
         self.folder.makedirs()
+        self.clock = Clock()
 
     def put(self, file: str, content: bytes) -> None:
         self.folder.child(file).setContent(content)
@@ -367,9 +368,10 @@ class FolderTests(NameTests):
         malformed one has no effect.
         """
         self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
-        server = FolderTLS(self.folder.path)
+        server = FolderTLS(self.folder.path, self.clock.seconds)
         self.put("b.pem", AUTHORITY.serverPEM(["b.example"]))
         self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
+        self.clock.advance(1)
         self.put("c.pem", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
         self.assertEqual(self.got(server, "c.example"), self.got(server, None))
         self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
@@ -377,7 +379,7 @@ class FolderTests(NameTests):
     def test_brokenFirst(self) -> None:
         """A file that is read while it is written is read again when it is complete."""
         self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
-        server = FolderTLS(self.folder.path)
+        server = FolderTLS(self.folder.path, self.clock.seconds)
         whole = AUTHORITY.serverPEM(["b.example"])
         file = self.folder.child("b.pem")
         with open(file.path, "wb") as written:
@@ -386,7 +388,20 @@ class FolderTests(NameTests):
         with open(file.path, "wb") as written:
             written.write(whole)
         changeMode(file.path, 0o600)
+        self.clock.advance(1)
         self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
+
+    def test_flood(self) -> None:
+        """Handshakes with unknown names look at the folder once in a second at most."""
+        self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
+        server = FolderTLS(self.folder.path, self.clock.seconds)
+        looks: list[float] = []
+        self.patch(server, "look", lambda: looks.append(self.clock.seconds()))
+        for name in (b"b.example", b"c.example", b"b.example"):
+            for _ in range(3):
+                server.contextFor(name)
+            self.clock.advance(0.5)
+        self.assertEqual(looks, [0, 1])
 
     def test_below(self) -> None:
         """A certificate that is put into a folder below it is found, too."""

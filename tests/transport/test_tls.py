@@ -19,10 +19,9 @@ from hubmirror.protocol.url import Origin
 from hubmirror.testing.ca import Authority
 from hubmirror.transport.connecting import Connector, loadTrust
 from hubmirror.transport.pool import Pool
-from hubmirror.transport.resolving import ResolvingReactor
 from hubmirror.transport.tls import BulkTLS
 from tests import PLAIN
-from tests.transport.support import Names, Negotiating, Receiver
+from tests.transport.support import Names, Negotiating, Receiver, ResolvingReactor
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 SECURE = "ssl:0:interface=127.0.0.1:privateKey={pem}"

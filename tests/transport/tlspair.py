@@ -23,6 +23,7 @@ from twisted.internet.ssl import (
 )
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -171,11 +172,14 @@ class Pair:
         client: Peer | None = None,
         server: Peer | None = None,
         trust: Any = TRUST,
+        wrapped: bool = False,
     ) -> None:
         """
         @param name: the server's name for the client.
         @param room: the approximate number of bytes that the system accepts from either side.
+        @param wrapped: whether there is a wrapper between each transport and its TLS.
         """
+        self._wrapped = wrapped
         self.reactor = MemoryReactorClock()
         self.client, self.server = client or Peer(), server or Peer()
         one, other = socket.socketpair()
@@ -192,7 +196,8 @@ class Pair:
         wrapped = Factory.forProtocol([peer].pop)
         factory = TLSMemoryBIOFactory(creator, isClient, wrapped, self.reactor)
         factory = inBulk(self.reactor, factory) if bulk else factory
-        protocol = factory.buildProtocol(None)
+        protocol = (WrappingFactory(factory) if self._wrapped else factory).buildProtocol(None)
+        assert protocol is not None
         made = End(end, protocol, self.reactor)
         protocol.makeConnection(made)
         return made

@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.error import ConnectionClosed
 from twisted.web.client import PartialDownloadError, ResponseFailed
 
-from hubmirror.transport.resolving import ResolvingReactor
+from tests.transport.support import ResolvingReactor
 from tests.wire.loopback import LoopbackCase, digestOf
 from tests.wire.test_names import Names
 

@@ -12,7 +12,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution
 from zope.interface import implementer
 
-from hubmirror.transport.resolving import ResolvingReactor
+from tests.transport.support import ResolvingReactor
 from tests.wire.loopback import LoopbackCase
 
 

@@ -32,6 +32,7 @@ class RegistriesCase(IntegrationTestCase):
         self.address = self.several.mirror.address
         self._number = 0
         self.mark()
+        self._start = self._marks
 
     def tearDown(self) -> None:
         """Check that no registry was sent another one's credentials."""
@@ -42,8 +43,6 @@ class RegistriesCase(IntegrationTestCase):
     def mark(self) -> None:
         """Note the present end of all logs."""
         self._marks = {log: log.mark() for log in self.several.witnesses.logs}
-        if self._number == 0:
-            self._start = self._marks
 
     def asked(self, registry: str) -> list[dict[str, str]]:
         """The requests to a registry since then, without those to its token service."""

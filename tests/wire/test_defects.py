@@ -123,12 +123,15 @@ class NginxTests(LoopbackCase):
         self.assertEqual(reply.status, 200)
 
     async def test_brokenBlobPassedOn(self) -> None:
-        """A blob that was cut or stalled must not look complete."""
-        self.start(stall_timeout=0.2)
+        """
+        A blob that was cut, corrupted or stalled must not look complete.  By default, the bytes of
+        the registry itself are not verified, because clients do that.
+        """
+        self.start(stall_timeout=0.2, verify="always")
         blob = self.hub.addBlob("library/hello", 100_000)
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
         url = f"{self.plain}/v2/library/hello/blobs/{blob.digest}"
-        for fault in (self.hub.cdn.cut, self.hub.cdn.stall):
+        for fault in (self.hub.cdn.cut, self.hub.cdn.corrupt, self.hub.cdn.stall):
             fault(60_000)
             try:
                 reply = await self.ask("GET", url, fields)

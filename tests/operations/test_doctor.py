@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import attrs
 from twisted.internet import reactor
+from twisted.internet.task import Clock
 
 from hubmirror.config import RegistryConfig
 from hubmirror.operations.doctor import examine
-from hubmirror.operations.examination import Examination
+from hubmirror.operations.examination import LIMIT, Examination
 from hubmirror.operations.findings import Finding, Note, Wrong
 from hubmirror.operations.subjects import PUBLIC_IMAGES, Subject, mirrorAt
 from hubmirror.testing import Answer, Seen
@@ -163,9 +164,21 @@ class ExaminationTests(ExaminationCase):
 
     async def test_silent(self) -> None:
         """A check ends after its time limit."""
-        self.hub.mirror.hang(when=lambda seen: seen.target == b"/v2/")
-        lines = await self.examine(self.hub.mirrorURL, limit=0.3)
-        self.assertIn("WRONG  version     no response within 0.3 s", lines)
+        clock = Clock()
+
+        def arrives(seen: Seen) -> bool:
+            reactor.callLater(0, clock.advance, LIMIT)
+            return True
+
+        self.hub.mirror.hang(when=arrives)
+        examination = Examination(
+            reactor, mirrorAt(self.hub.mirrorURL), self.trust, REPOSITORY, TAG
+        )
+        examination._reactor = clock
+        found: list[Finding] = []
+        self.assertFalse(await examination.performFurther(found.append, pulls=True))
+        [line, _] = [line for each in found for line in each.lines()]
+        self.assertEqual(line, f"WRONG  version     no response within {LIMIT:g} s")
 
     async def test_wrongRealm(self) -> None:
         """

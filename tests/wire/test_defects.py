@@ -100,8 +100,10 @@ class NginxTests(LoopbackCase):
         The replaced proxy loses all parameters but C{q}, does not remove C{library%2F}, and can't
         resolve names.
         """
+        names = Names()
+        names.known["localhost"] = "127.0.0.1"
         url = self.hub.searchURL.replace("127.0.0.1", "localhost")
-        self.start(search_url=url)
+        self.start(ResolvingReactor(reactor, names), search_url=url)
         reply = await self.ask("GET", f"{self.plain}/v1/search?n=7&q=library%2Fhello&page=2")
         self.assertEqual(reply.status, 200)
         [seen] = self.hub.search.seen

@@ -529,12 +529,11 @@ class CertbotTests(LocalTestCase):
         @return: the certificate, as DER.
         """
         pem = self.authority.server("127.0.0.1").read_text()
-        key, _, certificate = pem.partition("-----BEGIN CERTIFICATE-----")
-        certificate = "-----BEGIN CERTIFICATE-----" + certificate
+        key, *certificates = re.split("(?m)^(?=-----BEGIN CERTIFICATE-----$)", pem)
         lineage = self.folder / "live" / name
         lineage.mkdir(parents=True, exist_ok=True)
         (lineage / "privkey.pem").write_text(key)
-        (lineage / "fullchain.pem").write_text(certificate)
+        (lineage / "fullchain.pem").write_text("".join(certificates))
         run(
             [str(DEPLOY / "certbot-deploy-hook")],
             env={
@@ -543,7 +542,7 @@ class CertbotTests(LocalTestCase):
                 "HUBMIRROR_GROUP": "root",
             },
         )
-        return ssl.PEM_cert_to_DER_cert(certificate)
+        return ssl.PEM_cert_to_DER_cert(certificates[0])
 
     def test_files(self) -> None:
         self.renew()

@@ -60,6 +60,37 @@ class MainTests(SynchronousTestCase):
         self.assertIn('"https://mirror.example"', out)
         self.assertIn("/etc/docker/daemon.json", out)
 
+    def test_registriesOfTheConfiguration(self) -> None:
+        """The registries are those of the configuration file, and the mirror is not asked."""
+        path = Path(self.mktemp())
+        path.write_text('[registry."ghcr.io"]\n')
+        command = ("client-config", "https://mirror.example", "podman", "--config", str(path))
+        with patch("hubmirror.__main__.registriesOf", side_effect=AssertionError):
+            status, out, err = self.run_(*command)
+        self.assertEqual((status, err), (0, ""))
+        for location in ("mirror.example", "mirror.example/ghcr.io"):
+            self.assertIn(f'[[registry.mirror]]\nlocation = "{location}"\n', out)
+        path.write_text("resumes = -1\n")
+        status, out, err = self.run_(*command)
+        self.assertEqual((status, out), (2, ""))
+        self.assertRegex(err, rf"\Ahubmirror client-config: {path}:1: resumes.*\n\Z")
+
+    def test_write(self) -> None:
+        """The files are written below C{/}, and only their names are printed."""
+        root = Path(self.mktemp())
+        root.mkdir()
+        command = ("client-config", "https://mirror.example", "podman", "--registry", "ghcr.io")
+        _, settings, _ = self.run_(*command)
+        self.assertEqual(list(root.iterdir()), [])
+        with patch("hubmirror.__main__.Path", return_value=root) as made:
+            status, out, err = self.run_(*command, "--write")
+        made.assert_called_once_with("/")
+        self.assertEqual((status, err), (0, ""))
+        [path] = [each for each in root.rglob("*") if each.is_file()]
+        self.assertIn(path.read_text(), settings)
+        self.assertIn('location = "mirror.example/ghcr.io"', path.read_text())
+        self.assertRegex(out, rf"\A.*{path.name}.*\n\Z")
+
     def test_mirrorUnreachable(self) -> None:
         """Settings for the Hub are printed, and that the mirror may have further registries."""
         with socket.socket() as unused:

@@ -15,7 +15,7 @@ from twisted.web.http_headers import Headers
 
 from hubmirror import MirrorConfig
 from hubmirror.config import Account, ConfigError, RegistryConfig
-from tests.test_workers import CommandCase
+from tests.test_workers import NO_REGISTRY, CommandCase
 from tests.wire.support import MemoryCase, answer
 
 
@@ -179,7 +179,12 @@ class HangUpTests(CommandCase):
         """
         ports = 'port = ["tcp:0:interface=127.0.0.1", "ssl:0:interface=127.0.0.1"]\n'
         self.configure(ports)
-        self.start("--config=mirror.toml", "--workers=2", "--admin-port=tcp:0:interface=127.0.0.1")
+        self.start(
+            "--config=mirror.toml",
+            "--workers=2",
+            "--admin-port=tcp:0:interface=127.0.0.1",
+            f"--registry-url={NO_REGISTRY}",
+        )
         plain, tls = (int(self.said(r"listening on \w+://127\.0\.0\.1:(\d+)")[1]) for _ in range(2))
         self.ready(4)
         self.configure("x = 1\n")

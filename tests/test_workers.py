@@ -44,6 +44,8 @@ from hubmirror.worker import (
 from hubmirror.workers import Supervisor, _Listening
 from tests.config.test_options import GOOD
 
+#: A registry that can't be reached, so that a test does not depend on a network, nor reach the Hub.
+NO_REGISTRY = "http://127.0.0.1:9"
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
 
@@ -538,7 +540,7 @@ class FollowedTests(CommandCase):
         A mirror starts on the port of another one, which then ends; meanwhile each connection is
         served.
         """
-        options = ("--workers=2", "--reuse-port", "--registry-url=http://127.0.0.1:9")
+        options = ("--workers=2", "--reuse-port", f"--registry-url={NO_REGISTRY}")
         self.start("--port=ssl:0:interface=127.0.0.1", *options)
         port = int(self.said(r"listening on https://127\.0\.0\.1:(\d+)")[1])
         self.ready(2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ from hubmirror.operations.clientconfig import Unusable, readURL
 from hubmirror.operations.clientmachine import ClientMachine, dockerVersion
 from hubmirror.operations.examination import Examination
 from hubmirror.operations.findings import Finding
-from hubmirror.operations.subjects import HUB, PUBLIC_IMAGES, mirrorAt, registryAt
+from hubmirror.operations.subjects import HUB, PUBLIC_IMAGES, Subject, mirrorAt, registryAt
 from hubmirror.transport.connecting import loadTrust
 
 
@@ -62,6 +63,36 @@ class _Report:
             print(json.dumps({"url": url, "ok": self.isRight, "findings": findings}, indent=2))
 
 
+async def examine(
+    reactor: Any,
+    subject: Subject,
+    trust: Any,
+    arguments: Namespace,
+    tell: Callable[[Finding], None],
+    direct: Subject = HUB,
+) -> None:
+    """
+    Check a mirror or registry, and for a mirror, each further registry that it serves.
+
+    @param subject: what to check.
+    @param trust: the certificate authorities with which certificates are verified.
+    @param arguments: C{repository} and C{tag} name the image that is pulled; C{registry} has the
+        names of the further registries; when there are none, they are those that the mirror names.
+    @param tell: called with each finding.
+    @param direct: the registry itself, whose speed is compared with the mirror's.
+    """
+    examination = Examination(reactor, subject, trust, arguments.repository, arguments.tag, direct)
+    await examination.perform(tell)
+    if not subject.mirror:
+        return
+    for name in arguments.registry or examination.registries:
+        if name == KNOWN_HUB.name:
+            continue
+        repository, tag = PUBLIC_IMAGES.get(name, ("", ""))
+        further = Examination(reactor, registryAt(subject.url, name), trust, repository, tag)
+        await further.performFurther(tell, pulls=bool(repository))
+
+
 def run(arguments: Namespace) -> NoReturn:
     """
     Run the command.
@@ -77,17 +108,8 @@ def run(arguments: Namespace) -> NoReturn:
 
     async def main(reactor: Any) -> None:
         report = _Report(arguments.json)
-        examination = Examination(reactor, subject, trust, arguments.repository, arguments.tag)
-        await examination.perform(report.tell)
+        await examine(reactor, subject, trust, arguments, report.tell)
         if subject.mirror:
-            for name in arguments.registry or examination.registries:
-                if name == KNOWN_HUB.name:
-                    continue
-                repository, tag = PUBLIC_IMAGES.get(name, ("", ""))
-                further = Examination(
-                    reactor, registryAt(subject.url, name), trust, repository, tag
-                )
-                await further.performFurther(report.tell, pulls=bool(repository))
             machine = ClientMachine(Path("/"), os.environ, dockerVersion())
             for finding in machine.examine(subject.url):
                 report.tell(finding)

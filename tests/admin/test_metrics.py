@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
+import hubmirror
+import twisted
 from hubmirror.admin.exposition import expose
 from hubmirror.admin.metrics import Metrics, addReport
 from hubmirror.admin.site import AdminPort
@@ -238,6 +241,20 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(samples["hubmirror_upstream_up", "docker.io,hub"], 0)
         self.assertEqual(samples["hubmirror_quota_remaining", "anonymous,docker.io,hub"], 9)
         self.assertEqual(samples["hubmirror_quota_limit", "anonymous,docker.io,hub"], 100)
+
+    def test_document(self) -> None:
+        """
+        The document has the versions, and the time since the start of the oldest process.
+        """
+        self.patch(time, "time", lambda: 1000.25)
+        reports = [self.report(started=990.0), self.report(started=900.0)]
+        document = Status(reports, key=b"k").document()
+        self.assertEqual(document["version"], hubmirror.__version__)
+        self.assertEqual(document["twisted"], twisted.__version__)
+        self.assertEqual((document["started"], document["uptime"]), (900.0, 100.25))
+        self.assertEqual([each["started"] for each in document["workers"]], [990.0, 900.0])
+        document = Status([], key=b"k").document()
+        self.assertEqual((document["started"], document["uptime"]), (1000.25, 0.0))
 
     def test_formats(self) -> None:
         status = Status([self.report()], key=b"k")

@@ -21,32 +21,44 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+#: The URL and the token service of each registry that has a row in the table.
+KNOWN: dict[str, tuple[str, str | None]] = {
+    "docker.io": ("https://registry-1.docker.io", "https://auth.docker.io/token"),
+    "ghcr.io": ("https://ghcr.io", "https://ghcr.io/token"),
+    "quay.io": ("https://quay.io", "https://quay.io/v2/auth"),
+    "registry.k8s.io": ("https://registry.k8s.io", None),
+    "mcr.microsoft.com": ("https://mcr.microsoft.com", None),
+    "public.ecr.aws": ("https://public.ecr.aws", "https://public.ecr.aws/token/"),
+    "nvcr.io": ("https://nvcr.io", "https://nvcr.io/proxy_auth"),
+    "docker.elastic.co": ("https://docker.elastic.co", "https://docker-auth.elastic.co/auth"),
+    "registry.gitlab.com": ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth"),
+}
+#: Some of those that are known by their pattern.
+GOOGLE = {
+    name: (f"https://{name}", f"https://{name}/v2/token")
+    for name in ("gcr.io", "us.gcr.io", "eu.gcr.io", "asia.gcr.io", "europe-docker.pkg.dev")
+}
+
+
 class RegistryConfigTests(SynchronousTestCase):
     def test_known(self) -> None:
         """The name of a well-known registry is enough."""
-        for name, url, tokens in (
-            ("docker.io", "https://registry-1.docker.io", "https://auth.docker.io/token"),
-            ("ghcr.io", "https://ghcr.io", "https://ghcr.io/token"),
-            ("gcr.io", "https://gcr.io", "https://gcr.io/v2/token"),
-            (
-                "europe-docker.pkg.dev",
-                "https://europe-docker.pkg.dev",
-                "https://europe-docker.pkg.dev/v2/token",
-            ),
-            ("registry.k8s.io", "https://registry.k8s.io", None),
-            ("registry.example:5000", "https://registry.example:5000", None),
-        ):
+        for name, (url, tokens) in {**KNOWN, **GOOGLE}.items():
             config = RegistryConfig(name=name)
             self.assertEqual((config.registryURL, config.tokenURL), (url, tokens), name)
+        self.assertEqual(set(knownNames()), set(KNOWN))
 
-    def test_table(self) -> None:
-        """Each row of the table is a registry that can be configured by its name alone."""
-        for name in knownNames():
-            row = known(name)
-            assert row is not None
-            self.assertEqual(RegistryConfig(name=name).registryURL, row.url)
-            if row.auth_url is not None:
-                self.assertTrue(row.auth_url.startswith("https://"), name)
+    def test_unknown(self) -> None:
+        """Any other registry has the URL that its name stands for, and no known token service."""
+        for name in ("registry.example:5000", "gcr.io.example", "a.b.gcr.io", "pkg.dev"):
+            config = RegistryConfig(name=name)
+            self.assertEqual((config.registryURL, config.tokenURL), (f"https://{name}", None))
+
+    def test_index(self) -> None:
+        """Only the Hub has a known index."""
+        urls = {name: row.search_url for name in knownNames() if (row := known(name))}
+        expected = {**dict.fromkeys(KNOWN), "docker.io": "https://index.docker.io"}
+        self.assertEqual(urls, expected)
 
     def test_otherURL(self) -> None:
         """The built-in token service is not used when a well-known registry has another URL."""

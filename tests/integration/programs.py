@@ -191,10 +191,10 @@ def eventually(condition: Callable[[], bool], what: str, timeout: float = 20) ->
         time.sleep(0.02)
 
 
-def listens(port: int) -> bool:
-    """Whether a server accepts connections on this port of 127.0.0.1."""
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server accepts connections on this port."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection((host, port), timeout=5).close()
     except OSError:
         return False
     return True

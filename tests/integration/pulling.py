@@ -36,6 +36,8 @@ class PullTestCase(IntegrationTestCase):
     def test_privateWithoutLogin(self) -> None:
         with self.assertRaises(CommandFailed):
             self.client.pull("alice/secret:latest")
+        asked = [r for r in self.seen(self.hub.front.log) if "/v2/alice/secret/" in r["uri"]]
+        self.assertEqual({request["status"] for request in asked}, {"401"})
 
     def test_limited(self) -> None:
         """The Hub answers 429 for manifests: the fallback serves."""

@@ -12,7 +12,7 @@ import shutil
 import signal
 import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ from tests.integration.programs import (
 from tests.integration.world import IntegrationTestCase
 
 DEPLOY = ROOT / "deploy"
+#: The address of a client that is not the address of the programs between it and the mirror.
+CLIENT = "127.0.0.5"
 CONFIGURATIONS = ("mirror.toml", "container.toml", "compose.toml", "kubernetes/mirror.toml")
 
 
@@ -221,6 +223,20 @@ def suggestions(text: str) -> Iterator[str]:
                 yield f"{table}\n{line.removeprefix('#')}"
 
 
+def askFrom(
+    address: str, port: int, bundle: Path, target: str, fields: Mapping[str, str] | None = None
+) -> Answer:
+    """Send a request from an address of this machine to a TLS port of 127.0.0.1."""
+    context = ssl.create_default_context(cafile=str(bundle))
+    connection = HTTPSConnection(
+        "127.0.0.1", port, context=context, timeout=30, source_address=(address, 0)
+    )
+    try:
+        return ask(connection, target, fields)
+    finally:
+        connection.close()
+
+
 class TerminatorTestCase(IntegrationTestCase):
     """
     A mirror behind a TLS terminator, from a client's point of view.
@@ -252,13 +268,8 @@ class TerminatorTestCase(IntegrationTestCase):
         server.start()
 
     def ask(self, target: str, fields: dict[str, str]) -> Answer:
-        """Send a request to the TLS terminator."""
-        context = ssl.create_default_context(cafile=str(self.world.authority.bundle))
-        connection = HTTPSConnection("127.0.0.1", self.port, context=context, timeout=30)
-        try:
-            return ask(connection, target, fields)
-        finally:
-            connection.close()
+        """Send a request to the TLS terminator from L{CLIENT}."""
+        return askFrom(CLIENT, self.port, self.world.authority.bundle, target, fields)
 
     def assertServes(self) -> None:
         answer = self.ask(
@@ -274,9 +285,10 @@ class TerminatorTestCase(IntegrationTestCase):
         skopeo = Skopeo(self.folder / "skopeo", surroundings)
         image = "library/ten:latest"
         self.assertEqual(skopeo.pull(image), self.hub.images[image].digest)
-        # The mirror ignores the address that the client itself claims to have.
-        log = (self.folder / "access.log").read_text()
-        self.assertEqual({line.split()[1] for line in log.splitlines()}, {"127.0.0.1"})
+        # The mirror knows the clients' addresses, and ignores the one that a client claims to have.
+        first, *others = (self.folder / "access.log").read_text().splitlines()
+        self.assertEqual(first.split()[1], CLIENT)
+        self.assertEqual({line.split()[1] for line in others}, {"127.0.0.1"})
 
 
 class NginxTests(TerminatorTestCase):
@@ -517,12 +529,11 @@ class CertbotTests(LocalTestCase):
         @return: the certificate, as DER.
         """
         pem = self.authority.server("127.0.0.1").read_text()
-        key, _, certificate = pem.partition("-----BEGIN CERTIFICATE-----")
-        certificate = "-----BEGIN CERTIFICATE-----" + certificate
+        key, *certificates = re.split("(?m)^(?=-----BEGIN CERTIFICATE-----$)", pem)
         lineage = self.folder / "live" / name
         lineage.mkdir(parents=True, exist_ok=True)
         (lineage / "privkey.pem").write_text(key)
-        (lineage / "fullchain.pem").write_text(certificate)
+        (lineage / "fullchain.pem").write_text("".join(certificates))
         run(
             [str(DEPLOY / "certbot-deploy-hook")],
             env={
@@ -531,7 +542,7 @@ class CertbotTests(LocalTestCase):
                 "HUBMIRROR_GROUP": "root",
             },
         )
-        return ssl.PEM_cert_to_DER_cert(certificate)
+        return ssl.PEM_cert_to_DER_cert(certificates[0])
 
     def test_files(self) -> None:
         self.renew()

@@ -6,7 +6,6 @@ then.
 from __future__ import annotations
 
 import re
-import socket
 from functools import cache, cached_property
 from urllib.parse import urlsplit
 
@@ -14,7 +13,7 @@ from tests.integration.breaking import HERE, Breaking, Line
 from tests.integration.clients import Client, Containerd, Dockerd, Surroundings
 from tests.integration.hub import CDN, INDEX, REGISTRY, TOKENS
 from tests.integration.images import MIB
-from tests.integration.programs import eventually
+from tests.integration.programs import eventually, listens
 from tests.integration.world import IntegrationTestCase, World
 
 IMAGE = "library/ten:latest"
@@ -43,7 +42,7 @@ class BreakingWorld:
                 Line(REGISTRY, front, refuseEach=EACH),
                 Line(REGISTRY, backdoor),
             ],
-            ready=lambda: all(map(_listens, (cdn, front, backdoor))),
+            ready=lambda: all(listens(port, HERE) for port in (cdn, front, backdoor)),
         )
         hosts = world.hostsFile(
             "breaking-hub",
@@ -81,14 +80,6 @@ class BreakingWorld:
 @cache
 def _breaking(world: World) -> BreakingWorld:
     return BreakingWorld(world)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection((HERE, port), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 class ResumingTests(IntegrationTestCase):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from tests.integration.clients import Skopeo, Surroundings
 from tests.integration.mirror import Mirror
 from tests.integration.programs import Server, eventually, freePort, listens, require, run
-from tests.integration.test_deploy import adapt
+from tests.integration.test_deploy import CLIENT, adapt, askFrom
 from tests.integration.world import IntegrationTestCase
 
 #: The nginx module that the balancer uses.
@@ -132,6 +133,8 @@ class FleetTests(IntegrationTestCase):
         Pulls are in progress at all three mirrors when one is stopped.  It ends after its last
         response; every pull is complete, and so are those that begin later.
         """
+        answer = askFrom(CLIENT, self.port, self.world.authority.bundle, "/v2/")
+        self.assertEqual(answer.status, 401)
         digest = self.hub.images[IMAGE].digest
         drained = self.members[0]
         with ThreadPoolExecutor(CLIENTS + 2) as threads:
@@ -165,8 +168,11 @@ class FleetTests(IntegrationTestCase):
         Check that no response was incomplete, and that each mirror knows the clients' addresses
         from the balancer.
         """
+        addresses = Counter[str]()
         for member in self.members:
             lines = member.log.read_text().splitlines()
             self.assertTrue(lines)
-            self.assertEqual({line.split()[1] for line in lines}, {"127.0.0.1"})
+            addresses.update(line.split()[1] for line in lines)
             self.assertEqual([line for line in lines if "complete" not in line], [])
+        self.assertEqual(set(addresses), {CLIENT, "127.0.0.1"})
+        self.assertEqual(addresses[CLIENT], 1)

@@ -24,7 +24,9 @@ class HubTests(IntegrationTestCase):
         assert parts.port is not None
         context = ssl.create_default_context(cafile=str(self.world.authority.bundle))
         context.check_hostname = False
-        connection = http.client.HTTPSConnection("127.0.0.1", parts.port, context=context)
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", parts.port, context=context, timeout=30
+        )
         try:
             target = url.partition(parts.netloc)[2]
             return ask(connection, target, {"Host": parts.netloc, **(fields or {})}, method)

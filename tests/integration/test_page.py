@@ -107,20 +107,21 @@ class PageTests(MirrorCase):
         url = self.serve()
 
         def look(browser: Any) -> None:
-            for permissions in (["clipboard-read", "clipboard-write"], []):
-                with self.opened(browser, url, permissions=permissions) as page:
-                    page.get_by_text("Docker", exact=True).click()
-                    page.get_by_role("button", name="Copy /etc/docker/daemon.json").click()
-                    if permissions:
-                        page.get_by_text("Copied.").wait_for()
-                        copied = page.evaluate("navigator.clipboard.readText()")
-                        self.assertIn(f'"registry-mirrors": [\n    "{url}"', copied)
-            with self.opened(browser, url) as page:
-                page.evaluate("delete Navigator.prototype.clipboard")
+            permissions = ["clipboard-read", "clipboard-write"]
+            with self.opened(browser, url, permissions=permissions) as page:
                 page.get_by_text("Docker", exact=True).click()
                 page.get_by_role("button", name="Copy /etc/docker/daemon.json").click()
-                page.get_by_text("Selected; copy it with your keyboard.").wait_for()
-                self.assertIn(url, page.evaluate("getSelection().toString()"))
+                page.get_by_text("Copied.").wait_for()
+                copied = page.evaluate("navigator.clipboard.readText()")
+                self.assertIn(f'"registry-mirrors": [\n    "{url}"', copied)
+            # Without the permission, and in a browser without a clipboard for such a page.
+            for script in ("0", "delete Navigator.prototype.clipboard"):
+                with self.opened(browser, url, permissions=[]) as page:
+                    page.evaluate(script)
+                    page.get_by_text("Docker", exact=True).click()
+                    page.get_by_role("button", name="Copy /etc/docker/daemon.json").click()
+                    page.get_by_text("Selected; copy it with your keyboard.").wait_for()
+                    self.assertIn(url, page.evaluate("getSelection().toString()"))
 
         await self.browse(look)
 

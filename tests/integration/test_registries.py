@@ -32,6 +32,7 @@ class RegistriesCase(IntegrationTestCase):
         self.address = self.several.mirror.address
         self._number = 0
         self.mark()
+        self._start = self._marks
 
     def tearDown(self) -> None:
         """Check that no registry was sent another one's credentials."""
@@ -42,8 +43,6 @@ class RegistriesCase(IntegrationTestCase):
     def mark(self) -> None:
         """Note the present end of all logs."""
         self._marks = {log: log.mark() for log in self.several.witnesses.logs}
-        if self._number == 0:
-            self._start = self._marks
 
     def asked(self, registry: str) -> list[dict[str, str]]:
         """The requests to a registry since then, without those to its token service."""
@@ -246,15 +245,22 @@ class PrivateTests(RegistriesCase):
         self.assertTrue([each for each in asked if each["credentials"] or each.get("form")])
 
     def test_nobody(self) -> None:
-        """Without a login, no client can pull it in any way."""
+        """Without a login, no client can pull it in any way: quay.test refuses it."""
         self.assertRaises(
             CommandFailed, self.world.dockerd.pullByName, f"{self.address}/{QUAY}/{self.name}"
         )
+        self.assertRefused()
         folder = self.several.certsD(
             self.unique("certs.d"), {"_default": f"https://{self.address}"}
         )
         pull = self.world.containerd.pullByName
+        self.mark()
         self.assertRaises(CommandFailed, pull, f"{QUAY}/{self.name}", folder)
+        self.assertRefused()
+
+    def assertRefused(self) -> None:
+        asked = [each for each in self.asked(QUAY) if "/v2/bob/secret/" in each["uri"]]
+        self.assertEqual({each["status"] for each in asked}, {"401"})
 
     def test_ofTheHub(self) -> None:
         """

@@ -16,8 +16,6 @@ from tests.integration.programs import ROOT, require
 
 
 class ReleaseTests(SynchronousTestCase):
-    timeout = 300
-
     def setUp(self) -> None:
         require("unshare")
         # The build writes into the folder that is built.
@@ -35,6 +33,7 @@ class ReleaseTests(SynchronousTestCase):
             capture_output=True,
             text=True,
             check=False,
+            timeout=240,
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout

@@ -27,7 +27,7 @@ from twisted.internet import endpoints, reactor
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from tests.integration.ca import privatePem, selfSigned
+from tests.integration.ca import selfSigned
 
 
 class Realm(NamedTuple):
@@ -73,9 +73,9 @@ class Signer:
         @return: the certificate that the registry trusts.
         """
         key, certificate = selfSigned("token service")
-        (folder / "token.key").write_bytes(privatePem(key))
+        (folder / "token.key").write_bytes(key)
         bundle = folder / "token.crt"
-        bundle.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        bundle.write_bytes(certificate)
         return bundle
 
     def token(self, user: str, access: list[dict[str, object]]) -> str:

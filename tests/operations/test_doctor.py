@@ -1,15 +1,19 @@
 """Tests of the doctor, with good and bad mirrors and with the Hub."""
 
 import socket
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 
 import attrs
 from twisted.internet import reactor
+from twisted.internet.task import Clock
 
-from hubmirror.operations.examination import Examination
+from hubmirror.config import RegistryConfig
+from hubmirror.operations.doctor import examine
+from hubmirror.operations.examination import LIMIT, Examination
 from hubmirror.operations.findings import Finding, Note, Wrong
-from hubmirror.operations.subjects import Subject, mirrorAt
+from hubmirror.operations.subjects import PUBLIC_IMAGES, Subject, mirrorAt
 from hubmirror.testing import Answer, Seen
 from hubmirror.testing.answers import Serve
 from hubmirror.testing.wire import HubRequest
@@ -38,12 +42,14 @@ def without(field: str) -> Callable[[HubRequest, Serve], Answer]:
     return fault
 
 
-class ExaminationTests(MirrorCase):
+class ExaminationCase(MirrorCase):
     async def setUp(self) -> None:
         await super().setUp()
         hub = self.hub
         self.itself = Subject(hub.registryURL, hub.authURL, hub.searchURL, mirror=False)
 
+
+class ExaminationTests(ExaminationCase):
     async def examine(self, subject: Subject | str, **options: object) -> list[str]:
         """The lines of an examination; the last one has the result."""
         if isinstance(subject, str):
@@ -158,9 +164,21 @@ class ExaminationTests(MirrorCase):
 
     async def test_silent(self) -> None:
         """A check ends after its time limit."""
-        self.hub.mirror.hang(when=lambda seen: seen.target == b"/v2/")
-        lines = await self.examine(self.hub.mirrorURL, limit=0.3)
-        self.assertIn("WRONG  version     no response within 0.3 s", lines)
+        clock = Clock()
+
+        def arrives(seen: Seen) -> bool:
+            reactor.callLater(0, clock.advance, LIMIT)
+            return True
+
+        self.hub.mirror.hang(when=arrives)
+        examination = Examination(
+            reactor, mirrorAt(self.hub.mirrorURL), self.trust, REPOSITORY, TAG
+        )
+        examination._reactor = clock
+        found: list[Finding] = []
+        self.assertFalse(await examination.performFurther(found.append, pulls=True))
+        [line, _] = [line for each in found for line in each.lines()]
+        self.assertEqual(line, f"WRONG  version     no response within {LIMIT:g} s")
 
     async def test_wrongRealm(self) -> None:
         """
@@ -391,3 +409,64 @@ class ExaminationTests(MirrorCase):
         """The response of the index is not that of an index."""
         self.hub.search.fail(200, b"<html>")
         await self.assertWrong(self.startMirror(), "search", "not a JSON object")
+
+
+class FurtherTests(ExaminationCase):
+    """The further registries of a mirror.  Here the Hub stands for all of them."""
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        repository, tag = PUBLIC_IMAGES["quay.io"]
+        self.quay = self.hub.addImage(repository, tag, sizes=[1000])
+        self.mirror = self.startMirror(
+            registries=[
+                RegistryConfig(name=name, url=self.hub.registryURL, auth_url=self.hub.authURL)
+                for name in ("quay.io", "registry.example")
+            ]
+        )
+
+    async def further(self, *registries: str) -> dict[str, list[tuple[str, str]]]:
+        """The checks of each registry, with the state of each."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        self.texts: dict[tuple[str, str], str] = {}
+
+        def tell(finding: Finding) -> None:
+            found.setdefault(finding.registry, []).append((finding.check, finding.state))
+            self.texts[finding.registry, finding.check] = finding.text
+
+        await examine(
+            reactor,
+            mirrorAt(self.mirror),
+            self.trust,
+            Namespace(repository=REPOSITORY, tag=TAG, registry=list(registries)),
+            tell,
+            direct=self.itself,
+        )
+        return found
+
+    async def test_named(self) -> None:
+        """
+        By default, all registries that the mirror names are checked; an image is pulled from those
+        that have a known one.
+        """
+        found = await self.further()
+        self.assertEqual(list(found), ["docker.io", "quay.io", "registry.example"])
+        pull = ["version", "token", "head", "manifest", "blob", "range", "clients", "path"]
+        self.assertEqual(found["quay.io"], [(check, "ok") for check in pull])
+        self.assertEqual(found["registry.example"], [("version", "ok")])
+        self.assertIn(self.quay.digest[:19], self.texts["quay.io", "manifest"])
+
+    async def test_chosen(self) -> None:
+        """C{--registry} chooses which are checked, and finds one that is not mirrored."""
+        found = await self.further("docker.io", "registry.example", "ghcr.io")
+        self.assertEqual(list(found), ["docker.io", "registry.example", "ghcr.io"])
+        self.assertEqual(found["ghcr.io"], [("version", "WRONG")])
+        # The Hub was already checked as the mirror's default registry.
+        self.assertEqual(found["docker.io"].count(("version", "ok")), 1)
+
+    async def test_hub(self) -> None:
+        """The Hub itself has no further registries."""
+        found: list[Finding] = []
+        arguments = Namespace(repository=REPOSITORY, tag=TAG, registry=["quay.io"])
+        await examine(reactor, self.itself, self.trust, arguments, found.append)
+        self.assertEqual({each.registry for each in found}, {"docker.io"})

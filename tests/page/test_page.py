@@ -271,6 +271,26 @@ class StateTests(PageCase):
     def test_known(self) -> None:
         self.assertEqual(self.state(), ["docker.io", "reachable", "not known"])
 
+    def test_quota(self) -> None:
+        """The page shows the pulls that are left to all, and not those of an account."""
+        for subject, left, shown in (
+            ("alice", 150, "not known"),
+            ("", 70, "70 of 100"),
+            ("alice", 149, "70 of 100"),
+        ):
+            payload = b64encode(json.dumps({"sub": subject}).encode()).rstrip(b"=")
+            quota = (
+                (b"RateLimit-Limit", b"%d;w=21600" % (200 if subject else 100)),
+                (b"RateLimit-Remaining", b"%d;w=21600" % left),
+            )
+            _, got = self.exchange(
+                b"/v2/library/a/manifests/1",
+                answer(200, b"{}", quota),
+                fields=((b"Authorization", b"Bearer e30." + payload + b".x"),),
+            )
+            self.assertEqual(got.status, 200)
+            self.assertEqual(self.state(), ["docker.io", "reachable", shown])
+
     def test_down(self) -> None:
         """The page reveals neither the upstreams nor the reason why one is down."""
         [registry] = self.mirror.service._mirror.settings.registries.values()

@@ -177,15 +177,19 @@ class AuthorityTests(LoopbackCase):
         """
         A server with a certificate of the Hub's CA is trusted by its own names only.
         """
-        port = await self.serve(self.hub.serverPEM(["localhost"]))
-        response = await self.ask("GET", f"https://localhost:{port}/")
+        port = await self.serve(self.hub.serverPEM(["127.0.0.1"]))
+        response = await self.ask("GET", f"https://127.0.0.1:{port}/")
         self.assertEqual(await readBody(response), b"hello")
-        await self.assertFailure(
-            ensureDeferred(self.ask("GET", f"https://127.0.0.1:{port}/")), ResponseNeverReceived
-        )
+        await self.assertRefuses(self.hub.serverPEM(["localhost"]))
 
     async def test_otherAuthority(self) -> None:
-        port = await self.serve(EmbeddedHub(reactor).serverPEM(["localhost"]))
+        await self.assertRefuses(EmbeddedHub(reactor).serverPEM(["127.0.0.1"]))
+
+    async def assertRefuses(self, pem: bytes) -> None:
+        """
+        Check that clients don't accept a certificate from 127.0.0.1.
+        """
+        port = await self.serve(pem)
         await self.assertFailure(
-            ensureDeferred(self.ask("GET", f"https://localhost:{port}/")), ResponseNeverReceived
+            ensureDeferred(self.ask("GET", f"https://127.0.0.1:{port}/")), ResponseNeverReceived
         )

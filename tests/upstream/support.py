@@ -16,6 +16,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 from zope.interface import implementer
 
 from hubmirror.exchange import Exchange, Outcome
+from hubmirror.upstream.policy import Service, Upstream
 
 
 @implementer(IResponse, IPushProducer)
@@ -130,6 +131,16 @@ class RecordingAgent:
     def fail(self, error: Exception) -> None:
         """Make the latest request fail."""
         self.asked[-1].reply.errback(error)
+
+
+def upstream(name: str) -> Upstream:
+    """
+    Create an upstream whose services are all on C{https://NAME.example}.
+    """
+    base = f"https://{name}.example".encode()
+    return Upstream(
+        name, {Service.REGISTRY: base, Service.TOKEN: base + b"/token", Service.SEARCH: base}
+    )
 
 
 def newExchange(method: bytes = b"GET", told: list[Outcome] | None = None) -> Exchange:

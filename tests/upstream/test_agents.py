@@ -25,16 +25,9 @@ from hubmirror.protocol.url import Origin
 from hubmirror.upstream.agents import OriginAgent, RedirectAgent, ask
 from hubmirror.upstream.failover import FailoverAgent
 from hubmirror.upstream.health import Health
-from hubmirror.upstream.policy import Service, Upstream
+from hubmirror.upstream.policy import Service
 from hubmirror.upstream.quota import Quotas
-from tests.upstream.support import RecordingAgent, Response, newExchange
-
-
-def upstream(name: str) -> Upstream:
-    base = f"https://{name}.example".encode()
-    return Upstream(
-        name, {Service.REGISTRY: base, Service.TOKEN: base + b"/token", Service.SEARCH: base}
-    )
+from tests.upstream.support import RecordingAgent, Response, newExchange, upstream
 
 
 class FailoverCase(SynchronousTestCase):

@@ -33,20 +33,13 @@ from hubmirror.transport.connecting import ConnectCancelled
 from hubmirror.upstream.agents import RedirectAgent
 from hubmirror.upstream.failover import FailoverAgent
 from hubmirror.upstream.health import TIMEOUTS, Health
-from hubmirror.upstream.policy import PAUSE, TRIES, Service, Upstream
+from hubmirror.upstream.policy import PAUSE, TRIES, Service
 from hubmirror.upstream.quota import Quotas
-from tests.upstream.support import RecordingAgent, Response, newExchange
+from tests.upstream.support import RecordingAgent, Response, newExchange, upstream
 
 PULLS = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"limit","detail":{}}]}'
 ABUSE = b"Too Many Requests (HAP429)"
 TOTAL = 9.0
-
-
-def upstream(name: str) -> Upstream:
-    base = f"https://{name}.example".encode()
-    return Upstream(
-        name, {Service.REGISTRY: base, Service.TOKEN: base + b"/token", Service.SEARCH: base}
-    )
 
 
 def pullLimit(**fields: bytes) -> Response:

@@ -11,6 +11,8 @@ from hubmirror.exchange import Outcome
 from tests.wire.support import Line, MemoryCase, answer
 
 MANIFEST = b"/v2/library/a/manifests/1"
+#: Two addresses of one IPv6 /64, and one that is outside of it.
+FIRST, SECOND, OUTSIDE = "2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1"
 
 
 class AccessTests(MemoryCase):
@@ -98,6 +100,23 @@ class RateTests(MemoryCase):
         self.assertEqual((got.status, got.values(b"Retry-After")), (429, [b"3600"]))
         self.assertEqual(self.exchanges[-1].rule, "client-pulls")
 
+    def test_prefix(self) -> None:
+        """
+        An IPv6 /64 is one client.
+        """
+        for target, rule, allowed in (
+            (b"/v2/", "client-requests", 3),
+            (MANIFEST, "client-pulls", 1),
+        ):
+            self.setUp()
+            for _ in range(allowed):
+                line = self.connect(peer=FIRST)
+                self.assertEqual(self.exchange(target, answer(200), line=line)[1].status, 200)
+            got = self.local(target, line=self.connect(peer=SECOND))
+            self.assertEqual((got.status, self.exchanges[-1].rule), (429, rule))
+            line = self.connect(peer=OUTSIDE)
+            self.assertEqual(self.exchange(target, answer(200), line=line)[1].status, 200)
+
     def test_reload(self) -> None:
         """
         The counts are kept when the configuration is read again.
@@ -152,13 +171,13 @@ class StreamTests(MemoryCase):
 class BandwidthTests(MemoryCase):
     options = {"client_bandwidth": "1k"}
 
-    def begin(self, number: int) -> tuple[Line, Line]:
+    def begin(self, number: int, peer: str | None = None) -> tuple[Line, Line]:
         """
         Begin a response with a blob.
 
         @return: the client's connection, and the upstream's.
         """
-        client = self.send(b"/v2/library/a/blobs/sha256:%d" % number)
+        client = self.send(b"/v2/library/a/blobs/sha256:%d" % number, line=self.connect(peer=peer))
         upstream = self.network.lines[-1]
         upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n")
         client.hears()
@@ -184,6 +203,21 @@ class BandwidthTests(MemoryCase):
         upstream.says(b"x" * 3584)
         self.clock.pump([1] * 4)
         self.assertEqual(self.exchanges[-1].outcome, Outcome.COMPLETE)
+
+    def test_prefix(self) -> None:
+        """
+        An IPv6 /64 is one client.
+        """
+        upstreams = [
+            self.begin(number, peer)[1] for number, peer in enumerate((FIRST, SECOND, OUTSIDE))
+        ]
+        for upstream in upstreams:
+            upstream.says(b"x" * 512)
+        self.clock.advance(0.51)
+        states = [upstream.producerState for upstream in upstreams]
+        self.assertEqual(states, ["producing", "paused", "producing"])
+        self.clock.advance(0.5)
+        self.assertEqual(upstreams[1].producerState, "producing")
 
     def test_clientPauses(self) -> None:
         """

@@ -100,8 +100,10 @@ class NginxTests(LoopbackCase):
         The replaced proxy loses all parameters but C{q}, does not remove C{library%2F}, and can't
         resolve names.
         """
+        names = Names()
+        names.known["localhost"] = "127.0.0.1"
         url = self.hub.searchURL.replace("127.0.0.1", "localhost")
-        self.start(search_url=url)
+        self.start(ResolvingReactor(reactor, names), search_url=url)
         reply = await self.ask("GET", f"{self.plain}/v1/search?n=7&q=library%2Fhello&page=2")
         self.assertEqual(reply.status, 200)
         [seen] = self.hub.search.seen
@@ -123,12 +125,15 @@ class NginxTests(LoopbackCase):
         self.assertEqual(reply.status, 200)
 
     async def test_brokenBlobPassedOn(self) -> None:
-        """A blob that was cut or stalled must not look complete."""
-        self.start(stall_timeout=0.2)
+        """
+        A blob that was cut, corrupted or stalled must not look complete.  By default, the bytes of
+        the registry itself are not verified, because clients do that.
+        """
+        self.start(stall_timeout=0.2, verify="always")
         blob = self.hub.addBlob("library/hello", 100_000)
         fields = await self.authorize(self.plain, "repository:library/hello:pull")
         url = f"{self.plain}/v2/library/hello/blobs/{blob.digest}"
-        for fault in (self.hub.cdn.cut, self.hub.cdn.stall):
+        for fault in (self.hub.cdn.cut, self.hub.cdn.corrupt, self.hub.cdn.stall):
             fault(60_000)
             try:
                 reply = await self.ask("GET", url, fields)

@@ -32,12 +32,11 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ISSLTransport
-from twisted.internet.protocol import Protocol
-from twisted.protocols.policies import TimeoutMixin
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hubmirror.transport.clientchannel import ClientChannel
 from hubmirror.transport.closingports import FIRST_REQUEST
 from hubmirror.transport.http2frames import Outbound, outbound
 from hubmirror.transport.http2input import FrameReader
@@ -65,21 +64,16 @@ _HEAD_ROOM = 64 * 1024
 
 
 @implementer(IPushProducer)
-class HTTP2Channel(Protocol, TimeoutMixin):
+class HTTP2Channel(ClientChannel):
     """
     An HTTP/2 connection of a client.
 
-    @ivar site: the C{MirrorSite} that serves the requests.
     @ivar requestFactory: creates a request; its parameter is the L{HTTP2Stream}.
     @ivar timeOut: the time for which the connection may be without a request, in seconds.
     @ivar h2: the protocol state of the connection.
     @ivar outbound: assembles the data to send.
-    @ivar full: whether the transport has paused this channel.
     """
 
-    transport: Any
-
-    site: Any = None
     factory: Any = None
     requestFactory: Any = None
     callLater: Any = None
@@ -92,7 +86,6 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         # The streams with data to send and an open window, in the order of their turns.
         self._ready: OrderedDict[HTTP2Stream, None] = OrderedDict()
         self._busy = False
-        self.full = False
         self._unread = 0
         self._resets = 0
         self._reader = FrameReader()
@@ -100,7 +93,6 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._controlAt = 0.0
         self._headTimer: IDelayedCall | None = None
         self._draining = False
-        self._closing = False
 
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
@@ -148,7 +140,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def timeoutConnection(self) -> None:
         if self._closing:
-            self.abortConnection()
+            self._leaveTimedOut()
         else:
             self.loseConnection()
 
@@ -156,6 +148,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
+            self._receivedLate()
             return
         before = self._reader.control
         frames = self._reader.feed(data)
@@ -198,10 +191,6 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             self._controlAt = now
         mostBlock = self.site.maxHead + _HEAD_ROOM
         return self._control > _MAX_CONTROL or self._reader.blockSize > mostBlock
-
-    def _now(self) -> float:
-        seconds: float = self.site.reactor.seconds()
-        return seconds
 
     def _watchHead(self) -> None:
         """
@@ -345,6 +334,9 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     def resumeProducing(self) -> None:
         self.full = False
         self._unread = 0
+        if self._closing:
+            self._allSent()
+            return
         self.send()
         for stream in list(self._streams.values()):
             stream.resume()
@@ -409,16 +401,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._closing = True
         self._stopHeadTimer()
         self._loseStreams(Failure(ConnectionDone()))
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        self.setTimeout(self.site.goodbyeTimeout(self._idleTimeout))
-
-    def abortConnection(self) -> None:
-        """
-        Close the connection immediately.
-        """
-        self._closing = True
-        self.transport.abortConnection()
+        self._leave()
 
     # Used by the streams
 
@@ -429,6 +412,3 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     def getHost(self) -> IAddress:
         host: IAddress = self.transport.getHost()
         return host
-
-    def isSecure(self) -> bool:
-        return ISSLTransport.providedBy(self.transport)

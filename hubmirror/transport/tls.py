@@ -49,7 +49,7 @@ _REST = 0.5
 _RECORD = 16 * 1024
 # More bytes than a few records without application data usually have.
 _CONTROL = 4 * 1024
-# The time in seconds for which the peer's close_notify is awaited.
+# The time in seconds without data for which the peer's close_notify is awaited.
 _CLOSE_TIMEOUT = 3.0
 
 
@@ -197,6 +197,10 @@ class _Batches:
         """
         Bytes have been received from the network.
         """
+        if self._leaving is not None and self._leaving.active():
+            # The peer still reads.  The system would drop the data that it has not sent yet if the
+            # peer sent more after the end of the connection.
+            self._leaving.reset(_CLOSE_TIMEOUT)
         self._adaptReads(len(data))
         self._decrypt(data)
         if self._established and not self._ended:
@@ -386,9 +390,10 @@ class _Batches:
 
     def _sayGoodbye(self) -> None:
         """
-        Send a C{close_notify}.  The connection ends when the peer has sent its own, or after three
-        seconds: RFC 8446 section 6.1 does not require either side to wait, and a peer that keeps an
-        idle connection may not read from it.
+        Send a C{close_notify}.  The connection ends when the peer has sent its own, or nothing for
+        three seconds: RFC 8446 section 6.1 does not require either side to wait, and a peer that
+        keeps an idle connection may not read from it.  The protocol must limit the time for a peer
+        that goes on sending.
         """
         connection = self.connection
         if not connection.get_shutdown() & SENT_SHUTDOWN:

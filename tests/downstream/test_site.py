@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.interfaces import INegotiated, ISSLTransport
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -226,32 +227,79 @@ class GoodbyeTests(SynchronousTestCase):
     Twisted's own TLS waits for the client's close_notify.
     """
 
-    def connect(self, protocol: bytes, plain: bool) -> tuple[MirrorSite, Clock, TLSTransport]:
-        clock = Clock()
-        site = MirrorSite(Resource(), clock, 75, plain=plain)
-        transport = TLSTransport(protocol)
-        directlyProvides(transport, ISSLTransport, INegotiated)
-        channel = site.buildProtocol(None)
-        channel.makeConnection(transport)
-        channel.handshakeCompleted()
-        return site, clock, transport
+    def setUp(self) -> None:
+        self.clock = Clock()
 
-    def test_drain(self) -> None:
-        """When the mirror stops, it waits for that only a short time."""
+    def close(self, protocol: bytes, plain: bool, full: bool = False) -> tuple[TLSTransport, Any]:
+        """A connection that is being closed, and the transport below TLS."""
+        site = MirrorSite(Resource(), self.clock, 75, clientTimeout=100, plain=plain)
+        transport: Any = TLSTransport(protocol)
+        below = transport.transport = StringTransport()
+        directlyProvides(transport, ISSLTransport, INegotiated)
+        self.channel = site.buildProtocol(None)
+        self.channel.makeConnection(transport)
+        self.channel.handshakeCompleted()
+        if full:
+            transport.producer.pauseProducing()
+        site.close()
+        self.clock.advance(FIRST_REQUEST)
+        self.assertTrue(transport.disconnecting)
+        return transport, below
+
+    def test_silent(self) -> None:
+        """
+        The mirror waits for that only a short time.  It does not abort the connection, because the
+        client may still read.
+        """
         for protocol in (b"http/1.1", b"h2"):
-            site, clock, transport = self.connect(protocol, plain=True)
-            site.close()
-            clock.advance(FIRST_REQUEST)
-            self.assertTrue(transport.disconnecting)
-            clock.advance(2.9)
+            transport, below = self.close(protocol, plain=True)
+            self.clock.advance(2.9)
+            self.assertFalse(below.disconnecting)
+            self.clock.advance(0.1)
+            self.assertTrue(below.disconnecting, protocol)
             self.assertFalse(transport.aborted)
-            clock.advance(0.2)
+            self.clock.advance(100)
+            self.assertTrue(transport.aborted)
+
+    def test_stillSending(self) -> None:
+        """It waits longer for a client that sends anything, up to client-timeout."""
+        for protocol in (b"http/1.1", b"h2"):
+            _, below = self.close(protocol, plain=True)
+            for _ in range(50):
+                self.assertFalse(below.disconnecting)
+                self.clock.advance(2)
+                self.channel.dataReceived(b"window update")
+            self.clock.advance(3)
+            self.assertTrue(below.disconnecting, protocol)
+
+    def test_bulk(self) -> None:
+        """The mirror's TLS does this itself, but must be told when it takes too long."""
+        for protocol in (b"http/1.1", b"h2"):
+            transport, below = self.close(protocol, plain=False)
+            self.clock.advance(99)
+            self.assertFalse(below.disconnecting or transport.aborted)
+            self.clock.advance(1)
             self.assertTrue(transport.aborted, protocol)
 
     def test_stillReading(self) -> None:
-        """A client that has not received all of its response is not disconnected by that."""
-        site, clock, transport = self.connect(b"http/1.1", plain=True)
-        transport.producer.pauseProducing()
-        site.close()
-        clock.advance(4)
-        self.assertFalse(transport.aborted)
+        """All this begins only when the transport has sent everything."""
+        for protocol in (b"http/1.1", b"h2"):
+            for plain in (True, False):
+                transport, below = self.close(protocol, plain, full=True)
+                self.clock.advance(99)
+                self.assertFalse(below.disconnecting or transport.aborted)
+                transport.producer.resumeProducing()
+                self.assertIsNone(transport.producer)
+                self.clock.advance(2)
+                self.assertFalse(below.disconnecting or transport.aborted)
+                self.clock.advance(1)
+                self.assertEqual(below.disconnecting, plain)
+
+    def test_notReading(self) -> None:
+        """Unless the client accepts nothing for client-timeout."""
+        for protocol in (b"http/1.1", b"h2"):
+            transport, _ = self.close(protocol, plain=False, full=True)
+            self.clock.advance(99)
+            self.assertFalse(transport.aborted)
+            self.clock.advance(1)
+            self.assertTrue(transport.aborted)

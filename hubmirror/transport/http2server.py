@@ -33,6 +33,7 @@ from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -46,11 +47,16 @@ _MAX_STREAMS = 100
 # The flow control windows for the bodies of requests, in bytes.
 _CONNECTION_WINDOW = 1024 * 1024
 _STREAM_WINDOW = 64 * 1024
-# How many control frames a client may send at once, and how many more for each second and for each
-# batch of data that it is sent.
+# How many control frames a client may send at once, and how many more for each second, for each
+# batch of data that it is sent, and for so many bytes of it.  Go's client sends two WINDOW_UPDATE
+# for each read of at least 4 KiB.
 _MAX_CONTROL = 1000
 _CONTROL_EACH_SECOND = 10
 _CONTROL_EACH_BATCH = 32
+_BYTES_EACH_CONTROL = 1024
+# How many of these a client may save up, because it sends most of them only when it reads data that
+# is already on its way: 4 MiB with the windows of Go's client.
+_MAX_SAVED = 4096
 # The number of bytes that are passed to the transport at a time, and how many of them may be from
 # one stream before the next stream's turn.
 _BATCH = 192 * 1024
@@ -78,6 +84,7 @@ class HTTP2Channel(ClientChannel):
     requestFactory: Any = None
     callLater: Any = None
     outbound: Outbound
+    _log = Logger()
 
     def __init__(self) -> None:
         self.h2 = H2Connection(H2Configuration(client_side=False))
@@ -179,15 +186,15 @@ class HTTP2Channel(ClientChannel):
         """
         Whether a client floods the connection.  It does so if it sends far more control frames,
         such as PING, SETTINGS and WINDOW_UPDATE, than its requests need (CVE-2019-9512, 9513, 9515,
-        9518): it may send a few each second, and some for each batch of data that it receives.  It
-        also does so if an incomplete header block already exceeds the limit.
+        9518): it may send a few each second, and some for the data that it receives.  It also does
+        so if an incomplete header block already exceeds the limit.
 
         @param frames: the number of new control frames.
         """
         if frames:
             now = self._now()
             earned = (now - self._controlAt) * _CONTROL_EACH_SECOND
-            self._control = max(0.0, self._control - earned) + frames
+            self._control = max(min(0.0, self._control), self._control - earned) + frames
             self._controlAt = now
         mostBlock = self.site.maxHead + _HEAD_ROOM
         return self._control > _MAX_CONTROL or self._reader.blockSize > mostBlock
@@ -306,9 +313,11 @@ class HTTP2Channel(ClientChannel):
             room -= sent
             if sent and stream.queued:
                 self._ready[stream] = None
-        if room < _BATCH:
+        size = _BATCH - room
+        if size > 0:
             # A client that receives data has to send WINDOW_UPDATE.
-            self._control = max(0.0, self._control - _CONTROL_EACH_BATCH)
+            earned = _CONTROL_EACH_BATCH + size // _BYTES_EACH_CONTROL
+            self._control = max(-_MAX_SAVED, self._control - earned)
             # A client that still reads a response is not idle, even without a request in progress.
             self.resetTimeout()
 
@@ -320,6 +329,7 @@ class HTTP2Channel(ClientChannel):
             # This data is replies to a client that sends frames but does not read the replies.
             self._unread += len(data)
             if self._unread > _MAX_UNREAD:
+                self._report("it does not read the replies to its frames")
                 self.abortConnection()
                 return
         self.transport.write(data)
@@ -385,6 +395,12 @@ class HTTP2Channel(ClientChannel):
         else:
             self.setTimeout(FIRST_REQUEST)
 
+    def _report(self, reason: str) -> None:
+        # This is not a warning: a client could fill the log with it.
+        self._log.debug(
+            "closing the connection of {client}: {why}", client=self.getPeer(), why=reason
+        )
+
     def loseConnection(self) -> None:
         """
         Close the connection when all written data has been sent, or when that takes too long.
@@ -393,6 +409,8 @@ class HTTP2Channel(ClientChannel):
             self._close(ErrorCodes.NO_ERROR)
 
     def _close(self, code: ErrorCodes) -> None:
+        if code is not ErrorCodes.NO_ERROR:
+            self._report("it sends too many frames or resets, or too large a head")
         self.h2.close_connection(code, last_stream_id=self._lastStream)
         self._shut()
 

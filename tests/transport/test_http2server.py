@@ -6,10 +6,12 @@ from typing import Any
 
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from hyperframe.frame import WindowUpdateFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.downstream.site import MirrorSite
@@ -183,6 +185,43 @@ class SendingTests(HTTP2Case):
                 self.client.h2.increment_flow_control_window(1)
             self.client.exchange()
         self.assertFalse(self.client.transport.disconnecting)
+
+    def test_smallReads(self) -> None:
+        """
+        So does one that reads little at a time, in two frames for each read: for the data that it
+        gets, and for the rest that is already on its way when the response has ended.
+        """
+        stream, request = self.request()
+        onItsWay = 4096 * KiB
+        for sent in range(0, 32 * 1024 * KiB, 32 * KiB):
+            request.write(bytes(32 * KiB))
+            if sent >= onItsWay:
+                self.returnWindow(stream, 32 * KiB)
+            self.client.exchange()
+        request.finish()
+        self.client.transport.clear()
+        self.returnWindow(stream, onItsWay)
+        self.assertFalse(self.client.transport.disconnecting)
+
+    def returnWindow(self, stream: int, size: int) -> None:
+        updates = [
+            WindowUpdateFrame(number, window_increment=4 * KiB).serialize()
+            for number in (0, stream)
+        ]
+        self.client.protocol.dataReceived(b"".join(updates * (size // (4 * KiB))))
+
+    def test_pingsForData(self) -> None:
+        """A client can't save up the right to send any number of frames."""
+        _, request = self.request()
+        request.write(bytes(64 * 1024 * KiB))
+        self.client.exchange()
+        with capturedLogs() as events:
+            self.flood(5000)
+            self.assertFalse(self.client.transport.disconnecting)
+            self.flood(100)
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
+        self.assertIn("192.168.1.1", formatEvent(events[0]))
 
 
 class Interleaving:

@@ -99,6 +99,8 @@ class HTTP2Channel(ClientChannel):
         self._control = 0.0
         self._controlAt = 0.0
         self._headTimer: IDelayedCall | None = None
+        # Whether the time for a connection without a request ended when a head had begun.
+        self._overdue = False
         self._draining = False
 
     def connectionMade(self) -> None:
@@ -148,6 +150,8 @@ class HTTP2Channel(ClientChannel):
     def timeoutConnection(self) -> None:
         if self._closing:
             self._leaveTimedOut()
+        elif self._headTimer is not None:
+            self._overdue = True
         else:
             self.loseConnection()
 
@@ -167,7 +171,6 @@ class HTTP2Channel(ClientChannel):
         except ProtocolError:
             self._shut()
             return
-        self._watchHead()
         # h2 has already processed the frames of all these events: on a stream that has been reset,
         # nothing can be sent, and no request must be created.  So resets are handled first.
         reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
@@ -180,6 +183,7 @@ class HTTP2Channel(ClientChannel):
             self._reopenConnection()
         finally:
             self._busy = False
+        self._watchHead()
         self.send()
 
     def _isFlooded(self, frames: int) -> bool:
@@ -204,15 +208,15 @@ class HTTP2Channel(ClientChannel):
         Limit the time for a head that has begun, as in HTTP/1.1.  Neither further bytes of it nor
         other requests in progress extend that time.
         """
-        if self._reader.headBegun:
-            if self._headTimer is None:
-                # The connection is not idle.
-                self.setTimeout(None)
-                self._headTimer = self.callLater(self.site.headTimeout, self._headTimedOut)
-        elif self._headTimer is not None:
+        if self._closing:
+            return
+        if not self._reader.headBegun:
             self._stopHeadTimer()
-            if not self._streams:
-                self.setTimeout(self._idleTimeout)
+            if self._overdue:
+                # It was not the head of a request.
+                self.loseConnection()
+        elif self._headTimer is None:
+            self._headTimer = self.callLater(self.site.headTimeout, self._headTimedOut)
 
     def _stopHeadTimer(self) -> None:
         timer, self._headTimer = self._headTimer, None
@@ -258,6 +262,7 @@ class HTTP2Channel(ClientChannel):
             return
         self._lastStream = event.stream_id
         self.setTimeout(None)
+        self._overdue = False
         stream = self._streams[event.stream_id] = HTTP2Stream(self, event.stream_id)
         stream.requestReceived(event.headers, event.stream_ended is not None)
         if self.site.closing:
@@ -318,8 +323,6 @@ class HTTP2Channel(ClientChannel):
             # A client that receives data has to send WINDOW_UPDATE.
             earned = _CONTROL_EACH_BATCH + size // _BYTES_EACH_CONTROL
             self._control = max(-_MAX_SAVED, self._control - earned)
-            # A client that still reads a response is not idle, even without a request in progress.
-            self.resetTimeout()
 
     def _flush(self) -> None:
         data = self.outbound.take()
@@ -360,23 +363,17 @@ class HTTP2Channel(ClientChannel):
 
     def remove(self, stream: HTTP2Stream) -> None:
         """
-        Forget a stream that has ended.
+        Forget a stream that has ended.  A connection without streams is idle.
         """
         self._streams.pop(stream.number, None)
         self._ready.pop(stream, None)
-        self.settle()
-
-    def settle(self) -> None:
-        """
-        A request has ended.  A connection without requests is idle; the idle timeout also limits
-        the time for data that has not been sent yet.
-        """
         if self._closing:
             return
-        if self._draining and not self._streams:
-            self.loseConnection()
-        elif all(stream.request is None for stream in self._streams.values()):
-            self.setTimeout(self._idleTimeout)
+        if not self._streams:
+            if self._draining:
+                self.loseConnection()
+            else:
+                self.setTimeout(self._idleTimeout)
         self.send()
 
     def closeWhenIdle(self) -> None:

@@ -336,23 +336,66 @@ class EndTests(HTTP2Case):
             self.client.exchange()
         self.assertClosed(ErrorCodes.NO_ERROR)
 
-    def test_neverRead(self) -> None:
-        """
-        A response that is complete on this side keeps its connection open while the client goes on
-        reading.
-        """
-        self.client = Client(self.site, wide=False)
+    def test_split(self) -> None:
+        """Nor do frames that are received in two pieces keep a connection open."""
+        for _ in range(3):
+            self.clock.advance(IDLE / 3 - 1)
+            self.client.h2.ping(b"12345678")
+            frame = self.client.h2.data_to_send()
+            self.client.protocol.dataReceived(frame[:5])
+            self.clock.advance(1)
+            self.assertFalse(self.client.transport.disconnecting)
+            self.client.protocol.dataReceived(frame[5:])
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def unread(self) -> tuple[int, Any]:
+        """A response that is complete on this side, but not sent."""
         stream, request = self.request()
         request.write(bytes(100_000))
         request.finish()
+        self.client.exchange()
+        return stream, request
+
+    def test_stillReading(self) -> None:
+        """A response that is done keeps its connection open while the client accepts some of it."""
+        self.client = Client(self.site, wide=False)
+        stream, _ = self.unread()
         for _ in range(3):
-            self.clock.advance(IDLE - 1)
+            self.clock.advance(self.site.clientTimeout - 1)
             self.client.h2.increment_flow_control_window(1000)
             self.client.h2.increment_flow_control_window(1000, stream)
             self.client.exchange()
+        self.assertIsNone(self.client.answers[stream].reset)
+        self.assertEqual(len(self.client.answers[stream].body), 65_535 + 3000)
+        self.clock.advance(self.site.clientTimeout)
+        self.clock.advance(0)
+        self.client.exchange()
+        self.assertEqual(self.client.answers[stream].reset, ErrorCodes.INTERNAL_ERROR)
+        self.clock.advance(IDLE - 1)
         self.assertFalse(self.client.transport.disconnecting)
-        self.clock.advance(IDLE)
+        self.clock.advance(1)
         self.assertTrue(self.client.transport.disconnecting)
+
+    def test_neverRead(self) -> None:
+        """The time for it does not depend on what else the client does."""
+        self.client = Client(self.site, wide=False)
+        self.client.setWindow(0)
+        self.client.exchange()
+        streams = [self.unread()[0] for _ in range(3)]
+        for _ in range(11):
+            self.clock.advance(self.site.clientTimeout / 10)
+            self.request(method=b"HEAD")[1].finish()
+            self.client.exchange()
+        for stream in streams:
+            self.assertEqual(self.client.answers[stream].reset, ErrorCodes.INTERNAL_ERROR)
+
+    def test_lostUnread(self) -> None:
+        self.client.leave()
+        self.client = Client(self.site, wide=False)
+        self.unread()
+        self.client.leave()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_closingTakesTooLong(self) -> None:
         self.clock.advance(IDLE)

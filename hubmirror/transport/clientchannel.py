@@ -1,5 +1,5 @@
 """
-How a client's connection is closed, with either version of HTTP.
+When and how a client's connection is closed, with either version of HTTP.
 
 Data that was written may still be in the transport, or in the system's buffers, which hold several
 megabytes.  The system drops them when the connection is aborted, and also when the client sends
@@ -31,6 +31,7 @@ class ClientChannel(Protocol, TimeoutMixin):
 
     site: Any = None
     full = False
+    _idleTimeout: Any
     _closing = False
     # Whether Twisted's own TLS waits for the client's close_notify, and until when at most.
     _lingering = False
@@ -42,6 +43,13 @@ class ClientChannel(Protocol, TimeoutMixin):
 
     def isSecure(self) -> bool:
         return ISSLTransport.providedBy(self.transport)
+
+    def _rest(self) -> None:
+        """
+        Limit the time for which the connection may be without a request, or, while the transport is
+        full, the time for which the client may accept nothing of the last response.
+        """
+        self.setTimeout(self.site.clientTimeout if self.full else self._idleTimeout)
 
     def _leave(self) -> None:
         """

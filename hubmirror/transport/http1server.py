@@ -89,8 +89,14 @@ class HTTP1Channel(ClientChannel):
             # The timer keeps running during a request.  To restart it here costs less than to
             # cancel and create a timer for each request.
             self.setTimeout(self._idleTimeout)
+        elif self.full and self._isIdle:
+            self.abortConnection()
         else:
             self.loseConnection()
+
+    @property
+    def _isIdle(self) -> bool:
+        return not (self._request or self._body or self._headBegun or self._closing)
 
     # Reading
 
@@ -249,6 +255,8 @@ class HTTP1Channel(ClientChannel):
 
     def pauseProducing(self) -> None:
         self.full = True
+        if self._isIdle:
+            self._rest()
         if self._producer is not None and not self._pulls:
             self._producer.pauseProducing()
 
@@ -256,6 +264,8 @@ class HTTP1Channel(ClientChannel):
         self.full = False
         if self._closing:
             self._allSent()
+        elif self._isIdle:
+            self._rest()
         elif self._pulls:
             self._pull()
         elif self._producer is not None:
@@ -340,7 +350,7 @@ class HTTP1Channel(ClientChannel):
         if not self._persistent:
             self.loseConnection()
             return
-        self.setTimeout(self._idleTimeout)
+        self._rest()
         self._read(True)
         self._advance()
 

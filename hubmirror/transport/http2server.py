@@ -152,6 +152,8 @@ class HTTP2Channel(ClientChannel):
             self._leaveTimedOut()
         elif self._headTimer is not None:
             self._overdue = True
+        elif self.full:
+            self.abortConnection()
         else:
             self.loseConnection()
 
@@ -341,6 +343,8 @@ class HTTP2Channel(ClientChannel):
 
     def pauseProducing(self) -> None:
         self.full = True
+        if not self._streams and not self._closing:
+            self._rest()
         for stream in self._streams.values():
             stream.pause()
 
@@ -350,6 +354,8 @@ class HTTP2Channel(ClientChannel):
         if self._closing:
             self._allSent()
             return
+        if not self._streams:
+            self._rest()
         self.send()
         for stream in list(self._streams.values()):
             stream.resume()
@@ -373,7 +379,7 @@ class HTTP2Channel(ClientChannel):
             if self._draining:
                 self.loseConnection()
             else:
-                self.setTimeout(self._idleTimeout)
+                self._rest()
         self.send()
 
     def closeWhenIdle(self) -> None:

@@ -18,7 +18,7 @@ from hubmirror.downstream.site import MirrorSite
 from hubmirror.downstream.upload import RequestBody
 from hubmirror.transport.closingports import FIRST_REQUEST
 from tests.downstream.support import Server
-from tests.transport.http2client import TLSTransport
+from tests.transport.http2client import Client, Recorder, TLSTransport
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -202,6 +202,69 @@ class IdleTests(SynchronousTestCase):
             self.assertEqual(server.clock.getDelayedCalls(), [])
 
 
+class UnreadTests(SynchronousTestCase):
+    """
+    Clients that still read a response that is complete on the mirror's side.
+    """
+
+    def answered(self, protocol: bytes, early: bool) -> tuple[Clock, Any, Any]:
+        """
+        A connection whose response is done while the transport is full.
+
+        @param early: whether it was full before the end of the response.
+        @return: the clock, the transport and its producer.
+        """
+        clock = Clock()
+        held = Recorder()
+        site = MirrorSite(held, clock, 75, clientTimeout=300)
+        if protocol == b"h2":
+            client = Client(site)
+            client.ask()
+            transport = client.transport
+        else:
+            transport = TLSTransport(protocol)
+            channel = site.buildProtocol(None)
+            channel.makeConnection(transport)
+            channel.handshakeCompleted()
+            channel.dataReceived(GET)
+        [request] = held.requests
+        request.setHeader(b"Content-Length", b"5")
+        request.write(b"whole")
+        producer = transport.producer
+        if early:
+            producer.pauseProducing()
+        request.finish()
+        if not early:
+            # The transport sends small pieces later.
+            producer.pauseProducing()
+        return clock, transport, producer
+
+    def test_all(self) -> None:
+        """
+        They may accept nothing for client-timeout.  The time for a connection without a request
+        begins when they have accepted everything.
+        """
+        for protocol in (b"http/1.1", b"h2"):
+            for early in (True, False):
+                clock, transport, producer = self.answered(protocol, early)
+                clock.pump([1] * 299)
+                self.assertFalse(transport.disconnecting or transport.aborted)
+                producer.resumeProducing()
+                clock.pump([1] * 74)
+                self.assertFalse(transport.disconnecting or transport.aborted)
+                clock.advance(1)
+                self.assertTrue(transport.disconnecting)
+
+    def test_nothing(self) -> None:
+        for protocol in (b"http/1.1", b"h2"):
+            for early in (True, False):
+                clock, transport, _ = self.answered(protocol, early)
+                clock.pump([1] * 299)
+                self.assertFalse(transport.aborted)
+                clock.advance(1)
+                self.assertTrue(transport.aborted)
+
+
 class ProtocolTests(SynchronousTestCase):
     def test_offered(self) -> None:
         self.assertEqual(Server().site.acceptableProtocols(), [b"h2", b"http/1.1"])
@@ -239,8 +302,14 @@ class GoodbyeTests(SynchronousTestCase):
         self.channel = site.buildProtocol(None)
         self.channel.makeConnection(transport)
         self.channel.handshakeCompleted()
-        if full:
-            transport.producer.pauseProducing()
+
+        def loseConnection() -> None:
+            TLSTransport.loseConnection(transport)
+            if full and transport.producer is not None:
+                # The last of what was written does not fit into the system's buffers.
+                transport.producer.pauseProducing()
+
+        transport.loseConnection = loseConnection
         site.close()
         self.clock.advance(FIRST_REQUEST)
         self.assertTrue(transport.disconnecting)

@@ -6,8 +6,6 @@ accepted.  Twisted's own channel sends one frame in each iteration of the reacto
 of a chunk each time, and pauses a producer only when the client's window is full, which is 32 MiB
 with curl.  This channel sends as much as the windows and the transport allow.  A client that does
 not read costs an amount of memory that does not depend on its window.
-
-A client that has sent GOAWAY gets no more data, because h2 then considers the connection closed.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ from zope.interface import implementer
 from hubmirror.transport.clientchannel import ClientChannel
 from hubmirror.transport.closingports import FIRST_REQUEST
 from hubmirror.transport.http2frames import Outbound, outbound
-from hubmirror.transport.http2input import FrameReader
+from hubmirror.transport.http2input import FrameReader, isGoodbye
 from hubmirror.transport.http2stream import HTTP2Stream
 
 _MAX_STREAMS = 100
@@ -169,7 +167,10 @@ class HTTP2Channel(ClientChannel):
             self._close(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         try:
-            events = [event for frame in frames for event in self.h2.receive_data(frame)]
+            # After a GOAWAY, h2 considers the connection closed, but the client still waits for its
+            # responses (RFC 9113 section 6.8).
+            received = [frame for frame in frames if not isGoodbye(frame)]
+            events = [event for frame in received for event in self.h2.receive_data(frame)]
         except ProtocolError:
             self._shut()
             return
@@ -185,6 +186,8 @@ class HTTP2Channel(ClientChannel):
             self._reopenConnection()
         finally:
             self._busy = False
+        if len(received) < len(frames):
+            self.closeWhenIdle()
         self._watchHead()
         self.send()
 
@@ -387,7 +390,7 @@ class HTTP2Channel(ClientChannel):
         Refuse new requests, and close the connection when those in progress have ended.  A
         connection that has not had a request yet gets some time for it.
         """
-        if self._closing:
+        if self._closing or self._draining:
             return
         if self._streams:
             self._draining = True

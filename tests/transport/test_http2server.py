@@ -6,7 +6,7 @@ from typing import Any
 
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from hyperframe.frame import WindowUpdateFrame
+from hyperframe.frame import DataFrame, GoAwayFrame, WindowUpdateFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -304,11 +304,41 @@ class EndTests(HTTP2Case):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_clientSaysGoodbye(self) -> None:
-        self.request()
-        self.client.h2.close_connection()
-        self.client.exchange()
-        self.assertEqual(len(self.resource.ended), 1)
+        """After a client's GOAWAY, its requests are completed; then the connection is closed."""
+        stream, request = self.request(ended=False)
+        goaway = GoAwayFrame(additional_data=b"bye").serialize()
+        for byte in goaway * 2:
+            self.client.protocol.dataReceived(bytes((byte,)))
+        body = DataFrame(stream, b"body", flags=["END_STREAM"]).serialize()
+        self.client.protocol.dataReceived(body)
+        self.assertEqual(request.content.received, 4)
+        request.write(b"whole")
+        self.assertFalse(self.client.transport.disconnecting)
+        request.finish()
+        self.assertEqual(self.resource.ended, [None])
+        self.assertIn(b"whole", self.client.transport.value())
         self.assertTrue(self.client.transport.disconnecting)
+
+    def test_goodbyeAfterAResponse(self) -> None:
+        """Without a request in progress, this happens at once."""
+        self.request()[1].finish()
+        self.client.protocol.dataReceived(GoAwayFrame().serialize())
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def test_goodbyeWithAnError(self) -> None:
+        """After a GOAWAY with an error, or a malformed one, the client waits for nothing."""
+        for goaway in (
+            GoAwayFrame(error_code=ErrorCodes.INTERNAL_ERROR).serialize(),
+            b"\0\0\x08\7\0\0\0\0\1" + bytes(8),
+            b"\0\0\x04\7\0\0\0\0\0" + bytes(4),
+        ):
+            self.resource.ended.clear()
+            self.client = Client(self.site)
+            self.request()
+            self.client.protocol.dataReceived(goaway)
+            self.assertEqual(len(self.resource.ended), 1)
+            self.assertTrue(self.client.transport.disconnecting)
 
     def test_idle(self) -> None:
         """An idle connection is closed, after GOAWAY."""

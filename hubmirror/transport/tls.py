@@ -61,7 +61,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
     C{connectionLost}, but uses its base class only to create the C{OpenSSL.SSL.Connection}.
     Private names begin with two underscores, because those of the base class begin with one.
 
-    It differs from its base class in three ways.  A protocol that pauses or closes the connection
+    It differs from its base class in four ways.  A protocol that pauses or closes the connection
     in C{dataReceived} gets no further data.  Closing a paused connection does not wait for the
     peer's C{close_notify} forever.  All data that was written is sent before this side's own
     C{close_notify}.  Pull producers are not supported.

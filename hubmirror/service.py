@@ -137,6 +137,7 @@ class HubMirror:
             config.idle_timeout,
             admission=Admission(reactor, limits.clients, limits.ofClient),
             headTimeout=config.head_timeout,
+            clientTimeout=config.client_timeout,
             maxHead=config.max_head,
             plain=config.plain_transport,
             bodyLimits=mirror.bodyLimits,
@@ -345,6 +346,7 @@ class MirrorService(Service):
             self._accessLog.configure(config)
         self._mirror.settings = Settings(config, registries)
         self._mirror.streams.mostOfClient = config.client_streams or sys.maxsize
+        self._site.clientTimeout = config.client_timeout
         self._certificates.look()
         if self._readiness is not None:
             self._readiness.reloaded(previous)

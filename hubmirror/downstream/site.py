@@ -38,9 +38,6 @@ from hubmirror.transport.http2server import HTTP2Channel
 from hubmirror.transport.waitableset import WaitableSet
 from hubmirror.upstream.bodies import StallWatch
 
-# The time in seconds that a client has to close its side of TLS when the mirror is shutting down.
-_GOODBYE = 3.0
-
 
 class MirrorRequest(Request):
     """
@@ -177,6 +174,7 @@ class MirrorSite(Site):
     @ivar closing: whether every response from now on closes its connection.
     @ivar admission: limits the number of connections.
     @ivar headTimeout: the time for the TLS handshake, and for a head that has begun, in seconds.
+    @ivar clientTimeout: the time for which a client may accept no data, in seconds.
     @ivar maxHead: the largest head of a request, in bytes.
     @ivar plain: whether C{plain-transport} is set: h2 alone makes HTTP/2 frames, and Twisted's own
         TLS is used.
@@ -195,6 +193,7 @@ class MirrorSite(Site):
         *,
         admission: Admission | None = None,
         headTimeout: float = 30.0,
+        clientTimeout: float = 300.0,
         maxHead: int = MAX_HEAD,
         plain: bool = False,
         bodyLimits: Callable[[], tuple[float, int | None]] = lambda: (300.0, None),
@@ -208,6 +207,7 @@ class MirrorSite(Site):
         self.timeOut = idleTimeout
         self.admission = admission or Admission(reactor, sys.maxsize, sys.maxsize)
         self.headTimeout = headTimeout
+        self.clientTimeout = clientTimeout
         self.maxHead = maxHead
         self.plain = plain
         self.bodyLimits = bodyLimits
@@ -242,18 +242,6 @@ class MirrorSite(Site):
         """
 
     stopFactory = startFactory
-
-    def goodbyeTimeout(self, otherwise: float) -> float:
-        """
-        The time that a connection has to close after all data has been written, in seconds.
-
-        Twisted's own TLS waits for the client's C{close_notify}.  When the mirror is shutting down,
-        that wait is limited to three seconds, as it always is with
-        L{BulkTLS<hubmirror.transport.tls.BulkTLS>}.
-
-        @param otherwise: the time in all other cases.
-        """
-        return _GOODBYE if self.plain and self.closing else otherwise
 
     def opened(self, channel: Any) -> None:
         """

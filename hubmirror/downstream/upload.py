@@ -83,19 +83,19 @@ class RequestBody:
         self._closed = True
         finished = self._end()
         if finished is not None:
-            finished.errback(Failure(BodyFailed("the client left in the middle of its body")))
+            finished.errback(Failure(BodyFailed("the body of the request is not complete")))
 
     # Called by the upstream's connection
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         """
         @return: a deferred that fires when the whole body has been written, and fails with
-            L{BodyFailed} when the client has left.  It does not fire after L{stopProducing} (see
-            L{IBodyProducer}).
+            L{BodyFailed} when the body is closed before.  It does not fire after L{stopProducing}
+            (see L{IBodyProducer}).
         """
         finished: Deferred[None] = Deferred()
         if self._closed:
-            finished.errback(Failure(BodyFailed("the client has left")))
+            finished.errback(Failure(BodyFailed("the body of the request is not complete")))
             return finished
         self._consumer, self._finished = consumer, finished
         consumer.registerProducer(self, True)

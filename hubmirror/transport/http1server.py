@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
-from twisted.internet.protocol import Protocol
-from twisted.protocols.policies import TimeoutMixin
+from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
@@ -28,6 +26,7 @@ from hubmirror.protocol.heads import (
     parseRequestHead,
     requestBody,
 )
+from hubmirror.transport.clientchannel import ClientChannel
 from hubmirror.transport.closingports import FIRST_REQUEST
 from hubmirror.transport.refusing import writeRefusal
 
@@ -40,18 +39,14 @@ _TLS_HANDSHAKE = 0x16
 
 
 @implementer(IPushProducer)
-class HTTP1Channel(Protocol, TimeoutMixin):
+class HTTP1Channel(ClientChannel):
     """
     An HTTP/1.1 connection of a client.
 
-    @ivar site: the C{MirrorSite} that serves the requests.
     @ivar requestFactory: creates a request; its parameter is the channel.
     @ivar timeOut: the time for which the connection may be without a request, in seconds.
     """
 
-    transport: Any
-
-    site: Any = None
     factory: Any = None
     requestFactory: Any = None
 
@@ -65,12 +60,10 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         self._persistent = True
         self._keepAliveOf10 = False
         self._continue = False
-        self._full = False
         self._reading = True
         self._headBegun = False
         self._isFresh = True
         self._advancing = False
-        self._closing = False
 
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
@@ -91,23 +84,26 @@ class HTTP1Channel(Protocol, TimeoutMixin):
 
     def timeoutConnection(self) -> None:
         if self._closing:
-            if self._full and self.site.closing:
-                # The site's timeout for closing is too short for a client that still has to read
-                # data that was written.
-                self.setTimeout(self._idleTimeout)
-            else:
-                self.abortConnection()
+            self._leaveTimedOut()
         elif self._request is not None:
             # The timer keeps running during a request.  To restart it here costs less than to
             # cancel and create a timer for each request.
             self.setTimeout(self._idleTimeout)
+        elif self.full and self._isIdle:
+            self.abortConnection()
         else:
             self.loseConnection()
+
+    @property
+    def _isIdle(self) -> bool:
+        return not (self._request or self._body or self._headBegun or self._closing)
 
     # Reading
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._closing:
+        if self._closing:
+            self._receivedLate()
+        else:
             self._buffer.add(data)
             self._advance()
 
@@ -123,7 +119,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
                 if self._body is not None:
                     if not self._readBody(self._body):
                         break
-                elif self._request is None and not self._full:
+                elif self._request is None and not self.full:
                     if not self._readRequest():
                         break
                 else:
@@ -258,13 +254,19 @@ class HTTP1Channel(Protocol, TimeoutMixin):
     # Called by the transport (IPushProducer)
 
     def pauseProducing(self) -> None:
-        self._full = True
+        self.full = True
+        if self._isIdle:
+            self._rest()
         if self._producer is not None and not self._pulls:
             self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
-        self._full = False
-        if self._pulls:
+        self.full = False
+        if self._closing:
+            self._allSent()
+        elif self._isIdle:
+            self._rest()
+        elif self._pulls:
             self._pull()
         elif self._producer is not None:
             self._producer.resumeProducing()
@@ -287,18 +289,15 @@ class HTTP1Channel(Protocol, TimeoutMixin):
             host = self._host = self.transport.getHost()
         return host
 
-    def isSecure(self) -> bool:
-        return ISSLTransport.providedBy(self.transport)
-
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self._producer, self._pulls = producer, not streaming
         if self._pulls:
             self._pull()
-        elif self._full:
+        elif self.full:
             producer.pauseProducing()
 
     def _pull(self) -> None:
-        while self._pulls and not self._full:
+        while self._pulls and not self.full:
             self._producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
@@ -351,7 +350,7 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         if not self._persistent:
             self.loseConnection()
             return
-        self.setTimeout(self._idleTimeout)
+        self._rest()
         self._read(True)
         self._advance()
 
@@ -373,15 +372,4 @@ class HTTP1Channel(Protocol, TimeoutMixin):
         Close the connection when all written data has been sent, or when that takes too long.
         """
         if not self._closing:
-            self._closing = True
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
-            self.setTimeout(self.site.goodbyeTimeout(self._idleTimeout))
-
-    def abortConnection(self) -> None:
-        """
-        Close the connection immediately, so that the client does not take a partial response for a
-        complete one.
-        """
-        self._closing = True
-        self.transport.abortConnection()
+            self._leave()

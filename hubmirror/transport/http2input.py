@@ -18,8 +18,23 @@ The largest payload of a frame, in bytes.  h2 announces this limit to the client
 """
 
 _HEAD = 9
-_DATA, _HEADERS, _CONTINUATION = 0, 1, 9
+_DATA, _HEADERS, _GOAWAY, _CONTINUATION = 0, 1, 7, 9
 _END_STREAM, _END_HEADERS = 1, 4
+
+
+def isGoodbye(frame: bytes) -> bool:
+    """
+    Whether a frame is a GOAWAY with NO_ERROR: the client sends no further requests.
+
+    @param frame: a whole frame.
+    """
+    # The payload is the last stream and the error code (RFC 9113 section 6.8).
+    return (
+        len(frame) >= _HEAD + 8
+        and frame[3] == _GOAWAY
+        and not any(frame[5:_HEAD])
+        and not any(frame[_HEAD + 4 : _HEAD + 8])
+    )
 
 
 class FrameReader:

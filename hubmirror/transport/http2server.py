@@ -6,8 +6,6 @@ accepted.  Twisted's own channel sends one frame in each iteration of the reacto
 of a chunk each time, and pauses a producer only when the client's window is full, which is 32 MiB
 with curl.  This channel sends as much as the windows and the transport allow.  A client that does
 not read costs an amount of memory that does not depend on its window.
-
-A client that has sent GOAWAY gets no more data, because h2 then considers the connection closed.
 """
 
 from __future__ import annotations
@@ -32,26 +30,31 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ISSLTransport
-from twisted.internet.protocol import Protocol
-from twisted.protocols.policies import TimeoutMixin
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hubmirror.transport.clientchannel import ClientChannel
 from hubmirror.transport.closingports import FIRST_REQUEST
 from hubmirror.transport.http2frames import Outbound, outbound
-from hubmirror.transport.http2input import FrameReader
+from hubmirror.transport.http2input import FrameReader, isGoodbye
 from hubmirror.transport.http2stream import HTTP2Stream
 
 _MAX_STREAMS = 100
 # The flow control windows for the bodies of requests, in bytes.
 _CONNECTION_WINDOW = 1024 * 1024
 _STREAM_WINDOW = 64 * 1024
-# How many control frames a client may send at once, and how many more for each second and for each
-# batch of data that it is sent.
+# How many control frames a client may send at once, and how many more for each second, for each
+# batch of data that it is sent, and for so many bytes of it.  Go's client sends two WINDOW_UPDATE
+# for each read of at least 4 KiB.
 _MAX_CONTROL = 1000
 _CONTROL_EACH_SECOND = 10
 _CONTROL_EACH_BATCH = 32
+_BYTES_EACH_CONTROL = 1024
+# How many of these a client may save up, because it sends most of them only when it reads data that
+# is already on its way: 4 MiB with the windows of Go's client.
+_MAX_SAVED = 4096
 # The number of bytes that are passed to the transport at a time, and how many of them may be from
 # one stream before the next stream's turn.
 _BATCH = 192 * 1024
@@ -65,25 +68,21 @@ _HEAD_ROOM = 64 * 1024
 
 
 @implementer(IPushProducer)
-class HTTP2Channel(Protocol, TimeoutMixin):
+class HTTP2Channel(ClientChannel):
     """
     An HTTP/2 connection of a client.
 
-    @ivar site: the C{MirrorSite} that serves the requests.
     @ivar requestFactory: creates a request; its parameter is the L{HTTP2Stream}.
     @ivar timeOut: the time for which the connection may be without a request, in seconds.
     @ivar h2: the protocol state of the connection.
     @ivar outbound: assembles the data to send.
-    @ivar full: whether the transport has paused this channel.
     """
 
-    transport: Any
-
-    site: Any = None
     factory: Any = None
     requestFactory: Any = None
     callLater: Any = None
     outbound: Outbound
+    _log = Logger()
 
     def __init__(self) -> None:
         self.h2 = H2Connection(H2Configuration(client_side=False))
@@ -92,15 +91,15 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         # The streams with data to send and an open window, in the order of their turns.
         self._ready: OrderedDict[HTTP2Stream, None] = OrderedDict()
         self._busy = False
-        self.full = False
         self._unread = 0
         self._resets = 0
         self._reader = FrameReader()
         self._control = 0.0
         self._controlAt = 0.0
         self._headTimer: IDelayedCall | None = None
+        # Whether the time for a connection without a request ended when a head had begun.
+        self._overdue = False
         self._draining = False
-        self._closing = False
 
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
@@ -148,6 +147,10 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def timeoutConnection(self) -> None:
         if self._closing:
+            self._leaveTimedOut()
+        elif self._headTimer is not None:
+            self._overdue = True
+        elif self.full:
             self.abortConnection()
         else:
             self.loseConnection()
@@ -156,6 +159,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
+            self._receivedLate()
             return
         before = self._reader.control
         frames = self._reader.feed(data)
@@ -163,11 +167,13 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             self._close(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         try:
-            events = [event for frame in frames for event in self.h2.receive_data(frame)]
+            # After a GOAWAY, h2 considers the connection closed, but the client still waits for its
+            # responses (RFC 9113 section 6.8).
+            received = [frame for frame in frames if not isGoodbye(frame)]
+            events = [event for frame in received for event in self.h2.receive_data(frame)]
         except ProtocolError:
             self._shut()
             return
-        self._watchHead()
         # h2 has already processed the frames of all these events: on a stream that has been reset,
         # nothing can be sent, and no request must be created.  So resets are handled first.
         reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
@@ -180,43 +186,42 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             self._reopenConnection()
         finally:
             self._busy = False
+        if len(received) < len(frames):
+            self.closeWhenIdle()
+        self._watchHead()
         self.send()
 
     def _isFlooded(self, frames: int) -> bool:
         """
         Whether a client floods the connection.  It does so if it sends far more control frames,
         such as PING, SETTINGS and WINDOW_UPDATE, than its requests need (CVE-2019-9512, 9513, 9515,
-        9518): it may send a few each second, and some for each batch of data that it receives.  It
-        also does so if an incomplete header block already exceeds the limit.
+        9518): it may send a few each second, and some for the data that it receives.  It also does
+        so if an incomplete header block already exceeds the limit.
 
         @param frames: the number of new control frames.
         """
         if frames:
             now = self._now()
             earned = (now - self._controlAt) * _CONTROL_EACH_SECOND
-            self._control = max(0.0, self._control - earned) + frames
+            self._control = max(min(0.0, self._control), self._control - earned) + frames
             self._controlAt = now
         mostBlock = self.site.maxHead + _HEAD_ROOM
         return self._control > _MAX_CONTROL or self._reader.blockSize > mostBlock
-
-    def _now(self) -> float:
-        seconds: float = self.site.reactor.seconds()
-        return seconds
 
     def _watchHead(self) -> None:
         """
         Limit the time for a head that has begun, as in HTTP/1.1.  Neither further bytes of it nor
         other requests in progress extend that time.
         """
-        if self._reader.headBegun:
-            if self._headTimer is None:
-                # The connection is not idle.
-                self.setTimeout(None)
-                self._headTimer = self.callLater(self.site.headTimeout, self._headTimedOut)
-        elif self._headTimer is not None:
+        if self._closing:
+            return
+        if not self._reader.headBegun:
             self._stopHeadTimer()
-            if not self._streams:
-                self.setTimeout(self._idleTimeout)
+            if self._overdue:
+                # It was not the head of a request.
+                self.loseConnection()
+        elif self._headTimer is None:
+            self._headTimer = self.callLater(self.site.headTimeout, self._headTimedOut)
 
     def _stopHeadTimer(self) -> None:
         timer, self._headTimer = self._headTimer, None
@@ -262,6 +267,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             return
         self._lastStream = event.stream_id
         self.setTimeout(None)
+        self._overdue = False
         stream = self._streams[event.stream_id] = HTTP2Stream(self, event.stream_id)
         stream.requestReceived(event.headers, event.stream_ended is not None)
         if self.site.closing:
@@ -317,11 +323,11 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             room -= sent
             if sent and stream.queued:
                 self._ready[stream] = None
-        if room < _BATCH:
+        size = _BATCH - room
+        if size > 0:
             # A client that receives data has to send WINDOW_UPDATE.
-            self._control = max(0.0, self._control - _CONTROL_EACH_BATCH)
-            # A client that still reads a response is not idle, even without a request in progress.
-            self.resetTimeout()
+            earned = _CONTROL_EACH_BATCH + size // _BYTES_EACH_CONTROL
+            self._control = max(-_MAX_SAVED, self._control - earned)
 
     def _flush(self) -> None:
         data = self.outbound.take()
@@ -331,6 +337,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             # This data is replies to a client that sends frames but does not read the replies.
             self._unread += len(data)
             if self._unread > _MAX_UNREAD:
+                self._report("it does not read the replies to its frames")
                 self.abortConnection()
                 return
         self.transport.write(data)
@@ -339,12 +346,19 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def pauseProducing(self) -> None:
         self.full = True
+        if not self._streams and not self._closing:
+            self._rest()
         for stream in self._streams.values():
             stream.pause()
 
     def resumeProducing(self) -> None:
         self.full = False
         self._unread = 0
+        if self._closing:
+            self._allSent()
+            return
+        if not self._streams:
+            self._rest()
         self.send()
         for stream in list(self._streams.values()):
             stream.resume()
@@ -358,23 +372,17 @@ class HTTP2Channel(Protocol, TimeoutMixin):
 
     def remove(self, stream: HTTP2Stream) -> None:
         """
-        Forget a stream that has ended.
+        Forget a stream that has ended.  A connection without streams is idle.
         """
         self._streams.pop(stream.number, None)
         self._ready.pop(stream, None)
-        self.settle()
-
-    def settle(self) -> None:
-        """
-        A request has ended.  A connection without requests is idle; the idle timeout also limits
-        the time for data that has not been sent yet.
-        """
         if self._closing:
             return
-        if self._draining and not self._streams:
-            self.loseConnection()
-        elif all(stream.request is None for stream in self._streams.values()):
-            self.setTimeout(self._idleTimeout)
+        if not self._streams:
+            if self._draining:
+                self.loseConnection()
+            else:
+                self._rest()
         self.send()
 
     def closeWhenIdle(self) -> None:
@@ -382,7 +390,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         Refuse new requests, and close the connection when those in progress have ended.  A
         connection that has not had a request yet gets some time for it.
         """
-        if self._closing:
+        if self._closing or self._draining:
             return
         if self._streams:
             self._draining = True
@@ -393,6 +401,12 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         else:
             self.setTimeout(FIRST_REQUEST)
 
+    def _report(self, reason: str) -> None:
+        # This is not a warning: a client could fill the log with it.
+        self._log.debug(
+            "closing the connection of {client}: {why}", client=self.getPeer(), why=reason
+        )
+
     def loseConnection(self) -> None:
         """
         Close the connection when all written data has been sent, or when that takes too long.
@@ -401,6 +415,8 @@ class HTTP2Channel(Protocol, TimeoutMixin):
             self._close(ErrorCodes.NO_ERROR)
 
     def _close(self, code: ErrorCodes) -> None:
+        if code is not ErrorCodes.NO_ERROR:
+            self._report("it sends too many frames or resets, or too large a head")
         self.h2.close_connection(code, last_stream_id=self._lastStream)
         self._shut()
 
@@ -409,16 +425,7 @@ class HTTP2Channel(Protocol, TimeoutMixin):
         self._closing = True
         self._stopHeadTimer()
         self._loseStreams(Failure(ConnectionDone()))
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        self.setTimeout(self.site.goodbyeTimeout(self._idleTimeout))
-
-    def abortConnection(self) -> None:
-        """
-        Close the connection immediately.
-        """
-        self._closing = True
-        self.transport.abortConnection()
+        self._leave()
 
     # Used by the streams
 
@@ -429,6 +436,3 @@ class HTTP2Channel(Protocol, TimeoutMixin):
     def getHost(self) -> IAddress:
         host: IAddress = self.transport.getHost()
         return host
-
-    def isSecure(self) -> bool:
-        return ISSLTransport.providedBy(self.transport)

@@ -5,6 +5,7 @@ One request and its response on an HTTP/2 connection of a client.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,8 @@ class HTTP2Stream:
         self._continue = False
         self._isHead = False
         self._answered = False
-        self._linger: IDelayedCall | None = None
+        # The timer of a response that is done: until it has been sent, and then for the body.
+        self._timer: IDelayedCall | None = None
 
     # The request
 
@@ -238,6 +240,8 @@ class HTTP2Stream:
                 self._end()
             else:
                 self.resume()
+        elif self._done:
+            self._limitRest()
         return len(piece)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
@@ -281,9 +285,24 @@ class HTTP2Stream:
         self._bodyPaused = False
         self._reopen()
         if self.queued:
-            self._channel.settle()
+            self._limitRest()
         else:
             self._end()
+
+    def _limitRest(self) -> None:
+        """
+        Limit the time for which the client may accept nothing of the rest of the response.  Before
+        the response is done, its producer does that.
+        """
+        self._after(self.site.clientTimeout, self.abortConnection)
+
+    def _after(self, seconds: float, call: Callable[[], object]) -> None:
+        self._stopTimer()
+        self._timer = self._channel.callLater(seconds, call)
+
+    def _stopTimer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
 
     def _end(self) -> None:
         """
@@ -295,8 +314,8 @@ class HTTP2Stream:
         if self._receiving:
             # RST_STREAM with NO_ERROR lets the client stop sending (RFC 9113 section 8.1).  It is
             # delayed, because curl 7.88 loses the response when both arrive together.
-            self._linger = self._channel.callLater(_LINGER, self._stopClient)
-            self._channel.settle()
+            self._after(_LINGER, self._stopClient)
+            self._channel.send()
         else:
             self._leave()
 
@@ -305,8 +324,7 @@ class HTTP2Stream:
         self._leave()
 
     def _leave(self) -> None:
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
+        self._stopTimer()
         self._channel.remove(self)
 
     def _reset(self, code: ErrorCodes) -> None:

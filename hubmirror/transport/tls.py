@@ -49,7 +49,7 @@ _REST = 0.5
 _RECORD = 16 * 1024
 # More bytes than a few records without application data usually have.
 _CONTROL = 4 * 1024
-# The time in seconds for which the peer's close_notify is awaited.
+# The time in seconds without data for which the peer's close_notify is awaited.
 _CLOSE_TIMEOUT = 3.0
 
 
@@ -61,7 +61,7 @@ class BulkTLS(TLSMemoryBIOProtocol):
     C{connectionLost}, but uses its base class only to create the C{OpenSSL.SSL.Connection}.
     Private names begin with two underscores, because those of the base class begin with one.
 
-    It differs from its base class in three ways.  A protocol that pauses or closes the connection
+    It differs from its base class in four ways.  A protocol that pauses or closes the connection
     in C{dataReceived} gets no further data.  Closing a paused connection does not wait for the
     peer's C{close_notify} forever.  All data that was written is sent before this side's own
     C{close_notify}.  Pull producers are not supported.
@@ -206,6 +206,10 @@ class _Batches:
         if self._ended:
             # A wrapper may pass on what it had received before the protocol aborted.
             return
+        if self._leaving is not None and self._leaving.active():
+            # The peer still reads.  The system would drop the data that it has not sent yet if the
+            # peer sent more after the end of the connection.
+            self._leaving.reset(_CLOSE_TIMEOUT)
         self._adaptReads(len(data))
         self._decrypt(data)
         if self._established and not self._ended:
@@ -395,9 +399,10 @@ class _Batches:
 
     def _sayGoodbye(self) -> None:
         """
-        Send a C{close_notify}.  The connection ends when the peer has sent its own, or after three
-        seconds: RFC 8446 section 6.1 does not require either side to wait, and a peer that keeps an
-        idle connection may not read from it.
+        Send a C{close_notify}.  The connection ends when the peer has sent its own, or nothing for
+        three seconds: RFC 8446 section 6.1 does not require either side to wait, and a peer that
+        keeps an idle connection may not read from it.  The protocol must limit the time for a peer
+        that goes on sending.
         """
         connection = self.connection
         if not connection.get_shutdown() & SENT_SHUTDOWN:

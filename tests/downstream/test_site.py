@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.interfaces import INegotiated, ISSLTransport
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -17,7 +18,7 @@ from hubmirror.downstream.site import MirrorSite
 from hubmirror.downstream.upload import RequestBody
 from hubmirror.transport.closingports import FIRST_REQUEST
 from tests.downstream.support import Server
-from tests.transport.http2client import TLSTransport
+from tests.transport.http2client import Client, Recorder, TLSTransport
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -251,6 +252,69 @@ class IdleTests(SynchronousTestCase):
             self.assertEqual(server.clock.getDelayedCalls(), [])
 
 
+class UnreadTests(SynchronousTestCase):
+    """
+    Clients that still read a response that is complete on the mirror's side.
+    """
+
+    def answered(self, protocol: bytes, early: bool) -> tuple[Clock, Any, Any]:
+        """
+        A connection whose response is done while the transport is full.
+
+        @param early: whether it was full before the end of the response.
+        @return: the clock, the transport and its producer.
+        """
+        clock = Clock()
+        held = Recorder()
+        site = MirrorSite(held, clock, 75, clientTimeout=300)
+        if protocol == b"h2":
+            client = Client(site)
+            client.ask()
+            transport = client.transport
+        else:
+            transport = TLSTransport(protocol)
+            channel = site.buildProtocol(None)
+            channel.makeConnection(transport)
+            channel.handshakeCompleted()
+            channel.dataReceived(GET)
+        [request] = held.requests
+        request.setHeader(b"Content-Length", b"5")
+        request.write(b"whole")
+        producer = transport.producer
+        if early:
+            producer.pauseProducing()
+        request.finish()
+        if not early:
+            # The transport sends small pieces later.
+            producer.pauseProducing()
+        return clock, transport, producer
+
+    def test_all(self) -> None:
+        """
+        They may accept nothing for client-timeout.  The time for a connection without a request
+        begins when they have accepted everything.
+        """
+        for protocol in (b"http/1.1", b"h2"):
+            for early in (True, False):
+                clock, transport, producer = self.answered(protocol, early)
+                clock.pump([1] * 299)
+                self.assertFalse(transport.disconnecting or transport.aborted)
+                producer.resumeProducing()
+                clock.pump([1] * 74)
+                self.assertFalse(transport.disconnecting or transport.aborted)
+                clock.advance(1)
+                self.assertTrue(transport.disconnecting)
+
+    def test_nothing(self) -> None:
+        for protocol in (b"http/1.1", b"h2"):
+            for early in (True, False):
+                clock, transport, _ = self.answered(protocol, early)
+                clock.pump([1] * 299)
+                self.assertFalse(transport.aborted)
+                clock.advance(1)
+                self.assertTrue(transport.aborted)
+
+
 class ProtocolTests(SynchronousTestCase):
     def test_offered(self) -> None:
         self.assertEqual(Server().site.acceptableProtocols(), [b"h2", b"http/1.1"])
@@ -276,32 +340,85 @@ class GoodbyeTests(SynchronousTestCase):
     Twisted's own TLS waits for the client's close_notify.
     """
 
-    def connect(self, protocol: bytes, plain: bool) -> tuple[MirrorSite, Clock, TLSTransport]:
-        clock = Clock()
-        site = MirrorSite(Resource(), clock, 75, plain=plain)
-        transport = TLSTransport(protocol)
-        directlyProvides(transport, ISSLTransport, INegotiated)
-        channel = site.buildProtocol(None)
-        channel.makeConnection(transport)
-        channel.handshakeCompleted()
-        return site, clock, transport
+    def setUp(self) -> None:
+        self.clock = Clock()
 
-    def test_drain(self) -> None:
-        """When the mirror stops, it waits for that only a short time."""
+    def close(self, protocol: bytes, plain: bool, full: bool = False) -> tuple[TLSTransport, Any]:
+        """A connection that is being closed, and the transport below TLS."""
+        site = MirrorSite(Resource(), self.clock, 75, clientTimeout=100, plain=plain)
+        transport: Any = TLSTransport(protocol)
+        below = transport.transport = StringTransport()
+        directlyProvides(transport, ISSLTransport, INegotiated)
+        self.channel = site.buildProtocol(None)
+        self.channel.makeConnection(transport)
+        self.channel.handshakeCompleted()
+
+        def loseConnection() -> None:
+            TLSTransport.loseConnection(transport)
+            if full and transport.producer is not None:
+                # The last of what was written does not fit into the system's buffers.
+                transport.producer.pauseProducing()
+
+        transport.loseConnection = loseConnection
+        site.close()
+        self.clock.advance(FIRST_REQUEST)
+        self.assertTrue(transport.disconnecting)
+        return transport, below
+
+    def test_silent(self) -> None:
+        """
+        The mirror waits for that only a short time.  It does not abort the connection, because the
+        client may still read.
+        """
         for protocol in (b"http/1.1", b"h2"):
-            site, clock, transport = self.connect(protocol, plain=True)
-            site.close()
-            clock.advance(FIRST_REQUEST)
-            self.assertTrue(transport.disconnecting)
-            clock.advance(2.9)
+            transport, below = self.close(protocol, plain=True)
+            self.clock.advance(2.9)
+            self.assertFalse(below.disconnecting)
+            self.clock.advance(0.1)
+            self.assertTrue(below.disconnecting, protocol)
             self.assertFalse(transport.aborted)
-            clock.advance(0.2)
+            self.clock.advance(100)
+            self.assertTrue(transport.aborted)
+
+    def test_stillSending(self) -> None:
+        """It waits longer for a client that sends anything, up to client-timeout."""
+        for protocol in (b"http/1.1", b"h2"):
+            _, below = self.close(protocol, plain=True)
+            for _ in range(50):
+                self.assertFalse(below.disconnecting)
+                self.clock.advance(2)
+                self.channel.dataReceived(b"window update")
+            self.clock.advance(3)
+            self.assertTrue(below.disconnecting, protocol)
+
+    def test_bulk(self) -> None:
+        """The mirror's TLS does this itself, but must be told when it takes too long."""
+        for protocol in (b"http/1.1", b"h2"):
+            transport, below = self.close(protocol, plain=False)
+            self.clock.advance(99)
+            self.assertFalse(below.disconnecting or transport.aborted)
+            self.clock.advance(1)
             self.assertTrue(transport.aborted, protocol)
 
     def test_stillReading(self) -> None:
-        """A client that has not received all of its response is not disconnected by that."""
-        site, clock, transport = self.connect(b"http/1.1", plain=True)
-        transport.producer.pauseProducing()
-        site.close()
-        clock.advance(4)
-        self.assertFalse(transport.aborted)
+        """All this begins only when the transport has sent everything."""
+        for protocol in (b"http/1.1", b"h2"):
+            for plain in (True, False):
+                transport, below = self.close(protocol, plain, full=True)
+                self.clock.advance(99)
+                self.assertFalse(below.disconnecting or transport.aborted)
+                transport.producer.resumeProducing()
+                self.assertIsNone(transport.producer)
+                self.clock.advance(2)
+                self.assertFalse(below.disconnecting or transport.aborted)
+                self.clock.advance(1)
+                self.assertEqual(below.disconnecting, plain)
+
+    def test_notReading(self) -> None:
+        """Unless the client accepts nothing for client-timeout."""
+        for protocol in (b"http/1.1", b"h2"):
+            transport, _ = self.close(protocol, plain=False, full=True)
+            self.clock.advance(99)
+            self.assertFalse(transport.aborted)
+            self.clock.advance(1)
+            self.assertTrue(transport.aborted)

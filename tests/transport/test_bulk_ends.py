@@ -123,6 +123,25 @@ class SilentTests(SynchronousTestCase):
         self.assertEqual(ended(pair), [ConnectionDone, ConnectionDone])
         self.assertEqual(pair.reactor.getDelayedCalls(), [])
 
+    def test_stillReading(self) -> None:
+        """
+        It waits longer while the client sends anything, because a closed socket would then drop
+        what the client has not received yet.
+        """
+        pair = Pair(False, True)
+        pair.settle()
+        pair.client.transport.pauseProducing()
+        pair.server.transport.loseConnection()
+        for _ in range(5):
+            pair.reactor.advance(2.9)
+            pair.client.transport.write(b"window update")
+            pair.turn()
+        self.assertFalse(pair.serverEnd.disconnecting)
+        self.assertEqual(pair.server.got, b"")
+        pair.reactor.advance(3)
+        pair.serverEnd.step(reading=False)
+        self.assertEqual(ended(pair)[1], ConnectionDone)
+
     def test_slow(self) -> None:
         """Nevertheless, everything that was written arrives."""
         pair = Pair(False, True, room=5_000)

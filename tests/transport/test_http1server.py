@@ -331,7 +331,7 @@ class TimeTests(SynchronousTestCase):
         """A client that does not let its connection close is aborted."""
         self.patch(self.line, "loseConnection", lambda: None)
         self.line.says(b"nonsense\r\n\r\n")
-        self.clock.advance(IDLE)
+        self.clock.advance(self.server.site.clientTimeout)
         self.assertEqual(self.line.ended, "aborted")
 
     def test_nothingLeft(self) -> None:

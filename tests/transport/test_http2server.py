@@ -6,10 +6,12 @@ from typing import Any
 
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from hyperframe.frame import DataFrame, GoAwayFrame, WindowUpdateFrame
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from hubmirror.downstream.site import MirrorSite
@@ -184,6 +186,43 @@ class SendingTests(HTTP2Case):
             self.client.exchange()
         self.assertFalse(self.client.transport.disconnecting)
 
+    def test_smallReads(self) -> None:
+        """
+        So does one that reads little at a time, in two frames for each read: for the data that it
+        gets, and for the rest that is already on its way when the response has ended.
+        """
+        stream, request = self.request()
+        onItsWay = 4096 * KiB
+        for sent in range(0, 32 * 1024 * KiB, 32 * KiB):
+            request.write(bytes(32 * KiB))
+            if sent >= onItsWay:
+                self.returnWindow(stream, 32 * KiB)
+            self.client.exchange()
+        request.finish()
+        self.client.transport.clear()
+        self.returnWindow(stream, onItsWay)
+        self.assertFalse(self.client.transport.disconnecting)
+
+    def returnWindow(self, stream: int, size: int) -> None:
+        updates = [
+            WindowUpdateFrame(number, window_increment=4 * KiB).serialize()
+            for number in (0, stream)
+        ]
+        self.client.protocol.dataReceived(b"".join(updates * (size // (4 * KiB))))
+
+    def test_pingsForData(self) -> None:
+        """A client can't save up the right to send any number of frames."""
+        _, request = self.request()
+        request.write(bytes(64 * 1024 * KiB))
+        self.client.exchange()
+        with capturedLogs() as events:
+            self.flood(5000)
+            self.assertFalse(self.client.transport.disconnecting)
+            self.flood(100)
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
+        self.assertIn("192.168.1.1", formatEvent(events[0]))
+
 
 class Interleaving:
     """
@@ -265,11 +304,41 @@ class EndTests(HTTP2Case):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_clientSaysGoodbye(self) -> None:
-        self.request()
-        self.client.h2.close_connection()
-        self.client.exchange()
-        self.assertEqual(len(self.resource.ended), 1)
+        """After a client's GOAWAY, its requests are completed; then the connection is closed."""
+        stream, request = self.request(ended=False)
+        goaway = GoAwayFrame(additional_data=b"bye").serialize()
+        for byte in goaway * 2:
+            self.client.protocol.dataReceived(bytes((byte,)))
+        body = DataFrame(stream, b"body", flags=["END_STREAM"]).serialize()
+        self.client.protocol.dataReceived(body)
+        self.assertEqual(request.content.received, 4)
+        request.write(b"whole")
+        self.assertFalse(self.client.transport.disconnecting)
+        request.finish()
+        self.assertEqual(self.resource.ended, [None])
+        self.assertIn(b"whole", self.client.transport.value())
         self.assertTrue(self.client.transport.disconnecting)
+
+    def test_goodbyeAfterAResponse(self) -> None:
+        """Without a request in progress, this happens at once."""
+        self.request()[1].finish()
+        self.client.protocol.dataReceived(GoAwayFrame().serialize())
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def test_goodbyeWithAnError(self) -> None:
+        """After a GOAWAY with an error, or a malformed one, the client waits for nothing."""
+        for goaway in (
+            GoAwayFrame(error_code=ErrorCodes.INTERNAL_ERROR).serialize(),
+            b"\0\0\x08\7\0\0\0\0\1" + bytes(8),
+            b"\0\0\x04\7\0\0\0\0\0" + bytes(4),
+        ):
+            self.resource.ended.clear()
+            self.client = Client(self.site)
+            self.request()
+            self.client.protocol.dataReceived(goaway)
+            self.assertEqual(len(self.resource.ended), 1)
+            self.assertTrue(self.client.transport.disconnecting)
 
     def test_idle(self) -> None:
         """An idle connection is closed, after GOAWAY."""
@@ -297,28 +366,72 @@ class EndTests(HTTP2Case):
             self.client.exchange()
         self.assertClosed(ErrorCodes.NO_ERROR)
 
-    def test_neverRead(self) -> None:
-        """
-        A response that is complete on this side keeps its connection open while the client goes on
-        reading.
-        """
-        self.client = Client(self.site, wide=False)
+    def test_split(self) -> None:
+        """Nor do frames that are received in two pieces keep a connection open."""
+        for _ in range(3):
+            self.clock.advance(IDLE / 3 - 1)
+            self.client.h2.ping(b"12345678")
+            frame = self.client.h2.data_to_send()
+            self.client.protocol.dataReceived(frame[:5])
+            self.clock.advance(1)
+            self.assertFalse(self.client.transport.disconnecting)
+            self.client.protocol.dataReceived(frame[5:])
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
+    def unread(self) -> tuple[int, Any]:
+        """A response that is complete on this side, but not sent."""
         stream, request = self.request()
         request.write(bytes(100_000))
         request.finish()
+        self.client.exchange()
+        return stream, request
+
+    def test_stillReading(self) -> None:
+        """A response that is done keeps its connection open while the client accepts some of it."""
+        self.client = Client(self.site, wide=False)
+        stream, _ = self.unread()
         for _ in range(3):
-            self.clock.advance(IDLE - 1)
+            self.clock.advance(self.site.clientTimeout - 1)
             self.client.h2.increment_flow_control_window(1000)
             self.client.h2.increment_flow_control_window(1000, stream)
             self.client.exchange()
+        self.assertIsNone(self.client.answers[stream].reset)
+        self.assertEqual(len(self.client.answers[stream].body), 65_535 + 3000)
+        self.clock.advance(self.site.clientTimeout)
+        self.clock.advance(0)
+        self.client.exchange()
+        self.assertEqual(self.client.answers[stream].reset, ErrorCodes.INTERNAL_ERROR)
+        self.clock.advance(IDLE - 1)
         self.assertFalse(self.client.transport.disconnecting)
-        self.clock.advance(IDLE)
+        self.clock.advance(1)
         self.assertTrue(self.client.transport.disconnecting)
+
+    def test_neverRead(self) -> None:
+        """The time for it does not depend on what else the client does."""
+        self.client = Client(self.site, wide=False)
+        self.client.setWindow(0)
+        self.client.exchange()
+        streams = [self.unread()[0] for _ in range(3)]
+        for _ in range(11):
+            self.clock.advance(self.site.clientTimeout / 10)
+            self.request(method=b"HEAD")[1].finish()
+            self.client.exchange()
+        for stream in streams:
+            self.assertEqual(self.client.answers[stream].reset, ErrorCodes.INTERNAL_ERROR)
+
+    def test_lostUnread(self) -> None:
+        self.client.leave()
+        self.client = Client(self.site, wide=False)
+        self.unread()
+        self.client.leave()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_closingTakesTooLong(self) -> None:
         self.clock.advance(IDLE)
+        self.clock.advance(self.site.clientTimeout - 1)
         self.assertFalse(self.client.transport.aborted)
-        self.clock.advance(IDLE)
+        self.clock.advance(1)
         self.assertTrue(self.client.transport.aborted)
 
     def test_closeWhenIdle(self) -> None:

@@ -1,0 +1,100 @@
+"""
+When and how a client's connection is closed, with either version of HTTP.
+
+Data that was written may still be in the transport, or in the system's buffers, which hold several
+megabytes.  The system drops them when the connection is aborted, and also when the client sends
+anything, such as WINDOW_UPDATE, to a socket that is already closed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import Protocol
+from twisted.protocols.policies import TimeoutMixin
+
+# The time in seconds without data from the client after which Twisted's own TLS waits no longer for
+# its close_notify.
+_GOODBYE = 3.0
+
+
+class ClientChannel(Protocol, TimeoutMixin):
+    """
+    A connection of a client.
+
+    @ivar site: the C{MirrorSite} that serves the requests.
+    @ivar full: whether the transport has paused this channel.
+    """
+
+    transport: Any
+
+    site: Any = None
+    full = False
+    _idleTimeout: Any
+    _closing = False
+    # Whether Twisted's own TLS waits for the client's close_notify, and until when at most.
+    _lingering = False
+    _until = 0.0
+
+    def _now(self) -> float:
+        seconds: float = self.site.reactor.seconds()
+        return seconds
+
+    def isSecure(self) -> bool:
+        return ISSLTransport.providedBy(self.transport)
+
+    def _rest(self) -> None:
+        """
+        Limit the time for which the connection may be without a request, or, while the transport is
+        full, the time for which the client may accept nothing of the last response.
+        """
+        self.setTimeout(self.site.clientTimeout if self.full else self._idleTimeout)
+
+    def _leave(self) -> None:
+        """
+        Close the connection when all written data has been sent, or when the client accepts none of
+        it for C{client-timeout}.
+        """
+        self._closing = True
+        # The transport tells its producer when everything has been sent.
+        self.transport.loseConnection()
+        if self.full:
+            self.setTimeout(self.site.clientTimeout)
+        else:
+            self._allSent()
+
+    def _allSent(self) -> None:
+        """
+        Wait for the client to close the connection, too.
+        L{BulkTLS<hubmirror.transport.tls.BulkTLS>} closes it three seconds after the client's last
+        data.  With Twisted's own TLS, this channel does the same.  C{client-timeout} limits either.
+        """
+        self._lingering = self.site.plain and self.isSecure()
+        self._until = self._now() + self.site.clientTimeout
+        self.setTimeout(_GOODBYE if self._lingering else self.site.clientTimeout)
+        self.transport.unregisterProducer()
+
+    def _receivedLate(self) -> None:
+        """
+        The client has sent data on a connection that is being closed: it is still reading.
+        """
+        if self._lingering and self._now() < self._until:
+            self.resetTimeout()
+
+    def _leaveTimedOut(self) -> None:
+        if self._lingering:
+            self._lingering = False
+            self.setTimeout(self.site.clientTimeout)
+            # Close the connection below TLS.
+            self.transport.transport.loseConnection()
+        else:
+            self.abortConnection()
+
+    def abortConnection(self) -> None:
+        """
+        Close the connection immediately, so that the client does not take a partial response for a
+        complete one.
+        """
+        self._closing = True
+        self.transport.abortConnection()

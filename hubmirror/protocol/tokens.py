@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from hubmirror.protocol.errors import UpstreamFailed
+from hubmirror.protocol.errors import NoCredentials
 
 # The shortest lifetime of a token, in seconds.
 _LEAST_LIFE = 60.0
@@ -38,7 +38,7 @@ def readToken(body: bytes) -> tuple[bytes, float]:
     Response Fields").
 
     @return: the value of C{Authorization}, and its lifetime in seconds.
-    @raise UpstreamFailed: when the response has no token, or its lifetime is no finite number.
+    @raise NoCredentials: when the response has no token, or its lifetime is no finite number.
     """
     try:
         members = json.loads(body)
@@ -48,4 +48,4 @@ def readToken(body: bytes) -> tuple[bytes, float]:
             raise ValueError("no lifetime")
         return b"Bearer " + token.encode("ascii"), max(_LEAST_LIFE, life)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise UpstreamFailed("its token service gave no token") from None
+        raise NoCredentials("its token service gave no token") from None

@@ -24,7 +24,14 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from hubmirror.protocol.challenge import bearerParameters, schemes
-from hubmirror.protocol.errors import NoCredentials, UnknownName, UpstreamFailed
+from hubmirror.protocol.errors import (
+    ConnectFailed,
+    HeadFailed,
+    LocalFailure,
+    NoCredentials,
+    UnknownName,
+    UpstreamFailed,
+)
 from hubmirror.protocol.target import Target
 from hubmirror.protocol.tokens import readToken, tokenURL
 from hubmirror.protocol.url import splitURL
@@ -204,6 +211,11 @@ class Accounts:
                 uri = await self._tokenURL(upstream, account, challenges)
             except UnknownName:
                 return None
+            except (ConnectFailed, HeadFailed):
+                # It is the registry itself that failed.
+                raise
+            except UpstreamFailed as error:
+                raise NoCredentials(error.message) from None
         headers = Headers({b"Accept-Encoding": [b"identity"]})
         if account.username:
             headers.setRawHeaders(b"Authorization", [account.basic])
@@ -213,6 +225,8 @@ class Accounts:
         try:
             answer = await asking
             body = await readShortBody(answer, self.reactor, _TIMEOUT)
+        except LocalFailure:
+            raise
         except UpstreamFailed as error:
             raise NoCredentials(f"{place}: {error.message}") from None
         if answer.code == 401 and account.username:

@@ -977,6 +977,37 @@ class AccountTests(MemoryCase):
         self.assertEqual((got.status, got.error), (502, "UNAVAILABLE"))
         self.assertIn(b"ghcr.test: auth.test: connection refused", got.body)
 
+    def test_tokenServiceOutOfReach(self) -> None:
+        """A lack of file descriptors is reported as such, and is no failure of the registry."""
+        self.configure(auth_url="https://auth.test/token")
+        client = self.pull()
+        self.network.short = True
+        self.say(challenge(b"https://x.example/"))
+        got = self.answered(client)
+        self.assertEqual((got.status, got.values(b"Retry-After")), (503, [b"5"]))
+        self.assertIn(b"ghcr.test: no file descriptor left", got.body)
+
+    def test_registryAnswersAgain(self) -> None:
+        """A challenge ends the mark of a registry that was down, even if no token can be got."""
+        demand = challenge(b"https://x.example/")
+        for auth, replies in (
+            (None, [demand]),
+            ("https://auth.test/token", [demand, answer(200, b"{}")]),
+        ):
+            self.configure(auth_url=auth, fallback=["https://f.example"])
+            self.network.refuses.add(b"ghcr.test")
+            self.pull()
+            self.network.refuses.clear()
+            self.say(answer(200, b"{}"))
+            self.clock.advance(2)
+            client = self.pull()
+            for reply in (*replies, answer(200, b"{}")):
+                self.say(reply)
+            self.assertEqual(self.answered(client).status, 200)
+            self.pull()
+            self.assertEqual(self.say(answer(200, b"{}")).target, b"/v2/o/a/manifests/1")
+            self.assertEqual(self.exchanges[-1].upstream, "ghcr.test")
+
     def test_refusedPassword(self) -> None:
         """A registry without tokens rejects a password itself."""
         self.configure(accounts=2)

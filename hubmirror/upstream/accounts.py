@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import NoReturn
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -47,6 +47,9 @@ _TIMEOUT = 5.0
 # The fraction of a token's lifetime after which it is replaced.
 _MARGIN = 0.9
 _MOST_TOKENS = 10_000
+# The time in seconds during which a 401 to a new token is a denial, and no sign that the token has
+# become invalid.
+_NEW = 5.0
 
 
 @attrs.frozen
@@ -86,10 +89,14 @@ for a change (a push or a deletion).
 class _Token:
     """
     @ivar authorization: the value of C{Authorization}.
+    @ivar scope: the scope of the challenge that demanded it.
+    @ivar since: when it was issued, in seconds of the reactor's clock.
     @ivar until: when the token has to be replaced, in seconds of the reactor's clock.
     """
 
     authorization: bytes
+    scope: bytes | None
+    since: float
     until: float
 
 
@@ -118,7 +125,8 @@ class Accounts:
         self._services = services
         self._accounts = list(accounts)
         self._refused: set[Account] = set()
-        self._tokens: dict[_Key, _Token] = {}
+        # A password is kept for all repositories, by the first two parts of the key.
+        self._tokens: dict[_Key | tuple[str, Account], _Token] = {}
         self._fetching: dict[_Key, list[Deferred[bytes | None]]] = {}
 
     def identity(self, account: Account) -> bytes:
@@ -155,33 +163,44 @@ class Accounts:
         """
         The C{Authorization} of a token that is still valid, or C{None}.
         """
-        token = self._tokens.get(key)
-        if token is None:
-            return None
-        if token.until <= self.reactor.seconds():
-            del self._tokens[key]
-            return None
-        return token.authorization
+        token = self._known(key)
+        return None if token is None else token.authorization
 
-    def forget(self, key: _Key) -> None:
-        """
-        Drop a token that an upstream has rejected.
-        """
+    def _known(self, key: _Key) -> _Token | None:
+        token = self._tokens.get(key) or self._tokens.get(key[:2])
+        if token is not None and token.until <= self.reactor.seconds():
+            self._forget(key)
+            return None
+        return token
+
+    def _forget(self, key: _Key) -> None:
         self._tokens.pop(key, None)
+        self._tokens.pop(key[:2], None)
 
     def fetch(
-        self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]
+        self, key: _Key, upstream: Upstream, challenges: Sequence[bytes], sent: bytes | None
     ) -> Deferred[bytes | None]:
         """
         Request the token that a challenge demands; if it demands a password, check the account's.
+        Nothing is requested if C{sent} is new and for the same scope: the account is then denied
+        what was requested.
         Concurrent calls with the same key share one request.
 
         @param challenges: the values of C{WWW-Authenticate}.
+        @param sent: the C{Authorization} of the request to which they are the response.
         @return: a deferred that fires with the value of C{Authorization} for further requests, or
             with C{None} if the account is denied what was requested.  It fails with
             L{AccountRefused} if the account is rejected, and with L{UpstreamFailed} if it can't be
             found out.
         """
+        token = self._known(key)
+        if token is not None and token.scope == _scope(challenges):
+            if token.authorization != sent:
+                # It was issued in the meantime.
+                return succeed(token.authorization)
+            if self.reactor.seconds() < token.since + _NEW:
+                return succeed(None)
+        self._forget(key)
         waiting: Deferred[bytes | None] = Deferred()
         if key in self._fetching:
             self._fetching[key].append(waiting)
@@ -233,12 +252,13 @@ class Accounts:
             self._refuse(account)
         if answer.code == 429 or answer.code >= 500:
             raise NoCredentials(f"{place} answered {answer.code}")
-        authorization, life = account.basic, math.inf
-        if isBearer:
-            if answer.code != 200:
-                return None
-            authorization, life = readToken(body)
-        self._keep(key, authorization, life)
+        if not isBearer:
+            self._keep(key[:2], account.basic, None, math.inf)
+            return account.basic
+        if answer.code != 200:
+            return None
+        authorization, life = readToken(body)
+        self._keep(key, authorization, _scope(challenges), life)
         return authorization
 
     async def _tokenURL(
@@ -255,11 +275,17 @@ class Accounts:
         # A fallback's challenge has the names as that fallback knows them, but not its ns.
         return upstream.spelling.withNamespace(url)
 
-    def _keep(self, key: _Key, authorization: bytes, life: float) -> None:
+    def _keep(
+        self,
+        key: _Key | tuple[str, Account],
+        authorization: bytes,
+        scope: bytes | None,
+        life: float,
+    ) -> None:
         if len(self._tokens) >= _MOST_TOKENS:
             del self._tokens[next(iter(self._tokens))]
-        until = self.reactor.seconds() + life * _MARGIN
-        self._tokens[key] = _Token(authorization, until)
+        now = self.reactor.seconds()
+        self._tokens[key] = _Token(authorization, scope, now, now + life * _MARGIN)
 
     def _refuse(self, account: Account) -> NoReturn:
         """
@@ -276,6 +302,10 @@ class Accounts:
                 username=account.username,
             )
         raise AccountRefused("the mirror's account was refused")
+
+
+def _scope(challenges: Sequence[bytes]) -> bytes | None:
+    return bearerParameters(b",".join(challenges)).get(b"scope")
 
 
 @implementer(IAgent)
@@ -328,15 +358,15 @@ class AccountAgent:
     ) -> IResponse:
         accounts = self._accounts
         key = upstream.name, self._account, self._repository, method in (*PUSHING, b"DELETE")
-        answer = await self._send(method, uri, headers, body, accounts.known(key))
+        sent = accounts.known(key)
+        answer = await self._send(method, uri, headers, body, sent)
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
         if answer.code != 401 or body is not None or not challenges:
             return answer
-        accounts.forget(key)
         with ExitStack() as stack:
             stack.callback(discard, answer, accounts.reactor)
             try:
-                authorization = await accounts.fetch(key, upstream, challenges)
+                authorization = await accounts.fetch(key, upstream, challenges, sent)
             except UpstreamFailed:
                 if self._account.username:
                     raise

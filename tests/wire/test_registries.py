@@ -1025,6 +1025,7 @@ class AccountTests(MemoryCase):
         self.say(self.NOT_BEARER)
         self.say(answer(200, b"{}"))
         self.say(answer(200, b"{}"))
+        self.clock.advance(6)
         client = self.pull()
         for value in (self.FIRST, self.FIRST, None, self.SECOND, self.SECOND):
             isRight = value == self.SECOND
@@ -1038,20 +1039,81 @@ class AccountTests(MemoryCase):
         repository.
         """
         self.configure(accounts=2)
-        for refusals in (2, 1):
-            client = self.pull()
-            for number in range(2):
+        client = self.pull()
+        for account in (self.FIRST, self.SECOND):
+            self.say(self.NOT_BEARER)
+            asked = self.say(answer(200, b"{}"))
+            self.assertEqual(asked.target, b"/v2/")
+            self.assertEqual(asked.values(b"Authorization"), [account])
+            self.say(self.NOT_BEARER)
+        got = self.answered(client)
+        self.assertEqual((got.status, got.values(b"WWW-Authenticate")), (401, []))
+
+    def test_passwordForAllRepositories(self) -> None:
+        """
+        A password that was accepted is sent for every repository, and checked again only if it is
+        refused a few seconds later.
+        """
+        self.test_forbiddenByPassword()
+        target = b"/v2/ghcr.test/o/b/manifests/1"
+        for checks in (0, 1, 0):
+            client = self.pull(target)
+            asked = self.say(self.NOT_BEARER)
+            self.assertEqual(asked.target, b"/v2/o/b/manifests/1")
+            self.assertEqual(asked.values(b"Authorization"), [self.FIRST])
+            if checks:
+                self.assertEqual(self.say(answer(200, b"{}")).target, b"/v2/")
                 self.say(self.NOT_BEARER)
-                asked = self.say(answer(200, b"{}"))
-                self.assertEqual(asked.target, b"/v2/")
-                isRefused = number < refusals
-                self.say(self.NOT_BEARER if isRefused else answer(200, b"{}"))
-                self.assertEqual(
-                    asked.values(b"Authorization"), [(self.FIRST, self.SECOND)[number]]
-                )
-            got = self.answered(client)
-            self.assertEqual(got.values(b"WWW-Authenticate"), [])
-            self.assertEqual(got.status, 401 if refusals == 2 else 200)
+            self.assertEqual(self.say(answer(200)).values(b"Authorization"), [self.SECOND])
+            self.assertEqual(self.answered(client).status, 200)
+            if not checks:
+                self.clock.advance(6)
+
+    def test_passwordToNoFallback(self) -> None:
+        self.configure(fallback=["https://f.example"])
+        self.pull()
+        for reply in (self.NOT_BEARER, answer(200, b"{}"), answer(503)):
+            self.say(reply)
+        asked = self.say(answer(200, b"{}"))
+        self.assertEqual(asked.target, b"/v2/o/a/manifests/1?ns=ghcr.test")
+        self.assertEqual(asked.values(b"Authorization"), [])
+
+    def deny(self, scope: bytes, *replies: bytes) -> None:
+        """Pull with a token that is refused, and then with these responses."""
+        client = self.pull()
+        asked = self.say(challenge(b"https://x.example/", b',scope="%b"' % scope))
+        self.assertEqual(len(asked.values(b"Authorization")), 1)
+        for reply in replies:
+            self.say(reply)
+        self.assertEqual(self.answered(client).status, 401)
+
+    def test_deniedWithNewToken(self) -> None:
+        """
+        A token that is refused is replaced, except if it is new and the challenge is the one that
+        demanded it.
+        """
+        client = self.pull()
+        refusal = challenge(b"https://x.example/", b',scope="repository:o/a:pull"')
+        for reply in (refusal, token(b"abc"), refusal):
+            self.say(reply)
+        self.assertEqual(self.answered(client).status, 401)
+        self.deny(b"repository:o/a:pull")
+        self.deny(b"repository:o/a:pull repository:o/b:pull", token(b"def"), refusal)
+        self.clock.advance(6)
+        self.deny(b"repository:o/a:pull", token(b"ghi"), refusal)
+
+    def test_tokenIssuedMeanwhile(self) -> None:
+        """A request that was sent before a token was issued uses that token."""
+        clients = [self.pull() for _ in range(2)]
+        one, two = list(self.network.lines)
+        one.hears(), two.hears()
+        one.says(challenge(b"https://x.example/"))
+        self.say(token(b"abc"))
+        self.say(answer(200, b"{}"))
+        two.says(challenge(b"https://x.example/"))
+        self.assertEqual(self.say(answer(200, b"{}")).values(b"Authorization"), [b"Bearer abc"])
+        for client in clients:
+            self.assertEqual(self.answered(client).status, 200)
 
     def test_challenge(self) -> None:
         """A client gets no challenge, whatever the registry wants."""

@@ -91,6 +91,18 @@ class RequestTests(SynchronousTestCase):
             client.says(body)
             self.assertIn(expected, client.hears())
 
+    def test_restOfTooLarge(self) -> None:
+        """The rest of a body that is too large may be in the same read, and is discarded."""
+        for same, later in (
+            (b"1\r\n6\r\n1\r\n7\r\n", b"1\r\n8\r\n0\r\n\r\n"),
+            (b"1\r\n6\r\n0\r\n\r\n", b""),
+        ):
+            _server, client = self.collecting(b"Transfer-Encoding: chunked")
+            client.says(b"5\r\n12345\r\n" + same)
+            self.assertIn(b"HTTP/1.1 413 ", client.hears())
+            client.says(later + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n1234")
+            self.assertIn(b"4 bytes", client.hears())
+
     def test_collectedSlowly(self) -> None:
         """A client that sends nothing of its body for some time is disconnected."""
         server, client = self.collecting(b"Content-Length: 5")

@@ -26,7 +26,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError
+from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from twisted.internet.error import ConnectionDone
@@ -162,7 +162,11 @@ class HTTP2Channel(ClientChannel):
             self._receivedLate()
             return
         before = self._reader.control
-        frames = self._reader.feed(data)
+        try:
+            frames = self._reader.feed(data)
+        except FrameTooLargeError:
+            self._close(ErrorCodes.FRAME_SIZE_ERROR)
+            return
         if self._isFlooded(self._reader.control - before):
             self._close(ErrorCodes.ENHANCE_YOUR_CALM)
             return
@@ -416,7 +420,7 @@ class HTTP2Channel(ClientChannel):
 
     def _close(self, code: ErrorCodes) -> None:
         if code is not ErrorCodes.NO_ERROR:
-            self._report("it sends too many frames or resets, or too large a head")
+            self._report("it sends too many frames or resets, or too large a frame or head")
         self.h2.close_connection(code, last_stream_id=self._lastStream)
         self._shut()
 

@@ -11,6 +11,7 @@ not read costs an amount of memory that does not depend on its window.
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import inf
 from typing import Any
 
 from h2.config import H2Configuration
@@ -82,6 +83,8 @@ class HTTP2Channel(ClientChannel):
     requestFactory: Any = None
     callLater: Any = None
     outbound: Outbound
+    # A client sends WINDOW_UPDATE as long as it reads.
+    _longestGoodbye = inf
     _log = Logger()
 
     def __init__(self) -> None:

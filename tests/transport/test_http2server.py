@@ -430,8 +430,10 @@ class EndTests(HTTP2Case):
     def test_closingTakesTooLong(self) -> None:
         self.clock.advance(IDLE)
         self.clock.advance(self.site.clientTimeout - 1)
-        self.assertFalse(self.client.transport.aborted)
+        self.assertFalse(self.client.transport.transport.disconnecting)
         self.clock.advance(1)
+        self.assertTrue(self.client.transport.transport.disconnecting)
+        self.clock.advance(self.site.clientTimeout)
         self.assertTrue(self.client.transport.aborted)
 
     def test_closeWhenIdle(self) -> None:

@@ -194,7 +194,11 @@ class HTTP2Channel(ClientChannel):
         finally:
             self._busy = False
         if len(received) < len(frames):
-            self.closeWhenIdle()
+            if self._streams:
+                self.closeWhenIdle()
+            else:
+                # Even before the first request, there is nothing to wait for.
+                self.loseConnection()
         self._watchHead()
         self.send()
 

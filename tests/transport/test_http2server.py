@@ -326,6 +326,12 @@ class EndTests(HTTP2Case):
         self.client.exchange()
         self.assertClosed(ErrorCodes.NO_ERROR)
 
+    def test_goodbyeBeforeARequest(self) -> None:
+        """A connection that has not had a request is closed at once, too."""
+        self.client.protocol.dataReceived(GoAwayFrame().serialize())
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
     def test_goodbyeWithAnError(self) -> None:
         """After a GOAWAY with an error, or a malformed one, the client waits for nothing."""
         for goaway in (

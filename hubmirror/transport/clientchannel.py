@@ -14,6 +14,8 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import TimeoutMixin
 
+from hubmirror.transport.closingports import FIRST_REQUEST
+
 # The time in seconds without data from the client after which Twisted's own TLS waits no longer for
 # its close_notify.
 _GOODBYE = 3.0
@@ -53,7 +55,12 @@ class ClientChannel(Protocol, TimeoutMixin):
         Limit the time for which the connection may be without a request, or, while the transport is
         full, the time for which the client may accept nothing of the last response.
         """
-        self.setTimeout(self.site.clientTimeout if self.full else self._idleTimeout)
+        timeout = self._idleTimeout
+        if self.full:
+            timeout = self.site.clientTimeout
+        elif self.site.closing:
+            timeout = min(timeout, FIRST_REQUEST)
+        self.setTimeout(timeout)
 
     def _leave(self) -> None:
         """

@@ -200,6 +200,24 @@ class CloseTests(SynchronousTestCase):
         self.successResultOf(closing)
         self.successResultOf(aborting)
 
+    def test_freshAndFull(self) -> None:
+        """That time does not become longer when the transport was full for a moment."""
+        for protocol in (b"http/1.1", b"h2"):
+            clock = Clock()
+            site = MirrorSite(Recorder(), clock, 75)
+            transport = TLSTransport(protocol)
+            channel = site.buildProtocol(None)
+            channel.makeConnection(transport)
+            channel.handshakeCompleted()
+            site.close()
+            producer: Any = transport.producer
+            producer.pauseProducing()
+            producer.resumeProducing()
+            clock.advance(FIRST_REQUEST - 0.1)
+            self.assertFalse(transport.disconnecting)
+            clock.advance(0.1)
+            self.assertTrue(transport.disconnecting, protocol)
+
     def test_noHandshake(self) -> None:
         """A client that is still shaking hands is not waited for long."""
         server = Server()

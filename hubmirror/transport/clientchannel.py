@@ -14,6 +14,8 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import TimeoutMixin
 
+from hubmirror.transport.closingports import FIRST_REQUEST
+
 # The time in seconds without data from the client after which Twisted's own TLS waits no longer for
 # its close_notify.
 _GOODBYE = 3.0
@@ -33,9 +35,13 @@ class ClientChannel(Protocol, TimeoutMixin):
     full = False
     _idleTimeout: Any
     _closing = False
-    # Whether Twisted's own TLS waits for the client's close_notify, and until when at most.
+    # Whether TLS waits for the client's close_notify, and until when data from the client extends
+    # that.
     _lingering = False
     _until = 0.0
+    # The longest time for that in seconds, besides client-timeout.  With HTTP/1.1, a client that
+    # goes on sending does not necessarily read.
+    _longestGoodbye = 2 * _GOODBYE
 
     def _now(self) -> float:
         seconds: float = self.site.reactor.seconds()
@@ -49,7 +55,12 @@ class ClientChannel(Protocol, TimeoutMixin):
         Limit the time for which the connection may be without a request, or, while the transport is
         full, the time for which the client may accept nothing of the last response.
         """
-        self.setTimeout(self.site.clientTimeout if self.full else self._idleTimeout)
+        timeout = self._idleTimeout
+        if self.full:
+            timeout = self.site.clientTimeout
+        elif self.site.closing:
+            timeout = min(timeout, FIRST_REQUEST)
+        self.setTimeout(timeout)
 
     def _leave(self) -> None:
         """
@@ -68,16 +79,22 @@ class ClientChannel(Protocol, TimeoutMixin):
         """
         Wait for the client to close the connection, too.
         L{BulkTLS<hubmirror.transport.tls.BulkTLS>} closes it three seconds after the client's last
-        data.  With Twisted's own TLS, this channel does the same.  C{client-timeout} limits either.
+        data.  With Twisted's own TLS, this channel does the same.  In either case, this channel
+        limits the time for a client that goes on sending.
         """
-        self._lingering = self.site.plain and self.isSecure()
-        self._until = self._now() + self.site.clientTimeout
-        self.setTimeout(_GOODBYE if self._lingering else self.site.clientTimeout)
+        timeout = self.site.clientTimeout
+        self._lingering = self.isSecure()
+        if self._lingering:
+            timeout = min(timeout, self._longestGoodbye)
+            self._until = self._now() + timeout
+            if self.site.plain:
+                timeout = _GOODBYE
+        self.setTimeout(timeout)
         self.transport.unregisterProducer()
 
     def _receivedLate(self) -> None:
         """
-        The client has sent data on a connection that is being closed: it is still reading.
+        The client has sent data on a connection that is being closed: it may still be reading.
         """
         if self._lingering and self._now() < self._until:
             self.resetTimeout()

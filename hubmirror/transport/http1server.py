@@ -201,8 +201,11 @@ class HTTP1Channel(ClientChannel):
             self._read(True)
         if request is not None:
             for piece in pieces:
+                if self._request is not request:
+                    # A piece has ended the request, because its body is too large.
+                    break
                 request.handleContentChunk(piece)
-            if body.done:
+            if body.done and self._request is request:
                 request.contentComplete()
         elif body.done:
             self._awaitRequest()

@@ -4,10 +4,12 @@ to h2.
 
 h2 copies its unread data for each frame and for each read, so that many small frames, or a frame
 that is received byte by byte, would take quadratic time.  It also does not report that a header
-block has begun.
+block has begun, and buffers the whole of a frame before it refuses its size.
 """
 
 from __future__ import annotations
+
+from h2.exceptions import FrameTooLargeError
 
 from hubmirror.protocol.buffers import ReceiveBuffer
 
@@ -68,6 +70,7 @@ class FrameReader:
         Add received data.
 
         @return: the frames that are complete now.  The client's preface counts as the first frame.
+        @raise FrameTooLargeError: when a frame has begun that is larger than L{MAX_FRAME}.
         """
         self._buffer.add(data)
         frames: list[bytes] = []
@@ -90,8 +93,7 @@ class FrameReader:
             head = self._buffer.peek(_HEAD)
             size = int.from_bytes(head[:3], "big")
             if size > MAX_FRAME:
-                # h2 raises FrameTooLargeError when it reads the frame header.
-                return self._buffer.takeAll()
+                raise FrameTooLargeError(f"a frame of {size} bytes")
             self._type = head[3]
             self._needed = _HEAD + size
             self._count(head[3], head[4], size)

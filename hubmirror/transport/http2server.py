@@ -11,6 +11,7 @@ not read costs an amount of memory that does not depend on its window.
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import inf
 from typing import Any
 
 from h2.config import H2Configuration
@@ -26,7 +27,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError
+from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from twisted.internet.error import ConnectionDone
@@ -82,6 +83,8 @@ class HTTP2Channel(ClientChannel):
     requestFactory: Any = None
     callLater: Any = None
     outbound: Outbound
+    # A client sends WINDOW_UPDATE as long as it reads.
+    _longestGoodbye = inf
     _log = Logger()
 
     def __init__(self) -> None:
@@ -162,7 +165,11 @@ class HTTP2Channel(ClientChannel):
             self._receivedLate()
             return
         before = self._reader.control
-        frames = self._reader.feed(data)
+        try:
+            frames = self._reader.feed(data)
+        except FrameTooLargeError:
+            self._close(ErrorCodes.FRAME_SIZE_ERROR)
+            return
         if self._isFlooded(self._reader.control - before):
             self._close(ErrorCodes.ENHANCE_YOUR_CALM)
             return
@@ -187,7 +194,11 @@ class HTTP2Channel(ClientChannel):
         finally:
             self._busy = False
         if len(received) < len(frames):
-            self.closeWhenIdle()
+            if self._streams:
+                self.closeWhenIdle()
+            else:
+                # Even before the first request, there is nothing to wait for.
+                self.loseConnection()
         self._watchHead()
         self.send()
 
@@ -416,7 +427,7 @@ class HTTP2Channel(ClientChannel):
 
     def _close(self, code: ErrorCodes) -> None:
         if code is not ErrorCodes.NO_ERROR:
-            self._report("it sends too many frames or resets, or too large a head")
+            self._report("it sends too many frames or resets, or too large a frame or head")
         self.h2.close_connection(code, last_stream_id=self._lastStream)
         self._shut()
 

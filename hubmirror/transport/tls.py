@@ -207,8 +207,8 @@ class _Batches:
             # A wrapper may pass on what it had received before the protocol aborted.
             return
         if self._leaving is not None and self._leaving.active():
-            # The peer still reads.  The system would drop the data that it has not sent yet if the
-            # peer sent more after the end of the connection.
+            # The peer may still read.  The system would drop the data that it has not sent yet if
+            # the peer sent more after the end of the connection.
             self._leaving.reset(_CLOSE_TIMEOUT)
         self._adaptReads(len(data))
         self._decrypt(data)

@@ -6,13 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import INegotiated, ISSLTransport
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import directlyProvides
 
 from hubmirror.downstream.site import MirrorSite
 from hubmirror.downstream.upload import RequestBody
@@ -90,6 +87,18 @@ class RequestTests(SynchronousTestCase):
             _server, client = self.collecting(framing)
             client.says(body)
             self.assertIn(expected, client.hears())
+
+    def test_restOfTooLarge(self) -> None:
+        """The rest of a body that is too large may be in the same read, and is discarded."""
+        for same, later in (
+            (b"1\r\n6\r\n1\r\n7\r\n", b"1\r\n8\r\n0\r\n\r\n"),
+            (b"1\r\n6\r\n0\r\n\r\n", b""),
+        ):
+            _server, client = self.collecting(b"Transfer-Encoding: chunked")
+            client.says(b"5\r\n12345\r\n" + same)
+            self.assertIn(b"HTTP/1.1 413 ", client.hears())
+            client.says(later + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n1234")
+            self.assertIn(b"4 bytes", client.hears())
 
     def test_collectedSlowly(self) -> None:
         """A client that sends nothing of its body for some time is disconnected."""
@@ -190,6 +199,24 @@ class CloseTests(SynchronousTestCase):
         server.clock.advance(0)
         self.successResultOf(closing)
         self.successResultOf(aborting)
+
+    def test_freshAndFull(self) -> None:
+        """That time does not become longer when the transport was full for a moment."""
+        for protocol in (b"http/1.1", b"h2"):
+            clock = Clock()
+            site = MirrorSite(Recorder(), clock, 75)
+            transport = TLSTransport(protocol)
+            channel = site.buildProtocol(None)
+            channel.makeConnection(transport)
+            channel.handshakeCompleted()
+            site.close()
+            producer: Any = transport.producer
+            producer.pauseProducing()
+            producer.resumeProducing()
+            clock.advance(FIRST_REQUEST - 0.1)
+            self.assertFalse(transport.disconnecting)
+            clock.advance(0.1)
+            self.assertTrue(transport.disconnecting, protocol)
 
     def test_noHandshake(self) -> None:
         """A client that is still shaking hands is not waited for long."""
@@ -347,8 +374,7 @@ class GoodbyeTests(SynchronousTestCase):
         """A connection that is being closed, and the transport below TLS."""
         site = MirrorSite(Resource(), self.clock, 75, clientTimeout=100, plain=plain)
         transport: Any = TLSTransport(protocol)
-        below = transport.transport = StringTransport()
-        directlyProvides(transport, ISSLTransport, INegotiated)
+        below = transport.transport
         self.channel = site.buildProtocol(None)
         self.channel.makeConnection(transport)
         self.channel.handshakeCompleted()
@@ -381,22 +407,31 @@ class GoodbyeTests(SynchronousTestCase):
             self.assertTrue(transport.aborted)
 
     def test_stillSending(self) -> None:
-        """It waits longer for a client that sends anything, up to client-timeout."""
-        for protocol in (b"http/1.1", b"h2"):
+        """
+        It waits longer for a client that sends anything: up to client-timeout with HTTP/2, because
+        it is still reading, and otherwise for some seconds.
+        """
+        for protocol, longest in ((b"http/1.1", 6), (b"h2", 100)):
             _, below = self.close(protocol, plain=True)
-            for _ in range(50):
+            for _ in range(0, longest, 2):
                 self.assertFalse(below.disconnecting)
                 self.clock.advance(2)
                 self.channel.dataReceived(b"window update")
-            self.clock.advance(3)
+            self.clock.advance(1)
+            self.channel.dataReceived(b"window update")
+            self.clock.advance(2)
             self.assertTrue(below.disconnecting, protocol)
 
     def test_bulk(self) -> None:
         """The mirror's TLS does this itself, but must be told when it takes too long."""
-        for protocol in (b"http/1.1", b"h2"):
+        for protocol, longest in ((b"http/1.1", 6), (b"h2", 100)):
             transport, below = self.close(protocol, plain=False)
+            self.clock.advance(longest - 1)
+            self.assertFalse(below.disconnecting)
+            self.clock.advance(1)
+            self.assertTrue(below.disconnecting, protocol)
             self.clock.advance(99)
-            self.assertFalse(below.disconnecting or transport.aborted)
+            self.assertFalse(transport.aborted)
             self.clock.advance(1)
             self.assertTrue(transport.aborted, protocol)
 

@@ -319,6 +319,17 @@ class SizeTests(LimitCase):
         client.says(b"POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n")
         self.assertEqual(self.answered(client).status, 413)
 
+    def test_chunkedToken(self) -> None:
+        """A form that is too large is refused, whatever else is in the same read."""
+        piece = b"12c\r\n%b\r\n" % bytes(300)
+        for rest in (piece * 3, piece + b"0\r\n\r\n"):
+            client = self.connect()
+            client.says(b"POST /token HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            client.says(piece * 3)
+            client.says(rest)
+            self.assertEqual(self.answered(client).status, 413)
+            self.assertEqual(client.ended, "")
+
     def head(self, size: int) -> Message:
         client = self.connect()
         rest = size - len(PING) - len(b"X: \r\n")

@@ -45,10 +45,13 @@ REQUEST = [
 class TLSTransport(StringTransport):
     """
     A transport whose TLS handshake is complete.
+
+    @ivar transport: the transport below TLS.
     """
 
     def __init__(self, protocol: bytes | None) -> None:
         super().__init__(lenient=True)
+        self.transport = StringTransport()
         self.negotiatedProtocol = protocol
 
     def unregisterProducer(self) -> None:

@@ -4,6 +4,7 @@ Tests of how HTTP/2 input is split into whole frames, in time that is proportion
 
 from __future__ import annotations
 
+from h2.exceptions import FrameTooLargeError
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -63,11 +64,12 @@ class FrameReaderTests(SynchronousTestCase):
             self.assertIs(reader.headBegun, begun, data[:10])
 
     def test_tooLarge(self) -> None:
-        """h2 refuses a frame that is too large when it sees its header."""
+        """A frame that is too large is refused when its header is complete."""
         reader = FrameReader()
         reader.feed(PREFACE)
         head = (MAX_FRAME + 1).to_bytes(3, "big") + bytes(6)
-        self.assertEqual(reader.feed(head), [head])
+        self.assertEqual(reader.feed(head[:-1]), [])
+        self.assertRaises(FrameTooLargeError, reader.feed, head[-1:])
 
     def test_otherProtocol(self) -> None:
         self.assertEqual(FrameReader().feed(b"GET / HTTP/1.1"), [b"GET / HTTP/1.1"])

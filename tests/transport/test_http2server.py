@@ -326,6 +326,12 @@ class EndTests(HTTP2Case):
         self.client.exchange()
         self.assertClosed(ErrorCodes.NO_ERROR)
 
+    def test_goodbyeBeforeARequest(self) -> None:
+        """A connection that has not had a request is closed at once, too."""
+        self.client.protocol.dataReceived(GoAwayFrame().serialize())
+        self.client.exchange()
+        self.assertClosed(ErrorCodes.NO_ERROR)
+
     def test_goodbyeWithAnError(self) -> None:
         """After a GOAWAY with an error, or a malformed one, the client waits for nothing."""
         for goaway in (
@@ -430,8 +436,10 @@ class EndTests(HTTP2Case):
     def test_closingTakesTooLong(self) -> None:
         self.clock.advance(IDLE)
         self.clock.advance(self.site.clientTimeout - 1)
-        self.assertFalse(self.client.transport.aborted)
+        self.assertFalse(self.client.transport.transport.disconnecting)
         self.clock.advance(1)
+        self.assertTrue(self.client.transport.transport.disconnecting)
+        self.clock.advance(self.site.clientTimeout)
         self.assertTrue(self.client.transport.aborted)
 
     def test_closeWhenIdle(self) -> None:

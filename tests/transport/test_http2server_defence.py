@@ -190,6 +190,15 @@ class DefenceTests(HTTP2Case):
         self.client.exchange()
         self.assertClosed(ErrorCodes.ENHANCE_YOUR_CALM)
 
+    def test_largeFrame(self) -> None:
+        """A frame that is too large ends the connection before its payload is received."""
+        for kind in (0, 1, 7, 200):
+            self.client = Client(self.site)
+            self.request()
+            self.client.protocol.dataReceived(b"\xff\xff\xff%c" % kind + bytes(5))
+            self.client.exchange()
+            self.assertClosed(ErrorCodes.FRAME_SIZE_ERROR)
+
     def test_stuckUploads(self) -> None:
         """Uploads that are not consumed do not stop other ones."""
         for _ in range(99):

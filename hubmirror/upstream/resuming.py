@@ -131,6 +131,7 @@ class ResumingAgent:
         retryPolicy = self._retryPolicy
         if method == b"GET" and first.code in (200, 206):
             self._source = self._redirects.asked
+            self._tag = None if part is None else part.tag
         else:
             retryPolicy = RetryPolicy(0, retryPolicy.stall, retryPolicy.floor)
         return ResumingResponse(
@@ -181,14 +182,14 @@ class ResumingAgent:
         @raise OtherEntity: when the sources now have another entity.
         @raise UpstreamFailed: when no source gives the rest.
         """
-        if position and (part is None or self._target.kind is not Kind.BLOB):
+        isBlob = self._target.kind is Kind.BLOB
+        if position and (part is None or not isBlob):
             raise OtherEntity("only blobs are resumed")
-        problem = UpstreamFailed("the rest is not to be had")
+        problems: list[UpstreamFailed] = []
         for upstream, ask in ways:
             # Another upstream may give the same blob another ETag.  Anything else that has another
             # ETag is another entity.
-            sameTag = upstream is None or self._target.kind is not Kind.BLOB
-            tag = part.tag if part is not None and sameTag else None
+            tag = None if isBlob and upstream is not None else self._tag
             answer: IResponse | None = None
             try:
                 answer = await ask(_forRest(part, position, tag))
@@ -196,16 +197,20 @@ class ResumingAgent:
             except UpstreamFailed as error:
                 if answer is not None:
                     discard(answer, self._reactor)
-                # If the entity has changed, that is the more useful error to report.
-                if not isinstance(problem, OtherEntity):
-                    problem = error
+                problems.append(error)
                 continue
             if upstream is not None:
                 self._upstream = upstream
                 self._exchange.upstream = upstream.name
             self._source = self._redirects.asked
+            if isBlob:
+                got = partIn(answer)
+                self._tag = tag if got is None else got.tag or tag
             return answer, skip
-        raise problem
+        # An OtherEntity ends the attempts.  A blob does not change, so it must come from all
+        # sources.
+        decisive = [each for each in problems if isinstance(each, OtherEntity) is not isBlob]
+        raise (decisive or problems)[-1]
 
     def _attempts(self, target: bytes, headers: Headers) -> Iterator[_Attempt]:
         """

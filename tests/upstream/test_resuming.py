@@ -77,7 +77,7 @@ class WayTests(ResumingCase):
         second.gives(BLOB[300:400])
         self.cut(second)
         self.assertEqual(self.uri, CDN2)
-        self.rest(400).gives(BLOB[400:])
+        self.rest(400, ETag=b'"of another store"').gives(BLOB[400:])
         self.assertWhole()
 
     def test_deadCDN(self) -> None:

@@ -13,6 +13,7 @@ from tests.upstream.broken import (
     DIGEST,
     HUB,
     PATH,
+    SECOND,
     SIZE,
     TAG,
     ResumingCase,
@@ -78,6 +79,14 @@ class AnswerTests(ResumingCase):
 
     def test_otherEntity(self) -> None:
         """Other bytes are not accepted as the rest: every URL is tried once."""
+        self.begun()
+        for uri in (CDN, HUB, SECOND):
+            self.assertEqual(self.uri, uri)
+            self.rest(300, Content_Range=b"bytes 300-1023/1025").ends()
+        self.assertBroken()
+
+    def test_otherEntityOfOneSource(self) -> None:
+        """As long as another source has failed only temporarily, there are further attempts."""
         for fields in (
             {"ETag": b'"other"'},
             {"Content_Range": b"bytes 300-1023/1025"},
@@ -86,9 +95,12 @@ class AnswerTests(ResumingCase):
             self.begun()
             self.rest(300, **fields).ends()
             self.assertEqual(self.uri, HUB)
-            self.refuse(404)
-            self.refuse(404)
-            self.assertBroken()
+            self.refuse(503)
+            self.refuse(503)
+            self.clock.advance(0.5)
+            self.assertEqual(self.uri, HUB)
+            self.rest(300).gives(BLOB[300:])
+            self.assertWhole()
 
     def test_otherTag(self) -> None:
         """Another store may have another tag for the same blob, whose digest is the same."""
@@ -97,6 +109,22 @@ class AnswerTests(ResumingCase):
         self.redirect(CDN2)
         self.rest(300, ETag=b'"other"').gives(BLOB[300:])
         self.assertWhole()
+
+    def test_tagOfTheSource(self) -> None:
+        """The tag is compared with that of the last response from the same URL."""
+        self.begun()
+        self.refuse(403)
+        self.redirect(CDN2)
+        other = b'"other"'
+        second = self.rest(300, ETag=other)
+        second.gives(BLOB[300:400])
+        self.cut(second)
+        self.assertEqual((self.uri, self.field(b"If-Range")), (CDN2, [other]))
+        third = self.rest(400, ETag=other)
+        third.gives(BLOB[400:500])
+        self.cut(third)
+        self.rest(500, ETag=TAG).ends()
+        self.assertEqual(self.uri, HUB)
 
     def test_weakTag(self) -> None:
         """A weak tag must not be used (RFC 9110 13.1.5)."""

@@ -255,6 +255,7 @@ class ResumingAgent:
         return await self._ask(anonymous, uri, headers)
 
 
+_DIGEST = b"Docker-Content-Digest"
 # Conditional request header fields (RFC 9110 section 13.1).
 _CONDITIONS = (
     b"If-Match",
@@ -295,8 +296,12 @@ def _fitting(
     How many bytes at the beginning of a response have to be skipped so that the rest continues the
     first response.
 
+    @raise OtherEntity: when the response holds another entity.
     @raise UpstreamFailed: when the response can't continue the first one.
     """
+    digests = {each.headers.getRawHeaders(_DIGEST, [b""])[0] for each in (first, answer)}
+    if len(digests - {b""}) > 1:
+        raise OtherEntity("the upstream now has another digest")
     skip: int | None = None
     if position == 0 and part is None:
         skip = 0 if _likeness(answer) == _likeness(first) else None
@@ -312,4 +317,5 @@ def _likeness(answer: IResponse) -> tuple[object, ...]:
     The properties of a response that the client has received before the first byte of the body.
     The media type is among them, because it contains the boundary of a multipart body.
     """
-    return answer.code, answer.length, answer.headers.getRawHeaders(b"Content-Type")
+    fields = (b"Content-Type", b"ETag", _DIGEST)
+    return answer.code, answer.length, *map(answer.headers.getRawHeaders, fields)

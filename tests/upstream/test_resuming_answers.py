@@ -300,6 +300,36 @@ class OtherThingTests(ResumingCase):
             self.inner.answer(Response(200, 10, ETag=b'"two"')).ends()
         self.assertBroken()
 
+    def test_otherDigest(self) -> None:
+        """
+        The head of one manifest is not continued with the body of another, even if the length is
+        the same and there is no strong tag.
+        """
+        for length in (10, None):
+            for one, two, fits in ((b"1", b"1", True), (b"1", b"2", False)):
+                self.setUp()
+                asking = self.ask(self.MANIFEST)
+                first = self.inner.answer(Response(200, length, Docker_Content_Digest=one))
+                self.read(asking)
+                self.cut(first)
+                again = self.inner.answer(Response(200, length, Docker_Content_Digest=two))
+                if fits:
+                    again.gives(b"0123456789")
+                    again.ends()
+                    self.assertWhole(b"0123456789")
+                else:
+                    self.inner.answer(Response(200, length, Docker_Content_Digest=two))
+                    self.assertEqual(self.uri, b"https://second.example" + self.MANIFEST)
+
+    def test_otherTagOfUnknownLength(self) -> None:
+        asking = self.ask(self.MANIFEST)
+        first = self.inner.answer(Response(200, ETag=b'W/"one"'))
+        self.read(asking)
+        self.cut(first)
+        for _ in range(2):
+            self.inner.answer(Response(200, ETag=b'W/"two"'))
+        self.assertEqual(self.uri, b"https://second.example" + self.MANIFEST)
+
     def test_otherLength(self) -> None:
         self.cut(self.begun())
         for _ in range(3):

@@ -127,6 +127,7 @@ class Accounts:
         self._refused: set[Account] = set()
         # A password is kept for all repositories, by the first two parts of the key.
         self._tokens: dict[_Key | tuple[str, Account], _Token] = {}
+        self._challenges: dict[_Key, Sequence[bytes]] = {}
         self._fetching: dict[_Key, list[Deferred[bytes | None]]] = {}
 
     def identity(self, account: Account) -> bytes:
@@ -213,6 +214,26 @@ class Accounts:
 
         Deferred.fromCoroutine(self._fetch(key, upstream, challenges)).addBoth(tell)
         return waiting
+
+    def remember(self, key: _Key, challenges: Sequence[bytes]) -> None:
+        """
+        Remember a challenge for L{renew}.
+
+        @param challenges: the values of C{WWW-Authenticate}.
+        """
+        self._challenges.pop(key, None)
+        if len(self._challenges) >= _MOST_TOKENS:
+            del self._challenges[next(iter(self._challenges))]
+        self._challenges[key] = challenges
+
+    def renew(self, key: _Key, upstream: Upstream) -> Deferred[bytes | None]:
+        """
+        Request the token that the last challenge demanded.
+
+        @return: see L{fetch}; C{None} also if there has been no challenge.
+        """
+        challenges = self._challenges.get(key)
+        return succeed(None) if challenges is None else self.fetch(key, upstream, challenges, None)
 
     async def _fetch(
         self, key: _Key, upstream: Upstream, challenges: Sequence[bytes]
@@ -359,23 +380,32 @@ class AccountAgent:
         accounts = self._accounts
         key = upstream.name, self._account, self._repository, method in (*PUSHING, b"DELETE")
         sent = accounts.known(key)
+        if sent is None and body is not None:
+            # A body is sent only once, so its request can't be repeated after a challenge.
+            sent = await self._mayFail(accounts.renew(key, upstream))
         answer = await self._send(method, uri, headers, body, sent)
         challenges = answer.headers.getRawHeaders(b"WWW-Authenticate")
-        if answer.code != 401 or body is not None or not challenges:
+        if answer.code != 401 or not challenges:
+            return answer
+        accounts.remember(key, challenges)
+        if body is not None:
             return answer
         with ExitStack() as stack:
             stack.callback(discard, answer, accounts.reactor)
-            try:
-                authorization = await accounts.fetch(key, upstream, challenges, sent)
-            except UpstreamFailed:
-                if self._account.username:
-                    raise
-                # The client may have credentials of its own.
-                authorization = None
+            authorization = await self._mayFail(accounts.fetch(key, upstream, challenges, sent))
             if authorization is None:
                 stack.pop_all()
                 return answer
         return await self._send(method, uri, headers, None, authorization)
+
+    async def _mayFail(self, fetching: Deferred[bytes | None]) -> bytes | None:
+        try:
+            return await fetching
+        except UpstreamFailed:
+            if self._account.username:
+                raise
+            # The client may have credentials of its own.
+            return None
 
     def _send(
         self,

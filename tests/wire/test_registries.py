@@ -823,6 +823,36 @@ class AccountTests(MemoryCase):
         self.send(b"/v2/ghcr.test/o/a/blobs/uploads/", method=b"POST")
         self.assertEqual(self.asked().target, b"/v2/o/a/blobs/uploads/")
 
+    def test_pushWithExpiredToken(self) -> None:
+        """A body can't be sent twice, so the token is renewed before the body is sent."""
+        self.configure(account_may_push=True)
+        client = self.send(b"/v2/ghcr.test/o/a/blobs/uploads/", method=b"POST")
+        self.say(challenge(b"https://x.example/", b',scope="repository:o/a:pull,push"'))
+        self.say(token(b"one"))
+        self.say(answer(202, b""))
+        self.answered(client)
+        self.clock.advance(55)
+        client = self.send(b"/v2/ghcr.test/o/a/manifests/1", method=b"PUT", body=b"{}")
+        asked = self.say(token(b"two"))
+        self.assertEqual(
+            asked.target, b"/token?scope=repository%3Ao%2Fa%3Apull%2Cpush&account=first"
+        )
+        asked = self.say(answer(201, b""))
+        self.assertEqual((asked.body, asked.values(b"Authorization")), (b"{}", [b"Bearer two"]))
+        self.assertEqual(self.answered(client).status, 201)
+
+    def test_pushIsRepeated(self) -> None:
+        """A client whose body was challenged has success when it repeats the request."""
+        self.configure(account_may_push=True)
+        target = b"/v2/ghcr.test/o/a/manifests/1"
+        client = self.send(target, method=b"PUT", body=b"{}")
+        self.say(challenge(b"https://x.example/"))
+        self.assertEqual(self.answered(client).status, 401)
+        client = self.send(target, method=b"PUT", body=b"{}")
+        self.say(token(b"abc"))
+        self.assertEqual(self.say(answer(201, b"")).values(b"Authorization"), [b"Bearer abc"])
+        self.assertEqual(self.answered(client).status, 201)
+
     def test_fetchedOnce(self) -> None:
         """A token is requested once, however many requests wait for it."""
         clients = [self.pull() for _ in range(3)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NoReturn
 
@@ -122,6 +122,8 @@ class Accounts:
         self.reactor = reactor
         self._agent = agent
         self._upstreams = upstreams
+        # Some registries have their uploads outside of /v2/.
+        self._prefixes = _longestFirst(upstreams, _versionOf) + _longestFirst(upstreams, _baseOf)
         self._services = services
         self._accounts = list(accounts)
         self._refused: set[Account] = set()
@@ -155,10 +157,7 @@ class Accounts:
         The upstream to which a URI belongs, or C{None}: it is the URI of a CDN, to which a redirect
         has led.
         """
-        for upstream in self._upstreams:
-            if uri.startswith(upstream.bases[Service.REGISTRY] + b"/"):
-                return upstream
-        return None
+        return next((owner for prefix, owner in self._prefixes if uri.startswith(prefix)), None)
 
     def known(self, key: _Key) -> bytes | None:
         """
@@ -323,6 +322,24 @@ class Accounts:
                 username=account.username,
             )
         raise AccountRefused("the mirror's account was refused")
+
+
+def _versionOf(upstream: Upstream) -> bytes:
+    return upstream.url(Service.REGISTRY, b"/v2/").partition(b"?")[0]
+
+
+def _baseOf(upstream: Upstream) -> bytes:
+    return upstream.bases[Service.REGISTRY] + b"/"
+
+
+def _longestFirst(
+    upstreams: Sequence[Upstream], prefixOf: Callable[[Upstream], bytes]
+) -> list[tuple[bytes, Upstream]]:
+    """
+    The prefix of each upstream's URLs; one may be the beginning of another.
+    """
+    pairs = [(prefixOf(upstream), upstream) for upstream in upstreams]
+    return sorted(pairs, key=lambda pair: -len(pair[0]))
 
 
 def _scope(challenges: Sequence[bytes]) -> bytes | None:

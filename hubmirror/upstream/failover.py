@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.http_headers import Headers
@@ -214,7 +214,7 @@ class FailoverAgent:
             return remembered
         since = self._reactor.seconds()
         redirects = self._exchange.redirects
-        self._health.asked(upstream, self._route)
+        gaveUp = self._health.asked(upstream, self._route)
 
         def ask(_: object = None) -> Deferred[IResponse]:
             url = upstream.url(self._service, target)
@@ -228,6 +228,9 @@ class FailoverAgent:
             asking.addTimeout(seconds, self._reactor, noHead)
         try:
             answer = await asking
+        except CancelledError:
+            gaveUp()
+            raise
         except LocalFailure:
             # The failure is the mirror's own; the upstream is not marked down for it.
             raise

@@ -6,6 +6,8 @@ Without this, each request would first wait for the same unreachable upstream.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -105,15 +107,27 @@ class Health:
         times = [time for (name, _), time in self._answered.items() if name == upstream.name]
         return max(times, default=None)
 
-    def asked(self, upstream: Upstream, route: str) -> None:
+    def asked(self, upstream: Upstream, route: str) -> Callable[[], None]:
         """
         A request is about to be sent to an upstream.  If the upstream had failed, this request is
         the probe: other requests skip the upstream in the meantime.
+
+        @return: to be called if the client leaves before the result is known: then another request
+            becomes the probe.
         """
         outage = self._outages.get((upstream.name, route))
-        if outage is not None:
-            outage.until = self._reactor.seconds() + outage.seconds
-            outage.probed = True
+        if outage is None:
+            return lambda: None
+        before = outage.until
+        outage.until = until = self._reactor.seconds() + outage.seconds
+        outage.probed = True
+
+        def gaveUp() -> None:
+            # Meanwhile, there may have been another probe.
+            if outage.until == until:
+                outage.until = before
+
+        return gaveUp
 
     def failed(self, upstream: Upstream, route: str, reason: str) -> None:
         """

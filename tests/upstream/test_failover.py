@@ -374,6 +374,16 @@ class LeftAloneTests(FailoverCase):
         self.failureResultOf(asking, CancelledError)
         self.assertServedBy("hub")
 
+    def test_clientOfProbeLeft(self) -> None:
+        """A client that leaves does not use up the probe of an upstream that is marked down."""
+        self.assertServedBy("hub", "second")
+        self.clock.advance(60)
+        asking = self.ask()
+        self.assertEqual(self.asked, ["hub"])
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertServedBy("hub")
+
     def test_log(self) -> None:
         with capturedLogs() as events:
             self.assertServedBy("hub", "second")

@@ -67,12 +67,40 @@ class HealthTests(SynchronousTestCase):
         self.assertFalse(self.leftAlone)
 
     def test_lostProbe(self) -> None:
-        """If a probe never ends because its client has left, there will be another."""
+        """If the result of a probe never becomes known, there will be another."""
         self.fails()
         self.clock.advance(2)
         self.health.asked(HUB, "registry")
         self.clock.advance(2)
         self.assertFalse(self.leftAlone)
+
+    def test_gaveUp(self) -> None:
+        """If the client of a probe leaves, the next request is the probe."""
+        self.fails()
+        self.clock.advance(2)
+        gaveUp = self.health.asked(HUB, "registry")
+        self.clock.advance(1)
+        gaveUp()
+        self.assertFalse(self.leftAlone)
+
+    def test_gaveUpWithoutEffect(self) -> None:
+        """A client that leaves does not end the time of a failure or of another probe."""
+        early = self.health.asked(HUB, "registry")
+        self.fails()
+        during = self.health.asked(HUB, "registry")
+        for gaveUp in (early, during):
+            gaveUp()
+            self.assertTrue(self.leftAlone)
+        self.clock.advance(2)
+        lost = self.health.asked(HUB, "registry")
+        self.clock.advance(2)
+        self.health.asked(HUB, "registry")
+        lost()
+        self.assertTrue(self.leftAlone)
+        failed = self.health.asked(HUB, "registry")
+        self.fails()
+        failed()
+        self.assertTrue(self.leftAlone)
 
     def test_grows(self) -> None:
         times = []

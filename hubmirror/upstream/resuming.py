@@ -118,6 +118,9 @@ class ResumingAgent:
         if isErrorOfKnownLength(first):
             return Deferred.fromCoroutine(wholeError(first, self._reactor))
         self._upstream = self._failover.answered
+        # The upstreams before it that sent bytes of the body, and where its own bytes begin.
+        self._senders: set[Upstream] = set()
+        self._begin = 0
         part = partIn(first)
 
         def again(position: int, attempt: int) -> Deferred[tuple[IResponse, int]]:
@@ -158,12 +161,15 @@ class ResumingAgent:
         return DigestCheck(digest)
 
     def _wrong(self) -> None:
+        senders = self._senders | {self._upstream}
         self._log.error(
             "{upstream} sent bytes that do not match {digest}",
-            upstream=self._upstream.name,
+            upstream=" and ".join(each.name for each in self._upstreams if each in senders),
             digest=(self._target.reference or b"").decode("ascii", "backslashreplace"),
         )
-        self._health.corrupted(self._upstream, "blobs")
+        # Of several upstreams, it is not known which one sent the wrong bytes.
+        if len(senders) == 1:
+            self._health.corrupted(self._upstream, "blobs")
 
     async def _again(
         self,
@@ -185,6 +191,9 @@ class ResumingAgent:
         isBlob = self._target.kind is Kind.BLOB
         if position and (part is None or not isBlob):
             raise OtherEntity("only blobs are resumed")
+        if position > self._begin:
+            self._senders.add(self._upstream)
+            self._begin = position
         problems: list[UpstreamFailed] = []
         for upstream, ask in ways:
             # Another upstream may give the same blob another ETag.  Anything else that has another

@@ -410,6 +410,28 @@ class VerifyTests(ResumingCase):
             self.assertIn(f"{upstream} sent bytes that do not match {DIGEST.decode()}", lines)
             self.assertIn(f"{upstream} (blobs) is marked down: it sent wrong bytes", lines)
 
+    def test_fromSeveral(self) -> None:
+        """Only the upstream that sent all bytes of a wrong body is marked down."""
+        for received, names in ((0, "second.example"), (300, "hub.example and second.example")):
+            self.configure("always")
+            first = self.begin(Response(200, SIZE))
+            if received:
+                first.gives(self.WRONG[:received])
+            self.cut(first)
+            self.refuse(403)
+            self.refuse(503)
+            self.assertEqual(self.uri, SECOND)
+            with capturedLogs() as events:
+                if received:
+                    self.rest(received).gives(self.WRONG[received:])
+                else:
+                    self.inner.answer(Response(200, SIZE)).gives(self.WRONG)
+            self.assertBroken()
+            lines = [formatEvent(event) for event in events]
+            self.assertIn(f"{names} sent bytes that do not match {DIGEST.decode()}", lines)
+            marked = "second.example (blobs) is marked down: it sent wrong bytes" in lines
+            self.assertIs(marked, received == 0)
+
     def test_marked(self) -> None:
         """Then the next upstream serves blobs for a minute; manifests are not affected."""
         self.configure("always")

@@ -93,11 +93,20 @@ async def wholeError(response: IResponse, reactor: IReactorTime) -> IResponse:
             body = await readShortBody(response, reactor, DISCARD_TIME)
     if body is not None and len(body) == response.length:
         return CachedResponse(response, body)
+    body = UpstreamFailed(f"the upstream answered {response.code}, and broke off").body()
+    replaced = withOwnBody(response, body)
+    replaced.headers.setRawHeaders(b"Content-Type", [b"application/json"])
+    return replaced
+
+
+def withOwnBody(response: IResponse, body: bytes) -> CachedResponse:
+    """
+    An upstream's response with a body of the mirror's own, and without the header fields that
+    describe the upstream's body, except C{Content-Type}.
+    """
     headers = response.headers.copy()
     for name in (b"Content-Encoding", b"Content-Language", b"ETag", b"Digest", b"Content-Digest"):
         headers.removeHeader(name)
-    body = UpstreamFailed(f"the upstream answered {response.code}, and broke off").body()
-    headers.setRawHeaders(b"Content-Type", [b"application/json"])
     headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
     return CachedResponse(response, body, headers)
 

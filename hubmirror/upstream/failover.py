@@ -33,7 +33,7 @@ from hubmirror.protocol.target import Kind
 from hubmirror.transport.connecting import noHead
 from hubmirror.upstream import policy
 from hubmirror.upstream.bodies import discard, readShortBody
-from hubmirror.upstream.cachedresponse import CachedResponse
+from hubmirror.upstream.cachedresponse import CachedResponse, withOwnBody
 from hubmirror.upstream.health import Health
 from hubmirror.upstream.policy import Service, Upstream
 from hubmirror.upstream.quota import ANONYMOUS, Quotas
@@ -273,7 +273,7 @@ class FailoverAgent:
             error = LimitReached("too many requests")
             isJSON = policy.limitsPulls(answer.code, answer.headers)
             body = error.body() if isJSON else error.message.encode("ascii") + b"\n"
-            answer.headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+            return withOwnBody(answer, body)
         return CachedResponse(answer, body)
 
     def _counts(

@@ -205,6 +205,7 @@ class RememberedTests(FailoverCase):
                 self.setUp()
                 asking = self.ask()
                 fields = {"Content_Type": kind, "Content_Length": b"99999", "Retry_After": b"30"}
+                fields |= {"Content_Encoding": b"gzip", "ETag": b'"x"'}
                 fault(self.inner.answer(Response(429, 99999, **fields)))
                 answer = self.successResultOf(asking)
                 self.assertEqual(answer.code, 429)
@@ -214,6 +215,8 @@ class RememberedTests(FailoverCase):
                     (b"Retry-After", b"30"),
                 ):
                     self.assertEqual(answer.headers.getRawHeaders(name), [value])
+                for name in (b"Content-Encoding", b"ETag"):
+                    self.assertFalse(answer.headers.hasHeader(name))
                 if isPulls:
                     [error] = json.loads(answer.body)["errors"]
                     self.assertEqual(error["code"], "TOOMANYREQUESTS")

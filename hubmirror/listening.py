@@ -235,7 +235,8 @@ class Certificates:
                 options = _loadOptions(description)
                 server.replace({"": options})
                 self._note(description, options)
-            except (ValueError, OSError) as error:
+            except Exception as error:
+                # Whatever a file can cause must not end the checks of all ports.
                 self._log.error(
                     "the certificate of port {port} stays as it was: {error}",
                     port=_portOf(description),

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, NamedTuple, NoReturn
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -218,7 +219,8 @@ class FolderTLS(ServerTLS):
         self._seen = state
         try:
             self.replace(readFolder(self._path))
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            # Whatever a file can cause must not end the checks of all ports.
             self._log.error(
                 "the certificates of {path} stay as they were: {error}",
                 path=self._path,
@@ -285,17 +287,22 @@ def readFolder(path: str) -> dict[str, CertificateOptions]:
 
     @return: keys and certificates with their chains, by host name in lower case.
     @raise OSError: when the folder or a file can't be read.
-    @raise ValueError: when a file is malformed.
+    @raise ValueError: when a file is malformed, or a key is encrypted.
     """
     keys: dict[bytes, Any] = {}
     certificates: list[x509.Certificate] = []
     for file, _status in _pemFiles(path):
-        for block in _PEM.finditer(Path(file).read_bytes()):
-            if block[1] == b"CERTIFICATE":
-                certificates.append(x509.load_pem_x509_certificate(block[0]))
-            elif block[1].endswith(b"PRIVATE KEY"):
-                private = load_pem_private_key(block[0], None)
-                keys[_identity(private.public_key())] = private
+        content = Path(file).read_bytes()
+        try:
+            for block in _PEM.finditer(content):
+                if block[1] == b"CERTIFICATE":
+                    certificates.append(x509.load_pem_x509_certificate(block[0]))
+                elif block[1].endswith(b"PRIVATE KEY"):
+                    private = load_pem_private_key(block[0], None)
+                    keys[_identity(private.public_key())] = private
+        except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+            # The TypeError is that of an encrypted key.
+            raise ValueError(f"{file}: {error}") from None
     authorities = {each.subject: each for each in certificates}
     found: dict[str, tuple[x509.Certificate, CertificateOptions]] = {}
     for certificate in certificates:

@@ -31,7 +31,7 @@ from hubmirror.testing.ca import Authority
 from hubmirror.transport.servertls import FolderTLS, ServerTLS, folderEndpoint
 from hubmirror.transport.tls import BATCH
 from hubmirror.transport.tlsendpoints import TLSReactor, inBulk
-from tests.transport.support import Negotiating, changeMode
+from tests.transport.support import Negotiating, changeMode, encrypted
 
 AUTHORITY = Authority()
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -435,7 +435,11 @@ class FolderTests(NameTests):
         self.assertIsInstance(factory, TLSMemoryBIOFactory)
         empty = self.mktemp()
         os.mkdir(empty)
+        locked = self.mktemp()
+        os.mkdir(locked)
+        Path(locked, "b.pem").write_bytes(encrypted(AUTHORITY.serverPEM(["b.example"])))
         for wrong, reason in (
+            (f"tls:{locked}:443", f"{locked}/b.pem: Password was not given"),
             (f"tls:{path}:1:2:3:4", "write it as tls:FOLDER:PORT"),
             (f"tls:{empty}:443", "no certificate with its key"),
             (f"tls:{empty}/none:443", f"there is no {empty}/none here"),

@@ -63,7 +63,7 @@ def makeEndpoint(reactor: Any, description: str, option: str = "port") -> IStrea
     """
     own = description.removeprefix(_BEHIND_BALANCER)
     if own != description:
-        if own.partition(":")[0] not in _BALANCED or not isinstance(reactor, TLSReactor):
+        if own.partition(":")[0] not in _BALANCED or option != "port":
             raise ConfigError(
                 f"--{option} {description}: haproxy: can only precede"
                 f" {', '.join(_BALANCED)}, and only in --port"

@@ -238,7 +238,10 @@ def makeAdminPort(
     # L{HubMirror} has already checked that prometheus-client is installed.
     from hubmirror.admin.site import AdminPort
 
-    return AdminPort(reactor, makeEndpoint(reactor, description, "admin-port"), find)
+    listening = TLSReactor(reactor, plain=True)
+    endpoint = makeEndpoint(listening, description, "admin-port")
+    certificates = Certificates(reactor, [description], listening.servers, listening.folders)
+    return AdminPort(reactor, endpoint, find, certificates)
 
 
 def fileLimit() -> int:

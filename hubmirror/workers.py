@@ -85,6 +85,7 @@ class _Worker(ProcessProtocol):
         try:
             self._supervisor.spawn(self, self._number)
         except OSError as error:
+            self._supervisor.ended(self._number)
             self._startLater("could not be started", str(error))
 
     def ask(self) -> Deferred[None]:
@@ -397,7 +398,7 @@ class Supervisor(Service):
 
     def ended(self, number: int) -> None:
         """
-        Stop listening on the sockets of a worker whose process has ended.
+        Stop listening on the sockets of a worker whose process has ended or could not be started.
         """
         for listening in self._listening:
             listening.giveUp(number)

@@ -18,7 +18,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock, patch
+from unittest.mock import Mock, call, patch
 
 import attrs
 from twisted.internet.defer import succeed
@@ -317,8 +317,14 @@ class SupervisorTests(SynchronousTestCase):
         failing = patch.object(
             self.clock, "spawnProcess", side_effect=BlockingIOError("no process")
         )
+        listening = Mock()
+        listening.take.return_value.fileno.return_value = 0
+        listening.take.return_value.family = socket.AF_INET
+        self.supervisor._listening.append(listening)
         with failing, capturedLogs() as logs:
             self.clock.advance(1)
+        # Nobody would accept the connections of a socket that listens meanwhile.
+        self.assertEqual(listening.method_calls, [call.take(2), call.giveUp(2)])
         self.assertEqual(
             [formatEvent(event) for event in logs],
             ["worker 2 could not be started (no process); another starts in 2 s"],

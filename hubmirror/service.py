@@ -258,6 +258,8 @@ class MirrorService(Service):
     C{drain_timeout} seconds to end.
 
     @ivar ports: the ports on which the service listens.
+    @ivar closed: called when the service is stopped and its ports are closed, before the requests
+        in progress have ended.
     """
 
     _log = Logger()
@@ -300,6 +302,7 @@ class MirrorService(Service):
         self._endpoints = endpoints
         self._pool = pool
         self.ports: list[IListeningPort] = []
+        self.closed: Callable[[], object] = lambda: None
 
     def privilegedStartService(self) -> None:
         """
@@ -388,6 +391,7 @@ class MirrorService(Service):
         self._site.close()
         ports, self.ports = self.ports, []
         await gatherResults([closePort(mirror.reactor, port) for port in ports])
+        self.closed()
         await self._site.whenEmpty()
         # Another site may still pass requests on.
         mirror.closing = True

@@ -172,7 +172,9 @@ class Options(usage.Options):
                 rates=rates,
             )
             pipe = ReportPipe(reactor, inherited.reports)
-            lifeline = Lifeline(reactor, lambda: pipe.send(mirror.report and mirror.report()))
+            report = mirror.report or (lambda: {"counters": {}, "histograms": {}})
+            lifeline = Lifeline(reactor, lambda: pipe.send(report()))
+            mirror.service.closed = lambda: pipe.send({**report(), "closed": True})
             reactor.callWhenRunning(reactor.addReader, lifeline)
             return mirror.service
         # The mirror is created even when workers serve, so that an invalid configuration is

@@ -116,6 +116,9 @@ class _Worker(ProcessProtocol):
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
             self.report = {**json.loads(line), "worker": self._number}
+            if self.report.get("closed"):
+                # The worker drains, but this process still has its sockets.
+                self._supervisor.ended(self._number)
         if lines:
             self._answered()
 
@@ -398,7 +401,7 @@ class Supervisor(Service):
 
     def ended(self, number: int) -> None:
         """
-        Stop listening on the sockets of a worker whose process has ended or could not be started.
+        Stop listening on the sockets of a worker that has closed them, or has no process.
         """
         for listening in self._listening:
             listening.giveUp(number)

@@ -63,7 +63,7 @@ def makeEndpoint(reactor: Any, description: str, option: str = "port") -> IStrea
     """
     own = description.removeprefix(_BEHIND_BALANCER)
     if own != description:
-        if own.partition(":")[0] not in _BALANCED or not isinstance(reactor, TLSReactor):
+        if own.partition(":")[0] not in _BALANCED or option != "port":
             raise ConfigError(
                 f"--{option} {description}: haproxy: can only precede"
                 f" {', '.join(_BALANCED)}, and only in --port"
@@ -235,7 +235,8 @@ class Certificates:
                 options = _loadOptions(description)
                 server.replace({"": options})
                 self._note(description, options)
-            except (ValueError, OSError) as error:
+            except Exception as error:
+                # Whatever a file can cause must not end the checks of all ports.
                 self._log.error(
                     "the certificate of port {port} stays as it was: {error}",
                     port=_portOf(description),

@@ -238,7 +238,10 @@ def makeAdminPort(
     # L{HubMirror} has already checked that prometheus-client is installed.
     from hubmirror.admin.site import AdminPort
 
-    return AdminPort(reactor, makeEndpoint(reactor, description, "admin-port"), find)
+    listening = TLSReactor(reactor, plain=True)
+    endpoint = makeEndpoint(listening, description, "admin-port")
+    certificates = Certificates(reactor, [description], listening.servers, listening.folders)
+    return AdminPort(reactor, endpoint, find, certificates)
 
 
 def fileLimit() -> int:
@@ -255,6 +258,8 @@ class MirrorService(Service):
     C{drain_timeout} seconds to end.
 
     @ivar ports: the ports on which the service listens.
+    @ivar closed: called when the service is stopped and its ports are closed, before the requests
+        in progress have ended.
     """
 
     _log = Logger()
@@ -297,6 +302,7 @@ class MirrorService(Service):
         self._endpoints = endpoints
         self._pool = pool
         self.ports: list[IListeningPort] = []
+        self.closed: Callable[[], object] = lambda: None
 
     def privilegedStartService(self) -> None:
         """
@@ -385,6 +391,7 @@ class MirrorService(Service):
         self._site.close()
         ports, self.ports = self.ports, []
         await gatherResults([closePort(mirror.reactor, port) for port in ports])
+        self.closed()
         await self._site.whenEmpty()
         # Another site may still pass requests on.
         mirror.closing = True

@@ -31,7 +31,7 @@ from hubmirror.config import (
 )
 from hubmirror.downstream.rates import SIZE as RATES_SIZE
 from hubmirror.limits import mostDescriptors
-from hubmirror.operations.accesslog import checkAccessLog
+from hubmirror.operations.accesslog import AccessLog, checkAccessLog
 from hubmirror.operations.configcheck import describeConfig
 from hubmirror.operations.manager import tellManager
 from hubmirror.service import HubMirror, MirrorService, makeAdminPort
@@ -172,16 +172,28 @@ class Options(usage.Options):
                 rates=rates,
             )
             pipe = ReportPipe(reactor, inherited.reports)
-            lifeline = Lifeline(reactor, lambda: pipe.send(mirror.report and mirror.report()))
+            report = mirror.report or (lambda: {"counters": {}, "histograms": {}})
+            lifeline = Lifeline(reactor, lambda: pipe.send(report()))
+            mirror.service.closed = lambda: pipe.send({**report(), "closed": True})
             reactor.callWhenRunning(reactor.addReader, lifeline)
             return mirror.service
         # The mirror is created even when workers serve, so that an invalid configuration is
         # reported once, by this process.
-        mirror = HubMirror(reactor, config, listeners=[] if self._isCheck else None)
+        serves = config.workers == 1 and not self._isCheck
+        mirror = HubMirror(reactor, config, listeners=None if serves else [])
         if config.workers == 1:
             return mirror.service
         if any(each.startswith("unix:") for each in config.port):
             raise ConfigError("--workers: a unix: port can't be shared; use tcp:, or one process")
+
+        def check(config: MirrorConfig) -> None:
+            # The workers write the access log.  If this process kept it open, too, the disk space
+            # of a file that has been rotated and removed would not be freed.
+            AccessLog(config).close()
+            mirror.service.reload(config)
+
+        if not self._isCheck:
+            AccessLog(config).close()
         count = config.workers or len(os.sched_getaffinity(0))
         supervisor = Supervisor(
             reactor,
@@ -191,7 +203,7 @@ class Options(usage.Options):
             self._workerArguments,
             via=mirror.via,
             key=mirror.key,
-            check=mirror.service.reload,
+            check=check,
         )
         if config.admin_port is not None:
             supervisor.adminPort = makeAdminPort(reactor, config.admin_port, supervisor.findStatus)

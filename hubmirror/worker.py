@@ -198,6 +198,6 @@ class ReportPipe(FileDescriptor):
 
     def send(self, report: object) -> None:
         """
-        Send a report.
+        Send a report.  It has C{closed} when the worker accepts no more connections.
         """
         self.write(json.dumps(report).encode() + b"\n")

@@ -85,6 +85,7 @@ class _Worker(ProcessProtocol):
         try:
             self._supervisor.spawn(self, self._number)
         except OSError as error:
+            self._supervisor.ended(self._number)
             self._startLater("could not be started", str(error))
 
     def ask(self) -> Deferred[None]:
@@ -115,6 +116,9 @@ class _Worker(ProcessProtocol):
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
             self.report = {**json.loads(line), "worker": self._number}
+            if self.report.get("closed"):
+                # The worker drains, but this process still has its sockets.
+                self._supervisor.ended(self._number)
         if lines:
             self._answered()
 
@@ -397,7 +401,7 @@ class Supervisor(Service):
 
     def ended(self, number: int) -> None:
         """
-        Stop listening on the sockets of a worker whose process has ended.
+        Stop listening on the sockets of a worker that has closed them, or has no process.
         """
         for listening in self._listening:
             listening.giveUp(number)

@@ -19,12 +19,17 @@ from hubmirror.testing import ca
 from hubmirror.testing.ca import Authority
 from hubmirror.transport import servertls
 from hubmirror.transport.tlsendpoints import TLSReactor
-from tests.transport.support import changeMode
+from tests.transport.support import changeMode, encrypted
 
 
 def refuse(*_: object) -> None:
     """Fail as for a user who may not read a file."""
     raise PermissionError(13, "Permission denied")
+
+
+def confuse(*_: object) -> None:
+    """Fail in a way that nobody expects."""
+    raise TypeError("confused")
 
 
 class Listener:
@@ -106,6 +111,31 @@ class FolderTests(SynchronousTestCase):
         self.assertIs(self.server.contextFor(b"a.example"), first)
         [line] = [str(formatEvent(event)) for event in logs]
         self.assertIn("stay as they were: no certificate with its key", line)
+
+    def test_encrypted(self) -> None:
+        """An encrypted key changes nothing, and the checks go on."""
+        first = self.server.contextFor(b"a.example")
+        self.file.setContent(encrypted(self.authority.serverPEM(["a.example"])))
+        with capturedLogs() as logs:
+            self.clock.pump([30, 30, 30])
+        self.assertIs(self.server.contextFor(b"a.example"), first)
+        [line] = [str(formatEvent(event)) for event in logs]
+        self.assertIn(f"stay as they were: {self.file.path}: Password was not given", line)
+        self.file.setContent(self.authority.serverPEM(["a.example"]))
+        self.clock.pump([30, 30])
+        self.assertIsNot(self.server.contextFor(b"a.example"), first)
+
+    def test_unexpected(self) -> None:
+        """No error that a file causes ends the checks."""
+        first = self.server.contextFor(b"a.example")
+        self.file.setContent(self.authority.serverPEM(["a.example"]))
+        confusing = self.patch(servertls, "readFolder", confuse)
+        self.clock.pump([30, 30])
+        self.assertIs(self.server.contextFor(b"a.example"), first)
+        confusing.restore()
+        self.file.setContent(self.authority.serverPEM(["a.example"]))
+        self.clock.pump([30, 30])
+        self.assertIsNot(self.server.contextFor(b"a.example"), first)
 
     def test_permissions(self) -> None:
         """A certificate that can't be read is used when its permissions have been corrected."""
@@ -192,6 +222,17 @@ class CertificatesTests(SynchronousTestCase):
         refusing.restore()
         changeMode(self.path, 0o640)
         self.clock.advance(30)
+        self.assertIsNot(self.server.contextFor(b""), self.first)
+
+    def test_unexpected(self) -> None:
+        """No error that a file causes ends the checks."""
+        self.renew(self.authority.serverPEM(["a.example"]))
+        confusing = self.patch(listening, "_loadOptions", confuse)
+        self.clock.pump([30, 30])
+        self.assertIs(self.server.contextFor(b""), self.first)
+        confusing.restore()
+        self.renew(self.authority.serverPEM(["a.example"]))
+        self.clock.pump([30, 30])
         self.assertIsNot(self.server.contextFor(b""), self.first)
 
     def test_gone(self) -> None:

@@ -11,6 +11,7 @@ from contextlib import closing, redirect_stdout
 from typing import Any
 from unittest.mock import Mock
 
+import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.python.usage import UsageError
@@ -18,7 +19,7 @@ from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from hubmirror import MirrorConfig, tap
-from hubmirror.config import optionName, options
+from hubmirror.config import ConfigError, optionName, options
 from hubmirror.testing.ca import Authority
 
 
@@ -195,6 +196,27 @@ class FileTests(SynchronousTestCase):
     def test_notShared(self) -> None:
         text = self.refused("--port=unix:mirror.sock", "--workers=2")
         self.assertIn("--workers: a unix: port can't be shared", text)
+
+    def test_supervisorsAccessLog(self) -> None:
+        """
+        A supervisor tests whether the access log can be opened, but does not keep it open: it would
+        keep the disk space of a file that has been rotated and removed.
+        """
+        parsed = tap.Options()
+        path = os.path.abspath("access.log")
+        parsed.parseOptions(["--workers=2", f"--access-log-file={path}"])
+        os.unlink(path)
+        parsed.service.reload(parsed.config)
+        self.assertTrue(os.path.exists(path))
+        opened = {os.path.realpath(f"/dev/fd/{fd}") for fd in os.listdir("/dev/fd")}
+        self.assertNotIn(path, opened)
+        wrong = attrs.evolve(parsed.config, access_log_file="missing/access.log", resumes=7)
+        self.assertRaises(ConfigError, parsed.service.reload, wrong)
+        self.assertEqual(parsed.service._config.resumes, parsed.config.resumes)
+        self.assertIn(
+            "--access-log-file: missing/access.log can't be written",
+            self.refused("--workers=2", "--access-log-file=missing/access.log"),
+        )
 
     def test_noSocket(self) -> None:
         for which in ("index=0", "name=mirror"):

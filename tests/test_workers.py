@@ -18,7 +18,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock, patch
+from unittest.mock import Mock, call, patch
 
 import attrs
 from twisted.internet.defer import succeed
@@ -317,8 +317,14 @@ class SupervisorTests(SynchronousTestCase):
         failing = patch.object(
             self.clock, "spawnProcess", side_effect=BlockingIOError("no process")
         )
+        listening = Mock()
+        listening.take.return_value.fileno.return_value = 0
+        listening.take.return_value.family = socket.AF_INET
+        self.supervisor._listening.append(listening)
         with failing, capturedLogs() as logs:
             self.clock.advance(1)
+        # Nobody would accept the connections of a socket that listens meanwhile.
+        self.assertEqual(listening.method_calls, [call.take(2), call.giveUp(2)])
         self.assertEqual(
             [formatEvent(event) for event in logs],
             ["worker 2 could not be started (no process); another starts in 2 s"],
@@ -326,6 +332,20 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(len(self.clock.spawned), 2)
         self.clock.advance(2)
         self.assertEqual(self.clock.spawned[-1][1], ["--number=2"])
+
+    def test_closed(self) -> None:
+        """
+        When a worker drains that was not told to by the supervisor, no more connections are passed
+        to it.
+        """
+        listening = Mock()
+        self.supervisor._listening.append(listening)
+        protocol, _ = self.clock.spawned[1]
+        report = {"counters": {}, "histograms": {}}
+        protocol.childDataReceived(6, json.dumps(report).encode() + b"\n")
+        self.assertEqual(listening.method_calls, [])
+        protocol.childDataReceived(6, json.dumps({**report, "closed": True}).encode() + b"\n")
+        self.assertEqual(listening.method_calls, [call.giveUp(2)])
 
     def test_reportsNumbered(self) -> None:
         """A worker has the same number, whichever others have reported."""
@@ -601,6 +621,59 @@ class InterruptedTests(CommandCase):
             except ConnectionResetError:
                 continue
         self.fail("connections are not refused")
+
+
+class DrainingTests(CommandCase):
+    def test_draining(self) -> None:
+        """
+        While a worker drains that got a signal of its own, all connections go to the others.
+        """
+        with closing(socket.socket()) as registry:
+            registry.bind(("127.0.0.1", 0))
+            registry.listen()
+            registry.settimeout(30)
+            url = f"http://127.0.0.1:{registry.getsockname()[1]}"
+            self.start(
+                "--workers=2",
+                "--port=tcp:0:interface=127.0.0.1",
+                "--drain-timeout=300",
+                f"--registry-url={url}",
+            )
+            port = int(self.said(r"listening on http://127\.0\.0\.1:(\d+)")[1])
+            self.ready(2)
+            self.assertEqual(len(self.sockets(port, "0A")), 2)
+            client = HTTPConnection("127.0.0.1", port, timeout=30)
+            client.request("GET", "/v2/")
+            upstream, peer = registry.accept()
+            with upstream:
+                [connection] = self.sockets(peer[1], "01")
+                [draining] = [each for each in self.workers() if connection in self.opened(each)]
+                os.kill(draining, signal.SIGTERM)
+                self.said("Port .* Closed")
+                deadline = time.monotonic() + 30
+                while len(self.sockets(port, "0A")) != 1:
+                    self.assertLess(time.monotonic(), deadline)
+                for _ in range(20):
+                    self.assertServes(HTTPConnection("127.0.0.1", port, timeout=30))
+                self.assertIn(draining, self.workers())
+                upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                self.assertEqual(client.getresponse().read(), b"ok")
+            client.close()
+            self.said("worker . ended")
+
+    def sockets(self, port: int, state: str) -> list[str]:
+        """The sockets with a local port and a state (C{proc_net_tcp(5)})."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        local = f"0100007F:{port:04X}"
+        return [f"socket:[{row[9]}]" for row in rows if (row[1], row[3]) == (local, state)]
+
+    def opened(self, process: int) -> list[str]:
+        """The files that a process has open."""
+        found = []
+        for each in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(each))
+        return found
 
 
 class ManagedTests(CommandCase):

@@ -92,11 +92,20 @@ class AdminPort:
     """
 
     def __init__(
-        self, reactor: Any, endpoint: IStreamServerEndpoint, find: Callable[[], Deferred[Status]]
+        self,
+        reactor: Any,
+        endpoint: IStreamServerEndpoint,
+        find: Callable[[], Deferred[Status]],
+        certificates: Any,
     ) -> None:
         """
         @param find: returns a deferred that fires with the status.
+        @param certificates: the C{Certificates} of the endpoint.
         """
+
+        def findAll() -> Deferred[Status]:
+            return find().addCallback(Status.addCertificates, certificates.expiries())
+
         root = Resource()
         for path, show in (
             (b"healthz", _healthy),
@@ -104,11 +113,12 @@ class AdminPort:
             (b"metrics", _metrics),
             (b"status", _document),
         ):
-            root.putChild(path, _StatusResource(find, show))
+            root.putChild(path, _StatusResource(findAll, show))
         self.site = Site(root, reactor=reactor)
         self.site.noisy = False
         self.site.log = lambda *_: None  # type: ignore[method-assign]
         self._endpoint = endpoint
+        self._certificates = certificates
         self.port: IListeningPort | None = None
 
     def start(self) -> None:
@@ -126,11 +136,13 @@ class AdminPort:
 
     def _bound(self, port: IListeningPort) -> None:
         self.port = port
+        self._certificates.start()
 
     async def stop(self) -> None:
         """
         Stop listening.
         """
+        self._certificates.stop()
         port, self.port = self.port, None
         if port is not None:
             await maybeDeferred(port.stopListening)

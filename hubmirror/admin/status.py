@@ -10,7 +10,7 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -50,6 +50,7 @@ class Status:
         self.reports = reports
         self._key = key
         self._expected = expected
+        self._certificates: Mapping[str, float] = {}
         total: dict[str, Any] = copy.deepcopy(before or {"counters": {}, "histograms": {}})
         for report in reports:
             addReport(total, report)
@@ -78,12 +79,21 @@ class Status:
         reason: str = self.reports[0]["notReady"]
         return reason
 
+    def addCertificates(self, expiries: Mapping[str, float]) -> Status:
+        """
+        Add certificates that no process reports: those of the admin port.
+
+        @return: this status.
+        """
+        self._certificates = expiries
+        return self
+
     def certificates(self) -> dict[str, float]:
         """
         The expiry of each port's certificate, as a POSIX timestamp; the earliest where processes
         differ.
         """
-        found: dict[str, float] = {}
+        found = dict(self._certificates)
         for report in self.reports:
             for port, until in report["certificates"].items():
                 found[port] = min(until, found.get(port, until))

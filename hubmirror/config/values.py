@@ -51,7 +51,7 @@ def path(value: str) -> str:
     """
     The name of a file.
     """
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"{value!r} is no file's name")
     return value
 
@@ -108,7 +108,7 @@ def statuses(value: str | Iterable[int]) -> frozenset[int]:
     parts = value.split(",") if isinstance(value, str) else value
     try:
         found = frozenset(int(part) for part in parts if str(part).strip())
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"{value!r} is no list of statuses such as 429,503") from None
     wrong = sorted(status for status in found if not 400 <= status <= 599)
     if wrong:

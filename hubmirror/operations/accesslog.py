@@ -165,9 +165,15 @@ class AccessLog:
             # Programs read these formats.  Twisted's log would put a timestamp before each line.
             name = _STANDARD_OUTPUT
         output = None if name is None or config.access_log == "off" else _File(name)
+        self.close()
+        self._output, self._format = output, config.access_log
+
+    def close(self) -> None:
+        """
+        Close the file.
+        """
         if self._output is not None:
             self._output.close()
-        self._output, self._format = output, config.access_log
 
     def __call__(self, exchange: Exchange) -> None:
         """

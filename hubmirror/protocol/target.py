@@ -71,9 +71,10 @@ _FIXED = {
 }
 _MOST_DECODINGS = 8
 _KINDS_IN_REPOSITORY = (Kind.MANIFEST, Kind.UPLOAD, Kind.BLOB, Kind.REFERRERS, Kind.TAGS)
+# The locations that GHCR creates for uploads have blobs/upload, which the specification lacks.
 _IN_REPOSITORY = re.compile(
     rb"/v2/(?P<repository>.+)/"
-    rb"(?:(?P<manifest>manifests)|(?P<upload>blobs/uploads)|(?P<blob>blobs)"
+    rb"(?:(?P<manifest>manifests)|(?P<upload>blobs/(?:uploads|upload(?=/[^/])))|(?P<blob>blobs)"
     rb"|(?P<referrers>referrers)|(?P<tags>tags/list)(?=/?\Z))"
     rb"(?:/(?P<reference>[^/]+))?/?\Z"
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from stat import S_ISREG
@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, NamedTuple, NoReturn
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -217,8 +218,9 @@ class FolderTLS(ServerTLS):
             return
         self._seen = state
         try:
-            self.replace(readFolder(self._path))
-        except (OSError, ValueError) as error:
+            self.replace(readFolder(self._path, self._contexts))
+        except Exception as error:
+            # Whatever a file can cause must not end the checks of all ports.
             self._log.error(
                 "the certificates of {path} stay as they were: {error}",
                 path=self._path,
@@ -279,23 +281,30 @@ def _stateOf(path: str) -> list[tuple[str, int, int]] | None:
     return [(name, status.st_ctime_ns, status.st_ino) for name, status in files]
 
 
-def readFolder(path: str) -> dict[str, CertificateOptions]:
+def readFolder(path: str, served: Container[str] = ()) -> dict[str, CertificateOptions]:
     """
     Read the certificates in a folder whose keys are there, too.
 
+    @param served: the host names that must not lose their key while a certificate is there.
     @return: keys and certificates with their chains, by host name in lower case.
     @raise OSError: when the folder or a file can't be read.
-    @raise ValueError: when a file is malformed.
+    @raise ValueError: when a file is malformed, a key is encrypted, or one of C{served} has a
+        certificate but no key: it is probably being renewed.
     """
     keys: dict[bytes, Any] = {}
     certificates: list[x509.Certificate] = []
     for file, _status in _pemFiles(path):
-        for block in _PEM.finditer(Path(file).read_bytes()):
-            if block[1] == b"CERTIFICATE":
-                certificates.append(x509.load_pem_x509_certificate(block[0]))
-            elif block[1].endswith(b"PRIVATE KEY"):
-                private = load_pem_private_key(block[0], None)
-                keys[_identity(private.public_key())] = private
+        content = Path(file).read_bytes()
+        try:
+            for block in _PEM.finditer(content):
+                if block[1] == b"CERTIFICATE":
+                    certificates.append(x509.load_pem_x509_certificate(block[0]))
+                elif block[1].endswith(b"PRIVATE KEY"):
+                    private = load_pem_private_key(block[0], None)
+                    keys[_identity(private.public_key())] = private
+        except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+            # The TypeError is that of an encrypted key.
+            raise ValueError(f"{file}: {error}") from None
     authorities = {each.subject: each for each in certificates}
     found: dict[str, tuple[x509.Certificate, CertificateOptions]] = {}
     for certificate in certificates:
@@ -313,6 +322,10 @@ def readFolder(path: str) -> dict[str, CertificateOptions]:
             # Of two certificates for the same name, use the one that is valid for longer.
             if other.not_valid_after_utc <= certificate.not_valid_after_utc:
                 found[name.lower()] = certificate, options
+    for certificate in certificates:
+        for name in map(str.lower, _names(certificate)):
+            if name in served and name not in found:
+                raise ValueError(f"the key of {name} does not belong to its certificate")
     return {name: options for name, (_, options) in found.items()}
 
 

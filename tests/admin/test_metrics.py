@@ -5,16 +5,20 @@ Tests of the metrics and of the admin port.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import attrs
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openMetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
@@ -29,6 +33,9 @@ from hubmirror.exchange import Exchange, Outcome
 from hubmirror.protocol.errors import ConnectFailed
 from hubmirror.protocol.target import Kind
 from hubmirror.protocol.url import splitURL
+from hubmirror.service import makeAdminPort
+from hubmirror.testing import ca
+from hubmirror.testing.ca import Authority
 from tests.wire.support import MemoryCase, answer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -478,6 +485,45 @@ class WithoutTests(MemoryCase):
         self.assertIsNone(self.mirror.report)
 
 
+class TLSTests(SynchronousTestCase):
+    def test_renewed(self) -> None:
+        """
+        A renewed certificate of the admin port is used, and the metrics have its expiry.
+        """
+        authority = Authority()
+        file = Path(os.path.abspath(self.mktemp())) / "a.pem"
+        file.parent.mkdir()
+        for description in (f"ssl:9090:privateKey={file}", f"tls:{file.parent}:9090"):
+            self.lifetime(90)
+            file.write_bytes(authority.serverPEM(["a.example"]))
+            reactor = MemoryReactorClock()
+            port = makeAdminPort(reactor, description, lambda: succeed(Status([], key=b"")))
+            port.start()
+            before = self.expiry(port)
+            self.lifetime(30)
+            file.unlink()
+            file.write_bytes(authority.serverPEM(["a.example"]))
+            reactor.pump([30, 30])
+            self.assertAlmostEqual(before - self.expiry(port), 60 * 86400, delta=3600)
+            self.successResultOf(Deferred.fromCoroutine(port.stop()))
+            self.assertEqual(reactor.getDelayedCalls(), [], description)
+
+    def lifetime(self, days: int) -> None:
+        self.patch(ca, "_LIFETIME", timedelta(days=days))
+
+    def expiry(self, port: AdminPort) -> float:
+        from tests.downstream.support import Server
+
+        server = Server()
+        server.site = port.site  # type: ignore[assignment]
+        line = server.connect()
+        line.says(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        name = rb"hubmirror_certificate_expiry_timestamp_seconds"
+        found = re.search(name + rb'{port="9090"} (\S+)', line.hears())
+        assert found is not None
+        return float(found[1])
+
+
 class SiteTests(SynchronousTestCase):
     def test_defect(self) -> None:
         """
@@ -486,7 +532,7 @@ class SiteTests(SynchronousTestCase):
         from tests.downstream.support import Server
 
         failing: Deferred[Status] = Deferred()
-        port = AdminPort(Clock(), None, lambda: failing)  # type: ignore[arg-type]
+        port = AdminPort(Clock(), None, lambda: failing, Mock())  # type: ignore[arg-type]
         self.assertIsInstance(port.site, Site)
         server = Server()
         server.site = port.site  # type: ignore[assignment]

@@ -98,6 +98,10 @@ class RepositoryTests(SynchronousTestCase):
                 "/v2/a/b/blobs/uploads/?mount=sha256:1;from=secret/b",
                 "deny-repository",
             ),
+            # An upload is one of its repository however the registry writes its location.
+            (["ghcr.io/o/*"], [], "ghcr.io", "/v2/o/n/blobs/uploads/7f?digest=x", None),
+            (["ghcr.io/o/*"], [], "ghcr.io", "/v2/o/n/blobs/upload/7f?digest=x", None),
+            ([], ["ghcr.io/o/*"], "ghcr.io", "/v2/o/n/blobs/upload/7f", "deny-repository"),
             (["**"], [], "docker.io", "/v2/library/nginx/other", "allow-repository"),
             ([], [], "docker.io", "/v2/library/nginx/other", None),
             # A registry without any denied repository is served as if there were no rule.

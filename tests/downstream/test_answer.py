@@ -80,6 +80,14 @@ class LocationTests(AnswerCase):
             )
             self.assertEqual(location, moved + b"/v2/a/blobs/uploads/1?_state=a%2Bb%3D&&x")
 
+    def test_uploadSingular(self) -> None:
+        """GHCR's spelling of the location is kept."""
+        location = b"/v2/a/blobs/upload/1?_state=x"
+        self.assertEqual(
+            self.get(202, b"Location", b"https://hub.example" + location, method=b"POST"),
+            [b"http://mirror.example" + location],
+        )
+
     def test_uploadBelowAPath(self) -> None:
         self.configure(registry_url="https://hub.example/sub")
         self.assertEqual(

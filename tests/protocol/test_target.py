@@ -183,6 +183,11 @@ class KindTests(SynchronousTestCase):
             (b"/v2/a/blobs/uploads", Kind.UPLOAD, b"a", None),
             (b"/v2/a/blobs/uploads/?mount=x&from=y", Kind.UPLOAD, b"a", None),
             (b"/v2/a/blobs/uploads/7f-1?_state=x", Kind.UPLOAD, b"a", b"7f-1"),
+            # GHCR writes its locations so.
+            (b"/v2/a/blobs/upload/7f-1?digest=x", Kind.UPLOAD, b"a", b"7f-1"),
+            (b"/v2/a/blobs/upload", Kind.BLOB, b"a", b"upload"),
+            (b"/v2/a/blobs/upload/", Kind.BLOB, b"a", b"upload"),
+            (b"/v2/a/blobs/upload/manifests/x", Kind.MANIFEST, b"a/blobs/upload", b"x"),
             (b"/v2/a/b/tags/list?n=10&last=x", Kind.TAGS, b"a/b", None),
             (b"/v2/a/tags/list/", Kind.TAGS, b"a", None),
             (b"/v2/a/referrers/" + DIGEST, Kind.REFERRERS, b"a", DIGEST),

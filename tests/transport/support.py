@@ -7,6 +7,12 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -21,6 +27,17 @@ from zope.interface import implementer
 
 HERE = IPv4Address("TCP", "192.0.2.1", 40000)
 THERE = IPv4Address("TCP", "198.51.100.1", 443)
+
+
+def encrypted(pem: bytes) -> bytes:
+    """
+    Encrypt the key in a file that has also a certificate.
+    """
+    private = load_pem_private_key(pem, None)
+    key = private.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    )
+    return key + pem[pem.index(b"-----BEGIN CERT") :]
 
 
 def changeMode(path: str, mode: int) -> None:

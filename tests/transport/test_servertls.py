@@ -31,7 +31,7 @@ from hubmirror.testing.ca import Authority
 from hubmirror.transport.servertls import FolderTLS, ServerTLS, folderEndpoint
 from hubmirror.transport.tls import BATCH
 from hubmirror.transport.tlsendpoints import TLSReactor, inBulk
-from tests.transport.support import Negotiating, changeMode
+from tests.transport.support import Negotiating, changeMode, encrypted
 
 AUTHORITY = Authority()
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -391,6 +391,36 @@ class FolderTests(NameTests):
         self.clock.advance(1)
         self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
 
+    def test_halfRenewed(self) -> None:
+        """While only the key of one pair has been replaced, every name keeps its certificate."""
+        self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
+        self.put("b.pem", AUTHORITY.serverPEM(["b.example"]))
+        server = FolderTLS(self.folder.path)
+        key, mark, rest = AUTHORITY.serverPEM(["b.example"]).partition(b"-----BEGIN CERT")
+        old = self.folder.child("b.pem").getContent()
+        self.put("b.pem", key + old[old.index(mark) :])
+        before = server.contextFor(b"b.example")
+        server.look()
+        self.assertIs(server.contextFor(b"b.example"), before)
+        self.put("b.pem", key + mark + rest)
+        server.look()
+        self.assertIsNot(server.contextFor(b"b.example"), before)
+        self.assertEqual(self.got(server, "b.example"), {"CN=b.example"})
+
+    def test_withdrawn(self) -> None:
+        """
+        A pair that is removed, and a certificate whose key has never been there, hinder no other
+        change.
+        """
+        self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
+        self.put("b.pem", AUTHORITY.serverPEM(["b.example"]))
+        server = FolderTLS(self.folder.path)
+        pem = AUTHORITY.serverPEM(["c.example"])
+        self.put("c.pem", pem[pem.index(b"-----BEGIN CERT") :])
+        self.folder.child("b.pem").remove()
+        server.look()
+        self.assertEqual(self.got(server, "b.example"), {"CN=a.example"})
+
     def test_flood(self) -> None:
         """Handshakes with unknown names look at the folder once in a second at most."""
         self.put("a.pem", AUTHORITY.serverPEM(["a.example"]))
@@ -435,7 +465,11 @@ class FolderTests(NameTests):
         self.assertIsInstance(factory, TLSMemoryBIOFactory)
         empty = self.mktemp()
         os.mkdir(empty)
+        locked = self.mktemp()
+        os.mkdir(locked)
+        Path(locked, "b.pem").write_bytes(encrypted(AUTHORITY.serverPEM(["b.example"])))
         for wrong, reason in (
+            (f"tls:{locked}:443", f"{locked}/b.pem: Password was not given"),
             (f"tls:{path}:1:2:3:4", "write it as tls:FOLDER:PORT"),
             (f"tls:{empty}:443", "no certificate with its key"),
             (f"tls:{empty}/none:443", f"there is no {empty}/none here"),

@@ -113,7 +113,7 @@ class Health:
         the probe: other requests skip the upstream in the meantime.
 
         @return: to be called if the client leaves before the result is known: then another request
-            becomes the probe.
+            becomes the probe two seconds later.
         """
         outage = self._outages.get((upstream.name, route))
         if outage is None:
@@ -125,7 +125,9 @@ class Health:
         def gaveUp() -> None:
             # Meanwhile, there may have been another probe.
             if outage.until == until:
-                outage.until = before
+                # If the upstream is silent, each client in a row may leave.  So the other requests
+                # skip it for a short time again.
+                outage.until = max(before, min(until, self._reactor.seconds() + _FIRST))
 
         return gaveUp
 

@@ -382,6 +382,8 @@ class LeftAloneTests(FailoverCase):
         self.assertEqual(self.asked, ["hub"])
         asking.cancel()
         self.failureResultOf(asking, CancelledError)
+        self.assertServedBy("second")
+        self.clock.advance(2)
         self.assertServedBy("hub")
 
     def test_log(self) -> None:

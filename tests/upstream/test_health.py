@@ -75,12 +75,19 @@ class HealthTests(SynchronousTestCase):
         self.assertFalse(self.leftAlone)
 
     def test_gaveUp(self) -> None:
-        """If the client of a probe leaves, the next request is the probe."""
-        self.fails()
-        self.clock.advance(2)
+        """
+        If the client of a probe leaves, there is another probe soon, however long the mark lasts.
+        """
+        for _ in range(6):
+            self.health.asked(HUB, "registry")
+            self.fails()
+            self.clock.advance(60)
         gaveUp = self.health.asked(HUB, "registry")
         self.clock.advance(1)
         gaveUp()
+        self.clock.advance(1.9)
+        self.assertTrue(self.leftAlone)
+        self.clock.advance(0.1)
         self.assertFalse(self.leftAlone)
 
     def test_gaveUpWithoutEffect(self) -> None:

@@ -293,7 +293,7 @@ class Supervisor(Service):
         self._rates.truncate(RATES_SIZE)
         writeConfig(self._shared.fileno(), config)
         self._key = key
-        self._counted: dict[str, Any] = {"counters": {}, "histograms": {}}
+        self._counted: dict[str, Any] = {}
         self._asking = LoopingCall(self._ask)
         self._asking.clock = reactor
         self._workers = [_Worker(self, number + 1) for number in range(count)]

@@ -5,6 +5,7 @@ Tests of certificates that are renewed while the mirror runs.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -125,26 +126,30 @@ class FolderTests(SynchronousTestCase):
         self.clock.pump([30, 30])
         self.assertIsNot(self.server.contextFor(b"a.example"), first)
 
-    def test_unexpected(self) -> None:
-        """No error that a file causes ends the checks."""
+    def renewedUnreadably(self, readFolder: Callable[..., object]) -> object:
+        """
+        Replace the certificate while C{readFolder} fails, and check that the old one stays.
+
+        @return: the context of the old certificate.
+        """
         first = self.server.contextFor(b"a.example")
         self.file.setContent(self.authority.serverPEM(["a.example"]))
-        confusing = self.patch(servertls, "readFolder", confuse)
+        failing = self.patch(servertls, "readFolder", readFolder)
         self.clock.pump([30, 30])
         self.assertIs(self.server.contextFor(b"a.example"), first)
-        confusing.restore()
+        failing.restore()
+        return first
+
+    def test_unexpected(self) -> None:
+        """No error that a file causes ends the checks."""
+        first = self.renewedUnreadably(confuse)
         self.file.setContent(self.authority.serverPEM(["a.example"]))
         self.clock.pump([30, 30])
         self.assertIsNot(self.server.contextFor(b"a.example"), first)
 
     def test_permissions(self) -> None:
         """A certificate that can't be read is used when its permissions have been corrected."""
-        first = self.server.contextFor(b"a.example")
-        self.file.setContent(self.authority.serverPEM(["a.example"]))
-        refusing = self.patch(servertls, "readFolder", refuse)
-        self.clock.pump([30, 30])
-        self.assertIs(self.server.contextFor(b"a.example"), first)
-        refusing.restore()
+        first = self.renewedUnreadably(refuse)
         changeMode(self.file.path, 0o640)
         self.clock.advance(30)
         self.assertIsNot(self.server.contextFor(b"a.example"), first)
